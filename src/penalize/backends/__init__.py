@@ -1,0 +1,90 @@
+"""The few array functions that the mathematics needs, one module per framework.
+
+A backend is a module that satisfies :class:`Backend`. It is found by the type of an array and
+imported only then, so ``import penalize`` imports no framework. Arithmetic and comparison
+operators are the arrays' own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from penalize.errors import ArrayError
+
+Array = Any
+"""An array of any framework."""
+
+_BACKENDS = {
+    "numpy": "penalize.backends.numpy",
+    "torch": "penalize.backends.torch",
+}
+"""Root package of an array's type → the module that handles it."""
+
+
+class Backend(Protocol):
+    """What the mathematics asks of a framework."""
+
+    def wide(self, w: Array) -> Array:
+        """w in float32 or wider. Raises :class:`~penalize.errors.ArrayError` if not floating."""
+
+    def like(self, x: Array, w: Array) -> Array:
+        """x in the dtype of w."""
+
+    def constant(self, values: Sequence[float], x: Array) -> Array:
+        """A one-dimensional array of x's dtype and device."""
+
+    def abs(self, x: Array) -> Array:
+        """|x|, with derivative 0 at 0."""
+
+    def sign(self, x: Array) -> Array:
+        """−1, 0 or 1."""
+
+    def sqrt(self, x: Array) -> Array:
+        """√x."""
+
+    def clip(self, x: Array, low: Array, high: Array) -> Array:
+        """x limited to [low, high]; the bounds are numbers or arrays."""
+
+    def where(self, condition: Array, a: Array, b: Array) -> Array:
+        """a where the condition holds, else b; a and b are numbers or arrays, not both numbers."""
+
+    def sum(self, x: Array, axes: Sequence[int] | None = None) -> Array:
+        """Over all axes, to a scalar; or over some, which are kept with size one."""
+
+    def segment_sum(self, x: Array, ids: Sequence[int], count: int) -> Array:
+        """Sums of a flat x by segment number."""
+
+    def take(self, x: Array, ids: Sequence[int]) -> Array:
+        """Elements of a flat x."""
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        """x in another shape, row-major."""
+
+
+_found: dict[type, Backend] = {}
+
+
+def backend_of(array: Array) -> Backend:
+    """The backend of an array's framework, looked up by type.
+
+    Raises:
+        ArrayError: the type belongs to no known framework.
+    """
+    kind = type(array)
+    backend = _found.get(kind)
+    if backend is None:
+        backend = _found[kind] = _find(kind)
+    return backend
+
+
+def _find(kind: type) -> Backend:
+    for base in kind.__mro__:
+        module = _BACKENDS.get(base.__module__.partition(".")[0])
+        if module is not None:
+            return cast(Backend, importlib.import_module(module))
+    raise ArrayError(
+        f"a {kind.__module__}.{kind.__qualname__}",
+        f"a floating-point array of one of: {', '.join(_BACKENDS)}",
+    )

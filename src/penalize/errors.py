@@ -1,0 +1,183 @@
+"""Every error and warning: facts in, sentence out.
+
+A message says what was found, where, what was expected, and what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class PenalizeError(Exception):
+    """Base of every error that penalize raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors take facts, not the sentence; rebuild from the sentence when unpickled.
+        return _revive, (type(self), self.args, self.__dict__)
+
+
+def _revive(cls: type[PenalizeError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class StrengthError(PenalizeError, ValueError):
+    """A strength, or a factor of one, is not a finite number ≥ 0."""
+
+    def __init__(self, owner: str, argument: str, value: object) -> None:
+        super().__init__(
+            f"{owner} got {argument}={value!r} ({type(value).__name__}); expected a finite number "
+            f">= 0, a Python or NumPy scalar such as {owner}(1e-4)."
+        )
+
+
+class StepError(PenalizeError, ValueError):
+    """The step of a proximal operator is not ≥ 0, or its shape does not fit."""
+
+    def __init__(self, regularizer: object, found: str) -> None:
+        super().__init__(
+            f"{regularizer!r}.prox got {found}; expected a finite number >= 0, or, for an "
+            "elementwise regularizer, an array of the weight's shape."
+        )
+
+
+class ConfigError(PenalizeError, ValueError):
+    """A configuration does not describe a regularizer."""
+
+    def __init__(self, owner: str, config: object, reason: str) -> None:
+        super().__init__(
+            f"{owner}.from_config cannot read {config!r}: {reason}; expected what "
+            f"{owner}.get_config() returns."
+        )
+
+
+class ArrayError(PenalizeError, TypeError):
+    """Something is not a floating-point array of a known framework."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"A regularizer was given {found}; expected {expected}.")
+
+
+class GroupsError(PenalizeError, ValueError):
+    """The groups of a group penalty do not exist, overlap, or leave something out."""
+
+    def __init__(self, groups: object, reason: str, instead: str, where: str = "") -> None:
+        at = f" on {where}" if where else ""
+        super().__init__(f"groups={groups!r}{at}: {reason}; {instead}.")
+
+
+class NoProximalOperatorError(PenalizeError):
+    """A proximal operator without a closed form or well-known exact algorithm was asked for."""
+
+    def __init__(self, regularizer: object, reason: str, where: str = "") -> None:
+        at = f" (on {where})" if where else ""
+        super().__init__(
+            f"{regularizer!r}{at} has no exact proximal operator here: {reason}. It is never "
+            'approximated; use mode="gradient" or plan.penalty() in the loss instead.'
+        )
+
+
+class SelectorError(PenalizeError, TypeError):
+    """A selector was built from something that selects nothing."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"{found}; expected {expected}.")
+
+
+class RulesError(PenalizeError, TypeError):
+    """A rules table is not a mapping (or list of pairs) selector → regularizer or None."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(
+            f"{found}; expected rules: a regularizer, or a mapping or list of pairs from selector "
+            f"to regularizer or None. {instead}"
+        )
+
+
+class RoleError(PenalizeError, ValueError):
+    """``roles=`` names a role that does not exist."""
+
+    def __init__(self, selector: object, found: object, known: Iterable[str]) -> None:
+        super().__init__(
+            f"roles gives {selector!r} the role {found!r}; expected one of {', '.join(known)}, as "
+            'in roles={of_type(MyNorm): "norm"}.'
+        )
+
+
+class NoMatchError(PenalizeError, LookupError):
+    """A selector matches no parameter."""
+
+    def __init__(self, selector: object, declared_at: str, hint: str) -> None:
+        super().__init__(f"{selector!r} (in {declared_at}) matches no parameter. {hint}")
+
+
+class ConflictError(PenalizeError, ValueError):
+    """Two declarations of the same rank disagree on one tied parameter."""
+
+    def __init__(self, names: Sequence[str], first: str, second: str) -> None:
+        super().__init__(
+            f"{' and '.join(map(repr, names))} are one tied parameter, and two declarations of the "
+            f"same rank disagree on it: {first}, {second}. Declare it once, or end the rules with "
+            f"one row that names it by every name: named({names[0]!r}) | named({names[-1]!r})."
+        )
+
+
+class ModelError(PenalizeError, ValueError):
+    """A model, or a parameter of it, cannot be planned."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class ModeError(PenalizeError, ValueError):
+    """A mode does not exist, or cannot act on this regularizer, parameter or optimizer."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class OptimizerError(PenalizeError, ValueError):
+    """An optimizer does not fit the plan."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class AppliedTwiceError(PenalizeError, RuntimeError):
+    """One penalty would act on one parameter through two doors."""
+
+    def __init__(self, names: Sequence[str], first: str, second: str, instead: str) -> None:
+        super().__init__(
+            f"The penalty on {some(names)} would be applied twice: by {first}, and by {second}. "
+            f"{instead}."
+        )
+
+
+class ReplacedParameterError(PenalizeError, RuntimeError):
+    """A parameter of an attached plan is no longer the one that the optimizer steps."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{some(names)} is no longer the tensor that the optimizer steps (to_empty, "
+            "fully_shard, load_state_dict(assign=True) and changed parameter groups replace "
+            "parameters); detach(), make the optimizer from the model as it is now, and attach "
+            "again."
+        )
+
+
+class NeverAppliedWarning(UserWarning):
+    """A plan is alive and its parameters are being stepped, but it is applied nowhere."""
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def some(names: Iterable[str], limit: int = 4) -> str:
+    """``'a', 'b', 'c', 'd' and 17 more``: enough names to find the place, never a flood."""
+    listed = list(names)
+    text = ", ".join(map(repr, listed[:limit]))
+    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"

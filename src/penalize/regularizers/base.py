@@ -1,0 +1,220 @@
+"""What every regularizer is: a value, a gradient, a proximal operator, and an algebra."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from penalize.backends import Array, Backend, backend_of
+from penalize.errors import ConfigError, NoProximalOperatorError, StepError, StrengthError
+
+if TYPE_CHECKING:
+    from penalize.regularizers.sums import Sum
+
+
+@dataclass(frozen=True, repr=False)
+class Regularizer(ABC):
+    """Ω, a function of one array. Frozen, comparable, hashable, picklable; holds no array.
+
+    A subclass is a frozen dataclass that gives ``_value`` and ``_gradient``, and ``_prox`` where a
+    closed form (or a well-known exact algorithm) exists. They receive the weight in float32 or
+    wider and the array functions of its framework; the results are cast back here.
+    """
+
+    strengths: ClassVar[tuple[str, ...]] = ("strength",)
+    """The fields that are strengths: validated at construction, and scaled by ``2 * r``."""
+
+    elementwise: ClassVar[bool] = False
+    """Whether Ω is a sum over elements, so that ``prox`` may take an array of steps."""
+
+    prox_follows_l1: ClassVar[bool] = False
+    """Whether prox of (this + λ‖·‖₁) is this prox after soft-thresholding, exactly."""
+
+    # NumPy scalars must leave ``np.float64(2) * r`` to ``__rmul__``.
+    __array_ufunc__: ClassVar[None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _classes[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        for name in self.strengths:
+            value = check_strength(type(self).__name__, name, getattr(self, name))
+            object.__setattr__(self, name, value)
+
+    # --- the function -----------------------------------------------------------------------
+
+    def __call__(self, w: Array) -> Array:
+        """Ω(w): a scalar of w's framework, differentiable there, in float32 or wider.
+
+        Raises:
+            ArrayError: w is not a floating-point array of a known framework.
+        """
+        xp = backend_of(w)
+        return self._value(xp.wide(w), xp)
+
+    def gradient(self, w: Array) -> Array:
+        """∇Ω(w), of w's shape and dtype. At a kink: the subgradient of least norm.
+
+        In PyTorch, call it under ``torch.no_grad()`` unless you mean to differentiate through it.
+
+        Raises:
+            ArrayError: w is not a floating-point array of a known framework.
+        """
+        xp = backend_of(w)
+        return xp.like(self._gradient(xp.wide(w), xp), w)
+
+    def prox(self, w: Array, step: float | Array) -> Array:
+        """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
+
+        Args:
+            w: the array.
+            step: a number ≥ 0; where Ω is elementwise, also an array of w's shape, ≥ 0.
+
+        Raises:
+            NoProximalOperatorError: no closed form or well-known exact algorithm exists.
+            StepError: the step is negative, not finite, or of another shape.
+            ArrayError: w is not a floating-point array of a known framework.
+        """
+        per_element = self._check_step(w, step)
+        self.check_prox(per_element=per_element)
+        xp = backend_of(w)
+        return xp.like(self._prox(xp.wide(w), step, xp), w)
+
+    @abstractmethod
+    def _value(self, w: Array, xp: Backend) -> Array: ...
+
+    @abstractmethod
+    def _gradient(self, w: Array, xp: Backend) -> Array: ...
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        raise NotImplementedError  # check_prox refuses first, with a sentence
+
+    def check_prox(self, *, per_element: bool = False, where: str = "") -> None:
+        """Raise :class:`NoProximalOperatorError` unless ``prox`` is exact here.
+
+        Args:
+            per_element: whether the step is an array, as under Adam's diagonal metric.
+            where: the parameter's name, for the message.
+        """
+        reason = self._no_prox(per_element)
+        if reason:
+            raise NoProximalOperatorError(self, reason, where)
+
+    def _no_prox(self, per_element: bool) -> str:
+        if type(self)._prox is Regularizer._prox:
+            return "no closed form is known"
+        if per_element and not self.elementwise:
+            return "the step differs from element to element, and Ω is not elementwise"
+        return ""
+
+    def _check_step(self, w: Array, step: float | Array) -> bool:
+        if isinstance(step, numbers.Real):
+            if not (math.isfinite(step) and float(step) >= 0):
+                raise StepError(self, f"step={step!r}")
+            return False
+        shape = getattr(step, "shape", None)
+        if shape is None:
+            raise StepError(self, f"step={step!r} ({type(step).__name__})")
+        if len(shape) and tuple(shape) != tuple(w.shape):
+            raise StepError(self, f"a step of shape {tuple(shape)} for a w of {tuple(w.shape)}")
+        return len(shape) > 0
+
+    # --- where it stands --------------------------------------------------------------------
+
+    def resolve(
+        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
+    ) -> Self:
+        """This regularizer for one parameter: words resolved to axes, and its shape checked.
+
+        Args:
+            axes: the axis of ``"outputs"`` and of ``"inputs"`` in the framework's layout; None
+                where there is no such axis.
+            shape: the parameter's shape; None where it is not known yet.
+            where: the parameter's name, for the message.
+        """
+        return self
+
+    # --- the algebra ------------------------------------------------------------------------
+
+    def __add__(self, other: object) -> Sum:
+        if not isinstance(other, Regularizer):
+            return NotImplemented
+        from penalize.regularizers.sums import Sum
+
+        return Sum((self, other))
+
+    def __mul__(self, factor: object) -> Self:
+        if not isinstance(factor, numbers.Real):
+            return NotImplemented
+        value = check_strength(type(self).__name__, "factor", factor)
+        scaled = {name: value * getattr(self, name) for name in self.strengths}
+        return dataclasses.replace(self, **scaled)
+
+    __rmul__ = __mul__
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        """Ω as a·‖w‖₁ + b·‖w‖² + the rest: (a, b, rest)."""
+        return 0.0, 0.0, (self,)
+
+    # --- as data ----------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data; ``from_config`` reads them back."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The regularizer that :meth:`get_config` described.
+
+        Raises:
+            ConfigError: the names are not those of this class.
+            StrengthError: a strength is not a finite number ≥ 0.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(config, Mapping) or not names.issuperset(config):
+            raise ConfigError(cls.__name__, config, f"its names must be among {sorted(names)}")
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ConfigError(cls.__name__, config, str(error)) from None
+
+    def __repr__(self) -> str:
+        parts = []
+        for position, f in enumerate(dataclasses.fields(self)):
+            value = getattr(self, f.name)
+            if position == 0 and f.default is dataclasses.MISSING:
+                parts.append(repr(value))
+            elif value != f.default:
+                parts.append(f"{f.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+_classes: dict[str, type[Regularizer]] = {}
+
+
+def class_named(name: object) -> type[Regularizer]:
+    """The regularizer class of that name. Raises :class:`ConfigError` if there is none."""
+    found = _classes.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ConfigError("Regularizer", name, f"the classes are {', '.join(sorted(_classes))}")
+    return found
+
+
+class Elementwise(Regularizer):
+    """A sum over elements: separable, and its prox takes one step per element."""
+
+    elementwise = True
+
+
+def check_strength(owner: str, argument: str, value: object) -> float:
+    """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value >= 0):  # type: ignore[arg-type, operator]
+        raise StrengthError(owner, argument, value)
+    return float(value) + 0.0  # type: ignore[arg-type]  # no −0.0

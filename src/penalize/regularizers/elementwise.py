@@ -1,0 +1,117 @@
+"""Penalties that are sums over elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from penalize.backends import Array, Backend
+from penalize.regularizers.base import Elementwise, Regularizer
+
+
+def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
+    """sign(w)·max(|w| − threshold, 0), with exact zeros: the prox of threshold·‖·‖₁."""
+    return w - xp.clip(w, -threshold, threshold)
+
+
+@dataclass(frozen=True, repr=False)
+class L1(Elementwise):
+    """The lasso penalty: λ Σ|w|.
+
+    Units are Keras'. ``gradient`` is λ·sign(w), 0 at 0. ``prox`` is soft-thresholding,
+    sign(w)·max(|w| − step·λ, 0).
+
+    Args:
+        strength: λ, finite and ≥ 0.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+
+    Source: Tibshirani, Regression shrinkage and selection via the lasso (1996).
+    """
+
+    strength: float
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        return self.strength * xp.sum(xp.abs(w))
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return self.strength * xp.sign(w)
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        return soft_threshold(w, step * self.strength, xp)
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        return self.strength, 0.0, ()
+
+
+@dataclass(frozen=True, repr=False)
+class L2(Elementwise):
+    """The ridge penalty: λ Σw², without a half.
+
+    Units are Keras'. ``gradient`` is 2λw; ``prox`` is w / (1 + 2·step·λ). TensorFlow 1's
+    ``l2_regularizer(s)`` is ``L2(s / 2)``, an optimizer's coupled ``weight_decay=wd`` is
+    :meth:`from_weight_decay`.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+
+    Source: Hoerl and Kennard, Ridge regression (1970).
+    """
+
+    strength: float
+
+    @classmethod
+    def from_weight_decay(cls, weight_decay: float) -> Self:
+        """The L2 whose gradient is weight_decay·w: ``L2(weight_decay / 2)``."""
+        return 0.5 * cls(weight_decay)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        return self.strength * xp.sum(w * w)
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return (2 * self.strength) * w
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        return w / (1 + (2 * self.strength) * step)
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        return 0.0, self.strength, ()
+
+
+@dataclass(frozen=True, repr=False)
+class L1L2(Elementwise):
+    """The elastic net penalty: l1·Σ|w| + l2·Σw².
+
+    Units are Keras'. ``gradient`` is l1·sign(w) + 2·l2·w, 0 at 0; ``prox`` is soft-thresholding by
+    step·l1, divided by 1 + 2·step·l2.
+
+    Args:
+        l1: strength of Σ|w|, finite and ≥ 0.
+        l2: strength of Σw², finite and ≥ 0.
+
+    Raises:
+        StrengthError: a strength is not a finite number ≥ 0.
+
+    Source: Zou and Hastie, Regularization and variable selection via the elastic net (2005).
+    """
+
+    strengths: ClassVar[tuple[str, ...]] = ("l1", "l2")
+
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        return self.l1 * xp.sum(xp.abs(w)) + self.l2 * xp.sum(w * w)
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return self.l1 * xp.sign(w) + (2 * self.l2) * w
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        return soft_threshold(w, step * self.l1, xp) / (1 + (2 * self.l2) * step)
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        return self.l1, self.l2, ()

@@ -1,0 +1,120 @@
+"""Sums of penalties, and the proximal operators of sums that are known exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from penalize.backends import Array, Backend
+from penalize.errors import ConfigError
+from penalize.regularizers.base import Regularizer, class_named
+from penalize.regularizers.elementwise import soft_threshold
+
+
+@dataclass(frozen=True, repr=False)
+class Sum(Regularizer):
+    """Ω₁ + Ω₂ + …, written ``r + s``.
+
+    ``prox`` is exact for a·‖w‖₁ + b·‖w‖² + Ω with at most one further Ω:
+
+    - the quadratic joins any Ω: prox of step·(Ω + b‖·‖²) at w is prox of
+      step/(1 + 2·step·b)·Ω at w/(1 + 2·step·b), by completing the square;
+    - the ℓ₁ norm joins an Ω that says so (``prox_follows_l1``), by soft-thresholding first
+      (Friedman, Hastie and Tibshirani, A note on the group lasso and a sparse group lasso, 2010;
+      Yu, On decomposing the proximal map, 2013).
+
+    Terms of one kind are merged first. Every other sum is refused, never approximated.
+    """
+
+    strengths: ClassVar[tuple[str, ...]] = ()
+
+    terms: tuple[Regularizer, ...]
+
+    def __post_init__(self) -> None:
+        flat = [t for r in self.terms for t in (r.terms if isinstance(r, Sum) else (r,))]
+        object.__setattr__(self, "terms", tuple(flat))
+
+    @property
+    def elementwise(self) -> bool:  # type: ignore[override]
+        return all(term.elementwise for term in self.terms)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        first, *others = self.terms
+        return sum((r._value(w, xp) for r in others), first._value(w, xp))
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        first, *others = self.terms
+        return sum((r._gradient(w, xp) for r in others), first._gradient(w, xp))
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        l1, l2, rest = self.split()
+        shrink = 1 + (2 * l2) * step
+        w, step = w / shrink, step / shrink
+        w = soft_threshold(w, step * l1, xp)
+        for r in rest:  # at most one, by _no_prox
+            w = r._prox(w, step, xp)
+        return w
+
+    def _no_prox(self, per_element: bool) -> str:
+        l1, _, rest = self.split()
+        if len(rest) > 1:
+            return f"no closed form is known for {' + '.join(map(repr, rest))} together"
+        for r in rest:
+            if l1 and not r.prox_follows_l1:
+                return f"no closed form is known for an L1 together with {r!r}"
+            return r._no_prox(per_element)
+        return ""
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        l1, l2, rest = 0.0, 0.0, list[Regularizer]()
+        for term in self.terms:
+            a, b, others = term.split()
+            l1, l2 = l1 + a, l2 + b
+            for other in others:
+                _merge(rest, other)
+        return l1, l2, tuple(rest)
+
+    def resolve(
+        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
+    ) -> Self:
+        return type(self)(tuple(term.resolve(axes, shape, where) for term in self.terms))
+
+    def __mul__(self, factor: object) -> Self:
+        scaled = [term.__mul__(factor) for term in self.terms]
+        return NotImplemented if NotImplemented in scaled else type(self)(tuple(scaled))
+
+    __rmul__ = __mul__
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "terms": [
+                {"class_name": type(term).__name__, "config": term.get_config()}
+                for term in self.terms
+            ]
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        try:
+            terms = [(term["class_name"], term["config"]) for term in config["terms"]]
+        except (KeyError, TypeError):
+            raise ConfigError(
+                cls.__name__, config, "it needs terms, each a class_name and a config"
+            ) from None
+        return cls(tuple(class_named(name).from_config(term) for name, term in terms))
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
+
+def _merge(terms: list[Regularizer], new: Regularizer) -> None:
+    """Add a term, joining it to one that differs in its strengths only."""
+    for i, term in enumerate(terms):
+        if type(term) is type(new):
+            total = {name: getattr(term, name) + getattr(new, name) for name in term.strengths}
+            if dataclasses.replace(term, **total) == dataclasses.replace(new, **total):
+                terms[i] = dataclasses.replace(term, **total)
+                return
+    terms.append(new)

@@ -1,0 +1,210 @@
+"""Rules: selector → regularizer or None. Parsed once, then resolved against records.
+
+The order of strength, weakest first: the rules passed to ``regularize`` (later rows win), outer
+scopes, inner scopes, a declaration on the parameter itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penalize.errors import ConflictError, NoMatchError, RulesError
+from penalize.parameters import Parameter, Role, Site
+from penalize.regularizers.base import Regularizer
+from penalize.selectors import HasRole, Named, Selector, as_selector, everything, kernels
+
+Rules = Regularizer | Mapping[Any, Regularizer | None] | Sequence[tuple[Any, Regularizer | None]]
+"""What users write: a regularizer (for kernels), a mapping, or a list of pairs."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: these parameters get this regularizer, or None."""
+
+    selector: Selector
+    regularizer: Regularizer | None
+
+    def matches(self, parameter: Parameter, site: Site) -> bool:
+        return self.selector.matches(parameter, site) and self.acts_on_role(parameter, site)
+
+    def acts_on_role(self, parameter: Parameter, site: Site) -> bool:
+        """A rule that mentions no role and names no parameter in full penalizes kernels only."""
+        return (
+            self.regularizer is None
+            or parameter.role is Role.KERNEL
+            or self.selector.mentions_role
+            or self.selector.names_in_full(site)
+        )
+
+    @property
+    def key(self) -> str:
+        """The selector as the user wrote it: a bare string for ``named``."""
+        selector = self.selector
+        return repr(selector.pattern if isinstance(selector, Named) else selector)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Ordered rules, and where they were declared."""
+
+    rules: tuple[Rule, ...]
+    kind: str
+    """``"rule"``, ``"scope"`` or ``"declare"``."""
+
+    place: str
+    """File and line."""
+
+    def describe(self, rule: Rule) -> str:
+        key = "" if rule.selector is everything else f" {rule.key}"
+        return f"{self.kind}{key} ({self.place})"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What holds for one parameter, who said so, and whom that overrode."""
+
+    regularizer: Regularizer | None = None
+    declared_at: str = ""
+    overrode: tuple[str, ...] = ()
+    passed_over: str = ""
+    """A rule that covers the parameter but acts on kernels only."""
+
+
+def parse(rules: Any, kind: str, place: str) -> Table:
+    """Any form of rules as a table.
+
+    Raises:
+        RulesError: the rules, or a row of them, are something else.
+        SelectorError: a key selects no parameters.
+    """
+    if isinstance(rules, Regularizer):
+        return Table((Rule(kernels, rules),), kind, place)
+    if isinstance(rules, Mapping):
+        rows = list(rules.items())
+    elif isinstance(rules, Iterable) and not isinstance(rules, str):
+        rows = list(rules)
+    else:
+        raise RulesError(_found(rules, "The rules are"), _instead(rules))
+    return Table(tuple(_parse_row(row) for row in rows), kind, place)
+
+
+def _parse_row(row: Any) -> Rule:
+    if not (isinstance(row, tuple | list) and len(row) == 2):
+        raise RulesError(_found(row, "A row is"), 'Write ("encoder", L2(1e-4)).')
+    key, value = row
+    selector = as_selector(key)
+    if value is not None and not isinstance(value, Regularizer):
+        raise RulesError(_found(value, f"The rule for {key!r} is"), _instead(value))
+    return Rule(selector, value)
+
+
+def _found(value: Any, start: str) -> str:
+    return f"{start} {value!r}, a {type(value).__name__}"
+
+
+def _instead(value: Any) -> str:
+    if isinstance(value, int | float):
+        return f"Write L2({value!r})."
+    if isinstance(value, type) and issubclass(value, Regularizer):
+        return f"Write {value.__name__}(1e-4)."
+    return "Write {kernels: L2(1e-4)}."
+
+
+def resolve(parameters: Sequence[Parameter], table: Table) -> list[Decision]:
+    """One decision per parameter.
+
+    Raises:
+        NoMatchError: a selector of the table, or a name in a scope, matches nothing.
+        ConflictError: declarations of the same rank disagree on a tied parameter.
+    """
+    _check_matches(parameters, table)
+    return [_decide(parameter, table) for parameter in parameters]
+
+
+def _decide(parameter: Parameter, table: Table) -> Decision:
+    """Walk from the weakest declaration to the strongest; each overrides what it contradicts.
+
+    Among equals a later row overrides an earlier one if both speak of the same site; two rows that
+    reach one tied parameter by different names only are a conflict, unless they agree.
+    """
+    standing: list[tuple[int, set[str], Regularizer | None, str]] = []
+    overrode: list[str] = []
+    passed_over = ""
+    for rank, source, sites in _by_strength(parameter, table):
+        for rule in source.rules:
+            covered = [s for s in sites if rule.selector.matches(parameter, s)]
+            names = {s.name for s in covered if rule.acts_on_role(parameter, s)}
+            if covered and not names:
+                passed_over = f"{source.kind} {rule.key}"
+            if not names:
+                continue
+            keep = [s for s in standing if s[0] == rank and s[1].isdisjoint(names)]
+            overrode += [_say(s[2], s[3]) for s in standing if s not in keep]
+            standing = [*keep, (rank, names, rule.regularizer, source.describe(rule))]
+    if not standing:
+        return Decision(passed_over=passed_over)
+    _, names, regularizer, declared_at = standing[-1]
+    for _, other_names, other, place in standing[:-1]:
+        if other != regularizer:
+            both = [*sorted(other_names), *sorted(names)]
+            raise ConflictError(both, _say(other, place), _say(regularizer, declared_at))
+    return Decision(regularizer, declared_at, tuple(overrode))
+
+
+def _say(regularizer: Regularizer | None, place: str) -> str:
+    return f"{regularizer!r} by {place}"
+
+
+def _by_strength(
+    parameter: Parameter, table: Table
+) -> Iterator[tuple[int, Table, tuple[Site, ...]]]:
+    """The tables that speak of this parameter, weakest first: (rank, table, sites)."""
+    yield 0, table, parameter.sites
+    depth = max(len(site.scopes) for site in parameter.sites)
+    for level in range(depth):
+        scopes = {
+            id(s.scopes[level]): s.scopes[level] for s in parameter.sites if level < len(s.scopes)
+        }
+        for scope in scopes.values():
+            yield 1, scope, tuple(s for s in parameter.sites if any(t is scope for t in s.scopes))
+    for site in parameter.sites:
+        if site.declared is not None:
+            yield 2, site.declared, (site,)
+
+
+def _check_matches(parameters: Sequence[Parameter], table: Table) -> None:
+    for rule in table.rules:
+        _check_rule(rule, parameters, parameters, table)
+    scopes: dict[int, tuple[Table, list[Parameter]]] = {}
+    for parameter in parameters:
+        for scope in {id(t): t for s in parameter.sites for t in s.scopes}.values():
+            scopes.setdefault(id(scope), (scope, []))[1].append(parameter)
+    for scope, inside in scopes.values():
+        for rule in scope.rules:
+            # A scope says what holds for whatever is built inside; only its names can be typos.
+            if any(isinstance(leaf, Named) for leaf in rule.selector.leaves()):
+                _check_rule(rule, inside, parameters, scope)
+
+
+def _check_rule(
+    rule: Rule, parameters: Sequence[Parameter], known: Sequence[Parameter], table: Table
+) -> None:
+    """Every selector in the rule must match something, and the rule as a whole must act."""
+    for selector in [*rule.selector.leaves(), rule.selector]:
+        if isinstance(selector, HasRole) and selector is not rule.selector:
+            continue  # ``named("head") & biases``: the whole is checked, and hints better
+        if not any(selector.matches(p, s) for p in parameters for s in p.sites):
+            raise NoMatchError(selector, table.describe(rule), selector.hint(known))
+    covered = [(p, s) for p in parameters for s in p.sites if rule.selector.matches(p, s)]
+    if not any(rule.acts_on_role(p, s) for p, s in covered):
+        parameter, site = covered[0]
+        role = everything if parameter.role is Role.OTHER else HasRole(parameter.role)
+        raise NoMatchError(
+            rule.selector,
+            table.describe(rule),
+            "A rule that mentions no role acts on kernels only, and it covers none: "
+            f"{site.name!r} has the role {parameter.role.value}. Name the parameter in full, or "
+            f"say the role: {rule.selector!r} & {role!r}.",
+        )

@@ -1,0 +1,8 @@
+"""penalize for PyTorch: declare, plan, attach."""
+
+from penalize.torch.attachment import Attachment
+from penalize.torch.plan import Plan
+from penalize.torch.regularize import regularize
+from penalize.torch.scope import declare, scope
+
+__all__ = ["Attachment", "Plan", "declare", "regularize", "scope"]

@@ -1,0 +1,81 @@
+"""What an attachment checks of its optimizers before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch.optim import Optimizer
+
+from penalize.errors import AppliedTwiceError, OptimizerError, some
+from penalize.torch.modes import Group, Target
+
+
+def groups_of(optimizer: Optimizer) -> dict[int, Group]:
+    """The param group of each parameter, by the parameter's id."""
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> list[list[Target]]:
+    """The targets that each optimizer steps. Every trainable one must be stepped by one of them."""
+    held = [set(groups_of(optimizer)) for optimizer in optimizers]
+    shares: list[list[Target]] = [[] for _ in optimizers]
+    missing, wanted = [], 0
+    for target in targets:
+        needed = {id(p) for p in target.binding.parameters() if p.requires_grad}
+        known = {id(p) for p in target.binding.parameters()}
+        # A frozen one goes where it stands, or to the first, where it may be added when unfrozen.
+        share = next((i for i, ids in enumerate(held) if ids & (needed or known)), 0)
+        wanted += bool(needed)
+        if needed <= held[share]:
+            shares[share].append(target)
+        else:
+            missing.append(target.name)
+    if missing and len(missing) == wanted:
+        raise OptimizerError(
+            f"the optimizer holds none of the plan's {wanted} penalized parameters",
+            "make it from the same model, after the model was moved, wrapped or sharded",
+        )
+    if missing:
+        raise OptimizerError(
+            f"the optimizer does not hold {some(missing)}, which the plan penalizes",
+            "give it every penalized parameter, attach to all optimizers of the model at once "
+            "(plan.attach([first, second])), or exempt these with a rule that gives None",
+        )
+    return shares
+
+
+def check_no_graph(optimizer: Optimizer) -> None:
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} has differentiable=True, and an attachment has no graph",
+            "add plan.penalty() to the loss instead",
+        )
+
+
+def check_not_scaled(optimizer: Optimizer) -> None:
+    """A GradScaler leaves unscaling and skipping to a fused optimizer, after the hooks ran."""
+    if getattr(optimizer, "found_inf", None) is not None:
+        raise OptimizerError(
+            f"this fused {type(optimizer).__name__} is stepped by a GradScaler, which is not "
+            "supported yet",
+            "build the optimizer with fused=False",
+        )
+
+
+def check_weight_decay(
+    targets: Iterable[Target], optimizer: Optimizer, groups: Mapping[int, Group]
+) -> None:
+    """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
+    for target in targets:
+        if not target.regularizer.split()[1]:
+            continue
+        for parameter in target.binding.parameters():
+            decay = groups.get(id(parameter), {}).get("weight_decay", 0.0)
+            if decay:
+                raise AppliedTwiceError(
+                    [target.name],
+                    f"{target.regularizer!r} of the plan",
+                    f"weight_decay={decay!r} of {type(optimizer).__name__}",
+                    "Set weight_decay=0 for the parameters that the plan penalizes, or leave the "
+                    "L2 out of the rules",
+                )

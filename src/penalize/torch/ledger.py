@@ -1,0 +1,64 @@
+"""The ledger: one (parameter, regularizer) is applied through one door only.
+
+An attachment claims what it applies. Claims live as long as the attachment and its optimizer do,
+so an optimizer that is made anew, as in a notebook cell that is run again, leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any, NamedTuple, Protocol
+from weakref import ref
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from penalize.errors import AppliedTwiceError
+from penalize.regularizers.base import Regularizer
+
+
+class Door(Protocol):
+    """Something that applies penalties in each step."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def __str__(self) -> str: ...
+
+
+class Claim(NamedTuple):
+    """One regularizer on one parameter, with the name it has in its plan."""
+
+    name: str
+    parameter: nn.Parameter
+    regularizer: Regularizer
+
+
+_claims: MutableMapping[Tensor, dict[Regularizer, ref[Any]]] = WeakTensorKeyDictionary()
+"""Parameter → {regularizer: weak reference to its door}."""
+
+
+def _door(parameter: Tensor, regularizer: Regularizer) -> Door | None:
+    claimed = _claims.get(parameter, {}).get(regularizer)
+    door: Door | None = claimed() if claimed is not None else None
+    return door if door is not None and door.alive else None
+
+
+def check_free(claims: Iterable[Claim], newcomer: str, instead: str) -> None:
+    """Raise :class:`AppliedTwiceError` if a door other than the newcomer applies any of these."""
+    taken = [(claim, door) for claim in claims if (door := _door(*claim[1:])) is not None]
+    if taken:
+        names = dict.fromkeys(claim.name for claim, _ in taken)
+        raise AppliedTwiceError(list(names), str(taken[0][1]), newcomer, instead)
+
+
+def claim(claims: Iterable[Claim], door: Door) -> None:
+    """Enter a door's claims; call :func:`check_free` first."""
+    for _, parameter, regularizer in claims:
+        _claims.setdefault(parameter, {})[regularizer] = ref(door)
+
+
+def release(claims: Iterable[Claim]) -> None:
+    """Strike claims out."""
+    for _, parameter, regularizer in claims:
+        _claims.get(parameter, {}).pop(regularizer, None)

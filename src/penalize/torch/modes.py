@@ -1,0 +1,171 @@
+"""How a plan acts on a step: as a gradient, decoupled, or by the proximal operator.
+
+A mode acts before the update, when the gradients are ready, or after it, on one parameter at a
+time and without an autograd graph. The penalty does not depend on the data, so every mode acts on
+each trainable parameter in each step, also where the data gave no gradient, just as a loss term
+would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from penalize.errors import ModeError
+from penalize.regularizers.base import Regularizer
+from penalize.torch.bindings import Binding
+from penalize.torch.steps import KNOWN, is_per_element, step_size_of
+
+Group = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One weight and its regularizer, as a mode sees them."""
+
+    name: str
+    binding: Binding
+    regularizer: Regularizer
+
+
+class Mode(Protocol):
+    """One way to act on a step."""
+
+    name: str
+
+    once: bool
+    """Whether ``before`` acts once per step, not after each evaluation of a closure."""
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        """Raise a sentence if the mode cannot act on this target with this optimizer."""
+
+    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
+        """Act before the update; ``groups`` are the param groups by id of the parameter."""
+
+    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+        """Act after the update."""
+
+
+class Gradient:
+    """Adds ∇Ω(w) to ``.grad`` before the update: the gradient that the loss term would give."""
+
+    name = "gradient"
+    once = False
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        pass
+
+    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
+        if not target.binding.effective:
+            (parameter,) = target.binding.parameters()
+            gradient = target.regularizer.gradient(parameter)
+            _add_to_grad(target, parameter, gradient, groups[id(parameter)])
+            return
+        sources = [p for p in target.binding.parameters() if p.requires_grad]
+        with torch.enable_grad():
+            penalty = target.regularizer(target.binding.read())
+        gradients = torch.autograd.grad(penalty, sources, allow_unused=True)
+        for source, computed in zip(sources, gradients, strict=True):
+            if computed is not None:
+                _add_to_grad(target, source, computed, groups[id(source)])
+
+    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+        pass
+
+
+def _add_to_grad(target: Target, parameter: nn.Parameter, gradient: Tensor, group: Group) -> None:
+    sign = -1 if group.get("maximize", False) else 1
+    if parameter.grad is None:
+        parameter.grad = sign * gradient
+    elif parameter.grad.is_sparse:
+        raise ModeError(
+            f"{target.name!r} has a sparse gradient, and the gradient of {target.regularizer!r} "
+            "is dense",
+            "build the embedding with sparse=False, or exempt it with a rule that gives None",
+        )
+    else:
+        parameter.grad.add_(gradient, alpha=sign)
+
+
+class Decoupled:
+    """w ← w − lr·∇Ω(w) before the update, as AdamW does with its weight decay."""
+
+    name = "decoupled"
+    once = True
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        _check_can_be_set(self, target)
+        for group in optimizer.param_groups:
+            if isinstance(optimizer, LBFGS) or not isinstance(
+                group.get("lr"), float | int | Tensor
+            ):
+                raise ModeError(
+                    f'mode="decoupled" needs a learning rate that scales the update, and '
+                    f"{type(optimizer).__name__} has none",
+                    'use mode="gradient"',
+                )
+
+    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
+        (parameter,) = target.binding.parameters()
+        lr = groups[id(parameter)]["lr"]
+        parameter.sub_(lr * target.regularizer.gradient(parameter))
+
+    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+        pass
+
+
+class Proximal:
+    """w ← prox of step·Ω at w after the update, with the step that the optimizer really took."""
+
+    name = "proximal"
+    once = False
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        _check_can_be_set(self, target)
+        if step_size_of(optimizer) is None:
+            raise ModeError(
+                f'mode="proximal" needs the step that the optimizer really takes, and that of '
+                f"{type(optimizer).__name__} is not known",
+                f'use one of {KNOWN}, or mode="gradient"',
+            )
+        target.regularizer.check_prox(
+            per_element=is_per_element(optimizer),
+            where=f"{target.name!r} under {type(optimizer).__name__}",
+        )
+
+    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
+        (parameter,) = target.binding.parameters()
+        if parameter.grad is None:
+            # Otherwise the optimizer would take no step here, and the prox would have no size.
+            parameter.grad = torch.zeros_like(parameter)
+
+    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+        (parameter,) = target.binding.parameters()
+        step_size = step_size_of(optimizer)
+        assert step_size is not None  # by check()
+        step = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
+        parameter.copy_(target.regularizer.prox(parameter, step))
+
+
+def _check_can_be_set(mode: Mode, target: Target) -> None:
+    if target.binding.effective:
+        raise ModeError(
+            f"{target.name!r} is computed from other parameters, so mode={mode.name!r} cannot set "
+            "it",
+            'use mode="gradient", or exempt it with a rule that gives None',
+        )
+
+
+MODES: dict[str, Mode] = {mode.name: mode for mode in (Gradient(), Decoupled(), Proximal())}
+
+
+def mode_named(name: object) -> Mode:
+    """The mode of that name. Raises :class:`ModeError` if there is none."""
+    if not isinstance(name, str) or name not in MODES:
+        raise ModeError(f"there is no mode {name!r}", f"expected one of {', '.join(MODES)}")
+    return MODES[name]

@@ -1,0 +1,119 @@
+"""Reading a PyTorch model into parameter records, each with its binding to the live tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from penalize.errors import ModelError
+from penalize.parameters import Parameter, Role, Site
+from penalize.torch.bindings import Binding, Effective, bindings_of, trainable
+from penalize.torch.roles import axes_of, role_of
+from penalize.torch.scope import declared_on, scopes_of
+
+# Names that only a wrapper gives to what it wraps.
+_WRAPPED_ATTRIBUTES = {
+    "_orig_mod",
+    "_forward_module",
+    "_original_module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+}
+# Classes whose attribute ``module`` is what they wrap; elsewhere ``module`` is a name like others.
+_WRAPPERS = {
+    "DataParallel",
+    "DistributedDataParallel",
+    "FullyShardedDataParallel",
+    "AveragedModel",
+    "DeepSpeedEngine",
+}
+
+# What a tied parameter is called when its owners disagree: the role that is penalized least.
+_PRECEDENCE = (Role.EMBEDDING, Role.NORM, Role.BIAS, Role.OTHER, Role.KERNEL)
+
+
+@dataclass
+class _Found:
+    binding: Binding
+    note: str
+    sites: dict[str, Site] = field(default_factory=dict)
+    roles: set[Role] = field(default_factory=set)
+    axes: set[tuple[int | None, int | None]] = field(default_factory=set)
+
+
+def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
+    """One record per distinct weight, in the model's order, with every name it has.
+
+    Raises:
+        ModelError: this is no module, it has no parameters, or one that cannot be planned yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"regularize got a {type(model).__name__} as the model",
+            "pass the torch.nn.Module itself",
+        )
+    found: dict[Hashable, _Found] = {}
+    for path, enclosing, module in _walk(model, (), ()):
+        for name, binding, note in bindings_of(module):
+            entry = found.setdefault(_identity(module, name, binding), _Found(binding, note))
+            full = ".".join((*path, name))
+            site = Site(full, enclosing, scopes_of(module, name), declared_on(module, name))
+            entry.sites.setdefault(full, site)
+            shape = entry.binding.shape()
+            ndim = None if shape is None else len(shape)
+            entry.roles.add(role_of(type(module), name, ndim))
+            entry.axes.add(axes_of(module, ndim))
+    if not found:
+        raise ModelError(
+            f"this {type(model).__name__} has no parameters", "pass a model that has some"
+        )
+    return [(_record(entry), entry.binding) for entry in found.values()]
+
+
+def _walk(
+    module: nn.Module, path: tuple[str, ...], enclosing: tuple[type, ...]
+) -> Iterator[tuple[tuple[str, ...], tuple[type, ...], nn.Module]]:
+    """Every module at every place, with its path less the wrappers."""
+    enclosing = (*enclosing, type(module))
+    yield path, enclosing, module
+    for name, child in module._modules.items():
+        if child is None or (name == "parametrizations" and isinstance(child, nn.ModuleDict)):
+            continue
+        below = path if _is_wrapped(module, name) else (*path, name)
+        yield from _walk(child, below, enclosing)
+
+
+def _is_wrapped(module: nn.Module, name: str) -> bool:
+    if name in _WRAPPED_ATTRIBUTES:
+        return True
+    return name == "module" and any(c.__name__ in _WRAPPERS for c in type(module).__mro__)
+
+
+def _identity(module: nn.Module, name: str, binding: Binding) -> Hashable:
+    if isinstance(binding, Effective):
+        return id(module), name
+    (parameter,) = binding.parameters()
+    if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+        raise ModelError(
+            f"{name!r} of {type(module).__name__} is sharded (a DTensor)",
+            "sharded models are not supported yet",
+        )
+    return id(parameter)
+
+
+def _record(entry: _Found) -> Parameter:
+    parameters = entry.binding.parameters()
+    outputs, inputs = next(iter(entry.axes)) if len(entry.axes) == 1 else (None, None)
+    lazy = any(isinstance(p, UninitializedParameter) for p in parameters)
+    return Parameter(
+        sites=tuple(entry.sites.values()),
+        role=next(role for role in _PRECEDENCE if role in entry.roles),
+        shape=None if lazy else entry.binding.shape(),
+        trainable=trainable(entry.binding),
+        outputs_axis=outputs,
+        inputs_axis=inputs,
+        note=entry.note,
+    )

@@ -1,0 +1,175 @@
+"""The plan of a PyTorch model, and its two doors: loss term and attachment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from penalize.callsite import callsite
+from penalize.errors import AppliedTwiceError, OptimizerError
+from penalize.parameters import Parameter
+from penalize.plan import Plan as AnyPlan
+from penalize.plan import Row, row_of
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Decision
+from penalize.torch import ledger
+from penalize.torch.attachment import Attachment
+from penalize.torch.bindings import Binding, trainable
+from penalize.torch.modes import Target, mode_named
+
+
+class Entry(NamedTuple):
+    """One parameter: its record, what was decided, and how to reach it."""
+
+    parameter: Parameter
+    decision: Decision
+    binding: Binding
+    regularizer: Regularizer | None
+    """The decided one, with the words of its groups resolved to axes."""
+
+
+class Plan(AnyPlan):
+    """Rules resolved against a PyTorch model. Made by :func:`penalize.torch.regularize`.
+
+    The rules are fixed; the weights are read through the model's modules each time, so a plan
+    follows freezing, moving and replaced parameters.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = tuple(entries)
+        self._targets = tuple(
+            Target(e.parameter.name, e.binding, e.regularizer)
+            for e in entries
+            if e.regularizer is not None
+        )
+        self.applied_by_attachment = False
+        self.applied_by_loss = False
+        self._in_compiled_loss = False
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One row per parameter, in the model's order; the rows tell what is frozen now."""
+        return tuple(
+            row_of(e.parameter, e.decision, e.binding.shape(), trainable(e.binding))
+            for e in self._entries
+        )
+
+    def targets(self) -> list[Target]:
+        """What is penalized now: frozen parameters are left out."""
+        return [target for target in self._targets if trainable(target.binding)]
+
+    # --- the loss term ----------------------------------------------------------------------
+
+    def penalty(self) -> Tensor:
+        """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
+
+        Works inside ``torch.compile(fullgraph=True)``. Beside an attachment it may be called to be
+        looked at; differentiating it there raises :class:`AppliedTwiceError`. With K accumulated
+        micro-batches add it once, or a K-th of it each time.
+        """
+        total: Tensor | None = None
+        for target in self._targets:
+            if trainable(target.binding):
+                value = target.regularizer(target.binding.read())
+                total = value if total is None else total + value.to(total.device)
+        if total is None:
+            return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
+        if total.requires_grad:
+            if torch.compiler.is_compiling():
+                # No hook can stand in a compiled graph: a penalty with a gradient counts as used.
+                self.applied_by_loss = self._in_compiled_loss = True
+            else:
+                total.register_hook(self._differentiated)  # type: ignore[no-untyped-call]
+        return total
+
+    def _differentiated(self, gradient: Tensor) -> None:
+        self.applied_by_loss = True
+        claims = [
+            ledger.Claim(target.name, parameter, target.regularizer)
+            for target in self.targets()
+            for parameter in target.binding.parameters()
+        ]
+        ledger.check_free(claims, "plan.penalty() in the loss", _ONE_DOOR)
+
+    def _check_compiled_loss(self) -> None:
+        if self._in_compiled_loss:
+            self._in_compiled_loss = False
+            names = [target.name for target in self.targets()]
+            raise AppliedTwiceError(
+                names,
+                "the attachment",
+                "plan.penalty() in a compiled function, with gradients enabled",
+                f"{_ONE_DOOR}; to look at it there, call it under torch.no_grad()",
+            )
+
+    def breakdown(self) -> dict[str, float]:
+        """The penalty of each penalized parameter by name, for logging. Synchronises the device."""
+        with torch.no_grad():
+            return {
+                target.name: float(target.regularizer(target.binding.read()))
+                for target in self.targets()
+                if _has_values(target.binding)
+            }
+
+    # --- the attachment ---------------------------------------------------------------------
+
+    def attach(
+        self, optimizer: Optimizer | Sequence[Optimizer], mode: str = "gradient"
+    ) -> Attachment:
+        """Apply the plan in each step of the optimizer; nothing else changes in the loop.
+
+        ==============  ============================================================
+        mode            in each step
+        ==============  ============================================================
+        ``"gradient"``   ``.grad`` += ∇Ω(w) before the update, which is what the loss
+                        term would give; after any clipping in the loop
+        ``"decoupled"``  w ← w − lr·∇Ω(w) before the update, as AdamW decays weights
+        ``"proximal"``   w ← prox of step·Ω at w after the update, with the step that
+                        the optimizer really took; exact zeros
+        ==============  ============================================================
+
+        The penalty does not depend on the data: every trainable parameter of the plan is penalized
+        in every step, also one whose ``.grad`` is None. Frozen parameters are left alone and
+        followed when they are unfrozen.
+
+        Args:
+            optimizer: the optimizer, or several that share the model's parameters out.
+            mode: how the plan acts.
+
+        Raises:
+            ModeError: there is no such mode, or it cannot act on a parameter or optimizer.
+            OptimizerError: the optimizer lacks parameters that the plan penalizes.
+            AppliedTwiceError: a penalty is attached already, or an L2 meets ``weight_decay``.
+            NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+
+        Nothing is attached if it raises.
+        """
+        chosen = mode_named(mode)
+        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+        if not (
+            isinstance(optimizers, Sequence)
+            and optimizers
+            and all(isinstance(o, Optimizer) for o in optimizers)
+        ):
+            raise OptimizerError(
+                f"attach got {type(optimizer).__name__}",
+                "pass a torch.optim.Optimizer, or a list of them",
+            )
+        self._in_compiled_loss = False
+        attachment = Attachment(
+            self._targets, optimizers, chosen, callsite(), self._check_compiled_loss
+        )
+        self.applied_by_attachment = True
+        return attachment
+
+
+_ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"
+
+
+def _has_values(binding: Binding) -> bool:
+    """Meta and lazy parameters have no values to show."""
+    return binding.shape() is not None and not any(p.is_meta for p in binding.parameters())

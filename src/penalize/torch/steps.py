@@ -1,0 +1,120 @@
+"""The proximal step that an optimizer really took.
+
+Proximal gradient descent reaches the penalized minimiser only if the proximal step is the factor
+with which a constant gradient would have entered the update. For plain SGD that is the learning
+rate; momentum multiplies it, and an adaptive method has one per element: its learning rate over the
+denominator of its update (Yun, Lozano and Yang, Adaptive proximal gradient methods for structured
+neural networks, 2021). Each function reads the state after the update. Optimizers that are not in
+the table are refused, never guessed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Step = float | Tensor
+StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
+"""(param group, state of the parameter) → a number, or a tensor of the parameter's shape."""
+
+
+def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    momentum = group["momentum"]
+    if not momentum:
+        return group["lr"]  # type: ignore[no-any-return]
+    return group["lr"] * (1 - group["dampening"]) / (1 - momentum)  # type: ignore[no-any-return]
+
+
+def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
+    correction = 1 - group["betas"][1] ** _count(state)
+    return group["lr"] / ((second / correction).sqrt() + group["eps"])  # type: ignore[no-any-return]
+
+
+def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    beta1, beta2 = group["betas"]
+    count = _count(state)
+    mu = beta1 * (1 - 0.5 * 0.96 ** (count * group["momentum_decay"]))
+    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((count + 1) * group["momentum_decay"]))
+    product = _number(state["mu_product"])
+    # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
+    from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
+    factor = group["lr"] * ((1 - mu) / (1 - product) + from_momentum)
+    denominator = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"]
+    return factor / denominator  # type: ignore[no-any-return]
+
+
+def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    beta2 = group["betas"][1]
+    count = _count(state)
+    correction = 1 - beta2**count
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * count * beta2**count / correction
+    if not length > 5:
+        return group["lr"]  # type: ignore[no-any-return]
+    rectified = (length - 4) * (length - 2) * longest
+    rectified /= (longest - 4) * (longest - 2) * length
+    denominator = state["exp_avg_sq"].sqrt() + group["eps"]
+    return group["lr"] * math.sqrt(rectified * correction) / denominator  # type: ignore[no-any-return]
+
+
+def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    return group["lr"] / state["exp_inf"]  # type: ignore[no-any-return]
+
+
+def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    rate = group["lr"] / (1 + (_count(state) - 1) * group["lr_decay"])
+    return rate / (state["sum"].sqrt() + group["eps"])  # type: ignore[no-any-return]
+
+
+def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    second = state["square_avg"]
+    if group["centered"]:
+        second = second - state["grad_avg"] ** 2
+    denominator = (second.sqrt() + group["eps"]) * (1 - group["momentum"])
+    return group["lr"] / denominator  # type: ignore[no-any-return]
+
+
+def _count(state: Mapping[str, Any]) -> float:
+    return _number(state["step"])
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
+
+def _algorithm(optimizer: type[Optimizer]) -> Any:
+    """The function that does the step, without hooks: subclasses that keep it step alike."""
+    return inspect.unwrap(optimizer.step)
+
+
+_STEP_SIZES: dict[Any, StepSize] = {
+    _algorithm(torch.optim.SGD): _sgd,
+    _algorithm(torch.optim.Adam): _adam,
+    _algorithm(torch.optim.AdamW): _adam,
+    _algorithm(torch.optim.NAdam): _nadam,
+    _algorithm(torch.optim.RAdam): _radam,
+    _algorithm(torch.optim.Adamax): _adamax,
+    _algorithm(torch.optim.Adagrad): _adagrad,
+    _algorithm(torch.optim.RMSprop): _rmsprop,
+}
+
+
+KNOWN = "SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop"
+"""The optimizers in the table, for messages."""
+
+
+def step_size_of(optimizer: Optimizer) -> StepSize | None:
+    """How to read the step that this optimizer takes; None where it is not known."""
+    return _STEP_SIZES.get(_algorithm(type(optimizer)))
+
+
+def is_per_element(optimizer: Optimizer) -> bool:
+    """Whether the step differs from element to element."""
+    return step_size_of(optimizer) is not _sgd

@@ -1,0 +1,65 @@
+"""Watching plans that act nowhere, and loss terms that meet an optimizer's weight decay.
+
+One pair of hooks on all optimizers watches every plan that is alive, until it is attached or has
+gone through a loss. Attachments check their own optimizers themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+from weakref import WeakSet
+
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from penalize.errors import NeverAppliedWarning, some
+from penalize.torch.checks import check_weight_decay, groups_of
+from penalize.torch.plan import Plan
+
+_watched: WeakSet[Plan] = WeakSet()
+
+
+def watch(plan: Plan) -> None:
+    """Warn if the plan's parameters are stepped while it is applied nowhere."""
+    _listen()
+    _watched.add(plan)
+
+
+@functools.cache
+def _listen() -> None:
+    register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_post_hook(_after_step)
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for plan in list(_watched):
+        if plan.applied_by_attachment:
+            _watched.discard(plan)
+        elif plan.applied_by_loss:
+            groups = groups_of(optimizer)
+            check_weight_decay(plan.targets(), optimizer, groups)
+            _watched.discard(plan)
+
+
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for plan in list(_watched):
+        if plan.applied_by_attachment or plan.applied_by_loss:
+            continue
+        groups = groups_of(optimizer)
+        stepped = [
+            t.name for t in plan.targets() if any(id(p) in groups for p in t.binding.parameters())
+        ]
+        if stepped:
+            _watched.discard(plan)
+            warnings.warn(
+                f"{type(optimizer).__name__} is stepping {some(stepped)}, but the plan that "
+                "penalizes them is applied nowhere. Call plan.attach(optimizer), or add "
+                "plan.penalty() to the loss.",
+                NeverAppliedWarning,
+                stacklevel=2,
+            )
