@@ -7,20 +7,13 @@ operators are the arrays' own.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from penalize.errors import ArrayError
 
 Array = Any
 """An array of any framework."""
-
-_BACKENDS = {
-    "numpy": "penalize.backends.numpy",
-    "torch": "penalize.backends.torch",
-}
-"""Root package of an array's type → the module that handles it."""
 
 
 class Backend(Protocol):
@@ -63,6 +56,21 @@ class Backend(Protocol):
         """x in another shape, row-major."""
 
 
+def _numpy() -> Backend:
+    from penalize.backends import numpy
+
+    return numpy
+
+
+def _torch() -> Backend:
+    from penalize.backends import torch
+
+    return torch
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {"numpy": _numpy, "torch": _torch}
+"""Root package of an array's type → how its backend is imported."""
+
 _found: dict[type, Backend] = {}
 
 
@@ -80,10 +88,11 @@ def backend_of(array: Array) -> Backend:
 
 
 def _find(kind: type) -> Backend:
-    for base in kind.__mro__:
-        module = _BACKENDS.get(base.__module__.partition(".")[0])
-        if module is not None:
-            return cast(Backend, importlib.import_module(module))
+    # torch.compile can trace the first candidate, but not a type's __mro__.
+    for base in (kind, *kind.__mro__):
+        find = _BACKENDS.get(base.__module__.partition(".")[0])
+        if find is not None:
+            return find()
     raise ArrayError(
         f"a {kind.__module__}.{kind.__qualname__}",
         f"a floating-point array of one of: {', '.join(_BACKENDS)}",

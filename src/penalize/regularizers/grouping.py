@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -84,9 +84,9 @@ def normalise(groups: Any) -> Groups:
             return groups
         raise GroupsError(groups, "there is no such word", f"write one of {WORDS}, or an axis")
     try:
-        if isinstance(groups, Sequence) or hasattr(groups, "tolist"):
+        if isinstance(groups, Iterable):
             items = list(groups)
-            if any(isinstance(item, Sequence) or hasattr(item, "__len__") for item in items):
+            if any(isinstance(item, Iterable) for item in items):
                 return _partition(groups, items)
             return tuple(map(operator.index, items))
         return operator.index(groups)

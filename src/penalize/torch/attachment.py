@@ -104,21 +104,28 @@ class _Stepper:
         self._guard = guard
         self._acted = False
         self._stepped = {t.name for t in targets if trainable(t.binding)}
+        self._depth = 0
         self._outermost: FrameType | None = None
 
     # A subclass whose step() calls super().step() fires the hooks once for each of the two. Only
-    # the outermost step counts. It is told by its frame, which a step that raised leaves behind.
+    # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
+    # by its frame, which is no longer on the stack.
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        frame = sys._getframe(1)
-        if self._outermost is not None and _is_running(self._outermost, frame):
+        """The hook before ``step``: acts, or wraps the closure so that it acts."""
+        if self._depth and _is_running(self._outermost):
+            self._depth += 1
             return None
-        self._outermost = frame
+        self._depth, self._outermost = 1, _caller()
         self._acted = False
         return _when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if sys._getframe(1) is not self._outermost:
+        """The hook after ``step``."""
+        self._depth -= 1
+        if self._depth:
             return
         self._outermost = None
         groups = groups_of(optimizer)
@@ -161,10 +168,19 @@ class _Stepper:
             return sum(penalties)
 
 
-def _is_running(wanted: FrameType, frame: FrameType | None) -> bool:
+def _caller() -> FrameType | None:
+    """The frame that called the hook, beneath the ones that keep the compiler out of it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("torch._dynamo"):
+        frame = frame.f_back
+    return frame
+
+
+def _is_running(wanted: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame is not wanted:
         frame = frame.f_back
-    return frame is wanted
+    return frame is not None
 
 
 def _when_gradients_are_ready(

@@ -45,6 +45,7 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
 
 
 def check_no_graph(optimizer: Optimizer) -> None:
+    """An attachment acts without a graph, so nothing could be differentiated through the step."""
     if any(group.get("differentiable") for group in optimizer.param_groups):
         raise OptimizerError(
             f"{type(optimizer).__name__} has differentiable=True, and an attachment has no graph",

@@ -113,7 +113,11 @@ class Decoupled:
     def before(self, target: Target, groups: Mapping[int, Group]) -> None:
         (parameter,) = target.binding.parameters()
         lr = groups[id(parameter)]["lr"]
-        parameter.sub_(lr * target.regularizer.gradient(parameter))
+        l1, l2, rest = target.regularizer.split()
+        if l1 or rest:
+            parameter.sub_(lr * target.regularizer.gradient(parameter))
+        else:
+            parameter.mul_(1 - lr * (2 * l2))  # rounded as AdamW rounds it, bit for bit
 
     def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
         pass

@@ -1,0 +1,53 @@
+# Each target first builds .venv if it is missing, or older than what it is built from.
+
+PYTHON ?= python3
+PIP    := pip==26.3
+BIN    := .venv/bin
+ENV    := .venv/.stamp
+TORCH   = $(shell grep '^torch==' constraints.txt)
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench readme freeze clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(ENV) ## Train the example and write its figures to build/demo
+	$(BIN)/penalize demo --output build/demo
+
+test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(ENV) ## Check format, style, types and the arrows between modules
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_arrows.py
+
+bench: $(ENV) ## Measure, and write benchmarks/results
+	$(BIN)/python benchmarks/import_time.py
+
+readme: $(ENV) ## Write the README's measured parts again
+	$(BIN)/python scripts/readme.py
+
+freeze: ## Write constraints.txt from the versions now in .venv
+	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \
+	   echo '# Regenerate with "make freeze", after upgrading packages in .venv with pip.'; \
+	   $(BIN)/python -m pip freeze --exclude-editable \
+	     | sed -e 's/ @ .*//' -e 's/+cpu$$//' | LC_ALL=C sort -f; } > constraints.new
+	@grep -q '^torch==' constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove the environment and everything that was built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and by its exact version, so that the resolver is never offered another build of
+# it. The stamp comes last: a failed install leaves none, and the next run tries again.
+$(ENV): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $(PIP)
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[demo]" --group dev
+	@touch $@

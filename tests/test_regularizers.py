@@ -1,0 +1,505 @@
+"""Every regularizer of the table, on every framework, against float64 NumPy."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, Case
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.optimize import minimize
+
+from penalize import (
+    L1,
+    L1L2,
+    L2,
+    ArrayError,
+    ConfigError,
+    GroupLasso,
+    GroupsError,
+    NoProximalOperatorError,
+    Regularizer,
+    StepError,
+    StrengthError,
+    Sum,
+)
+
+all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+with_prox = pytest.mark.parametrize(
+    "case", [c for c in CASES if c.prox_under != "refused"], ids=str
+)
+
+# Framework → (from a float64 NumPy array and a dtype name, back to float64 NumPy).
+FRAMEWORKS: dict[str, tuple[Callable[[np.ndarray, str], Any], Callable[[Any], np.ndarray]]] = {
+    "numpy": (lambda w, dtype: w.astype(dtype), lambda w: np.asarray(w, dtype=np.float64)),
+    "torch": (
+        lambda w, dtype: torch.tensor(w).to(getattr(torch, dtype)),
+        lambda w: w.detach().double().numpy(),
+    ),
+}
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
+
+on_each = pytest.mark.parametrize("framework", FRAMEWORKS)
+at_each_width = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def weights(case: Case, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=case.shape)
+
+
+def with_zeros(case: Case) -> np.ndarray:
+    """A whole first row of zeros, so that groups of zeros and single zeros both occur."""
+    w = weights(case)
+    w[0] = 0.0
+    w[-1].flat[0] = 0.0
+    return w
+
+
+# --- value ----------------------------------------------------------------------------------
+
+
+@all_cases
+@on_each
+@at_each_width
+def test_value(case: Case, framework: str, dtype: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
+        value = case.regularizer(make(w, dtype))
+        assert value.shape == ()
+        assert str(value.dtype).endswith(dtype)
+        # The reference sees what the framework sees: w rounded to its dtype.
+        expected = case.reference(back(make(w, dtype)))
+        np.testing.assert_allclose(back(value), expected, rtol=TOLERANCE[dtype], atol=1e-300)
+
+
+@all_cases
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_reduced_wide(case: Case, half: str) -> None:
+    w = 300.0 * weights(case)  # squares of 300 overflow float16
+    tensor = torch.tensor(w).to(getattr(torch, half))
+    value = case.regularizer(tensor)
+    assert value.dtype == torch.float32
+    np.testing.assert_allclose(float(value), case.reference(tensor.double().numpy()), rtol=1e-5)
+    gradient = case.regularizer.gradient(tensor)
+    assert gradient.dtype == tensor.dtype
+    assert torch.isfinite(gradient).all()
+
+
+# --- gradient -------------------------------------------------------------------------------
+
+
+def finite_difference(f: Callable[[np.ndarray], float], w: np.ndarray) -> np.ndarray:
+    gradient = np.empty_like(w)
+    for index in np.ndindex(w.shape):
+        step = np.zeros_like(w)
+        step[index] = 1e-6
+        gradient[index] = (f(w + step) - f(w - step)) / 2e-6
+    return gradient
+
+
+@all_cases
+@on_each
+@at_each_width
+def test_gradient_away_from_kinks(case: Case, framework: str, dtype: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    w = weights(case)
+    array = make(w, dtype)
+    gradient = case.regularizer.gradient(array)
+    assert gradient.shape == array.shape
+    assert gradient.dtype == array.dtype
+    np.testing.assert_allclose(back(gradient), finite_difference(case.reference, w), atol=2e-6)
+
+
+@all_cases
+@on_each
+def test_gradient_at_kinks_has_least_norm(case: Case, framework: str) -> None:
+    """At 0, zero is a subgradient of every penalty here, and the shortest one."""
+    make, back = FRAMEWORKS[framework]
+    assert not back(case.regularizer.gradient(make(np.zeros(case.shape), "float64"))).any()
+    w = with_zeros(case)
+    gradient = back(case.regularizer.gradient(make(w, "float64")))
+    assert not gradient[w == 0].any()
+    # Elsewhere the penalty is smooth in each single element that is not zero.
+    smooth = finite_difference(case.reference, w)
+    np.testing.assert_allclose(gradient[w != 0], smooth[w != 0], atol=2e-6)
+
+
+@all_cases
+def test_autograd_gives_the_same_gradient(case: Case) -> None:
+    for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
+        tensor = torch.tensor(w, requires_grad=True)
+        case.regularizer(tensor).backward()
+        assert tensor.grad is not None
+        expected = case.regularizer.gradient(tensor.detach())
+        torch.testing.assert_close(tensor.grad, expected, rtol=1e-12, atol=1e-14)
+
+
+# --- proximal operator ----------------------------------------------------------------------
+
+
+def objective(case: Case, w: np.ndarray, step: float) -> Callable[[np.ndarray], float]:
+    return lambda u: 0.5 * float(((u - w) ** 2).sum()) + step * case.reference(u)
+
+
+@with_prox
+@on_each
+@pytest.mark.parametrize("step", [0.01, 0.5, 3.0])
+def test_prox_is_the_minimum(case: Case, framework: str, step: float) -> None:
+    """The objective is 1-strongly convex: F(u) ≥ F(p) + ½‖u − p‖² for all u, iff p minimises it."""
+    make, back = FRAMEWORKS[framework]
+    rng = np.random.default_rng(1)
+    for w in (weights(case), with_zeros(case)):
+        p = back(case.regularizer.prox(make(w, "float64"), step))
+        f = objective(case, w, step)
+        for scale in (1e-4, 1e-2, 1.0):
+            for _ in range(20):
+                u = p + scale * rng.normal(size=p.shape) * rng.integers(0, 2, size=p.shape)
+                assert f(u) >= f(p) + 0.5 * float(((u - p) ** 2).sum()) - 1e-12
+
+
+@with_prox
+def test_prox_against_a_brute_force_minimum(case: Case) -> None:
+    w, step = weights(case), 0.8
+    f = objective(case, w, step)
+    found = minimize(
+        lambda flat: f(flat.reshape(w.shape)),
+        w.ravel(),
+        method="Powell",
+        options={"xtol": 1e-9, "ftol": 1e-14, "maxiter": 20_000},
+    )
+    p = case.regularizer.prox(w, step)
+    assert f(p) <= found.fun + 1e-9
+    np.testing.assert_allclose(p, found.x.reshape(w.shape), atol=1e-3)
+
+
+@with_prox
+@on_each
+@at_each_width
+def test_prox_with_step_zero_is_the_identity(case: Case, framework: str, dtype: str) -> None:
+    make, _ = FRAMEWORKS[framework]
+    array = make(with_zeros(case), dtype)
+    result = case.regularizer.prox(array, 0)
+    assert result.dtype == array.dtype
+    assert bool((result == array).all())
+
+
+@with_prox
+def test_prox_is_firmly_nonexpansive(case: Case) -> None:
+    a, b = weights(case, 1), weights(case, 2)
+    pa, pb = case.regularizer.prox(a, 0.6), case.regularizer.prox(b, 0.6)
+    assert ((pa - pb) ** 2).sum() <= ((pa - pb) * (a - b)).sum() + 1e-12
+
+
+@with_prox
+@on_each
+def test_prox_with_an_array_of_steps(case: Case, framework: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    w = weights(case)
+    steps = np.random.default_rng(3).uniform(0.0, 2.0, size=w.shape)
+    if case.prox_under == "one step":
+        with pytest.raises(NoProximalOperatorError, match="differs from element to element"):
+            case.regularizer.prox(make(w, "float64"), make(steps, "float64"))
+        return
+    together = back(case.regularizer.prox(make(w, "float64"), make(steps, "float64")))
+    for index in np.ndindex(w.shape):
+        alone = case.regularizer.prox(w, float(steps[index]))[index]
+        assert together[index] == pytest.approx(alone, abs=1e-14)
+
+
+@on_each
+@pytest.mark.parametrize(
+    "regularizer", [L1(0.5), L1L2(0.5, 0.1), L1(0.5) + GroupLasso(0.1, groups=0)], ids=repr
+)
+def test_zeros_are_exact_and_positive(regularizer: Regularizer, framework: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    w = np.array([[0.3, -0.3, 0.5, -0.5], [2.0, -2.0, 0.0, 0.4]])
+    p = back(regularizer.prox(make(w, "float64"), 1.0))
+    assert (p[0] == 0).all()
+    assert not np.signbit(p[0]).any()
+    assert p[1, 0] > 0 > p[1, 1]
+
+
+@on_each
+def test_groups_vanish_together(framework: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    w = np.array([[0.3, -0.4], [3.0, -4.0], [0.0, 0.0]])
+    p = back(GroupLasso(1.0, groups=0, size_weighted=False).prox(make(w, "float64"), 0.5))
+    np.testing.assert_allclose(p, [[0, 0], [2.7, -3.6], [0, 0]])
+    assert (p[0] == 0).all()
+
+
+@all_cases
+@on_each
+def test_nan_stays_visible(case: Case, framework: str) -> None:
+    make, back = FRAMEWORKS[framework]
+    w = weights(case)
+    w.flat[0] = np.nan
+    assert np.isnan(back(case.regularizer(make(w, "float64"))))
+    if case.prox_under != "refused":
+        assert np.isnan(back(case.regularizer.prox(make(w, "float64"), 0.1)).flat[0])
+
+
+def test_prox_of_an_unknown_sum_is_refused_and_names_the_way_out() -> None:
+    both = GroupLasso(0.2, groups=0) + GroupLasso(0.2, groups=1)
+    with pytest.raises(NoProximalOperatorError) as caught:
+        both.prox(np.ones((2, 2)), 1.0)
+    assert 'mode="gradient"' in str(caught.value)
+    assert "never approximated" in str(caught.value)
+
+
+def test_prox_of_a_regularizer_without_one_is_refused() -> None:
+    class Quartic(Regularizer):
+        strengths = ()
+
+        def _value(self, w: Any, xp: Any) -> Any:
+            return xp.sum(w**4)
+
+        def _gradient(self, w: Any, xp: Any) -> Any:
+            return 4 * w**3
+
+    assert Quartic()(np.array([2.0])) == 16
+    with pytest.raises(NoProximalOperatorError, match="no closed form is known"):
+        Quartic().prox(np.ones(2), 1.0)
+    with pytest.raises(NoProximalOperatorError, match="L1 together with"):
+        (L1(1.0) + Quartic()).prox(np.ones(2), 1.0)
+
+
+@pytest.mark.parametrize("step", [-1.0, float("nan"), float("inf"), "1", None])
+def test_bad_step(step: Any) -> None:
+    with pytest.raises(StepError, match="step="):
+        L1(1.0).prox(np.ones(2), step)
+
+
+def test_step_of_another_shape() -> None:
+    with pytest.raises(StepError, match=r"shape \(3,\) for a w of \(2,\)"):
+        L1(1.0).prox(np.ones(2), np.ones(3))
+
+
+# --- any shape ------------------------------------------------------------------------------
+
+shapes = hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3)
+arrays = shapes.flatmap(
+    lambda s: hnp.arrays(np.float64, s, elements=st.floats(-1e3, 1e3, allow_subnormal=False))
+)
+elementwise = st.sampled_from([L1(0.5), L2(0.5), L1L2(0.5, 0.25), L1(0.5) + L2(0.25)])
+steps = st.floats(0, 1e3)
+
+
+@given(w=arrays, r=elementwise, step=steps)
+def test_elementwise_on_any_shape(w: np.ndarray, r: Regularizer, step: float) -> None:
+    tensor = torch.tensor(w)
+    assert float(r(tensor)) == pytest.approx(float(r(w)), rel=1e-12)
+    np.testing.assert_allclose(r.gradient(tensor).numpy(), r.gradient(w))
+    p = r.prox(tensor, step).numpy()
+    np.testing.assert_allclose(p, r.prox(w, step), rtol=1e-12)
+    assert p.shape == w.shape
+    assert np.isfinite(p).all()
+    assert (np.abs(p) <= np.abs(w)).all()
+
+
+@given(data=st.data(), step=steps)
+def test_groups_along_any_axes(data: st.DataObject, step: float) -> None:
+    w = data.draw(arrays.filter(lambda a: a.ndim > 0))
+    axes = data.draw(st.sets(st.integers(-w.ndim, w.ndim - 1)).map(tuple))
+    r = GroupLasso(0.5, groups=axes)
+    within = tuple(a for a in range(w.ndim) if a not in {x % w.ndim for x in axes})
+    size = int(np.prod([w.shape[a] for a in within]))
+    expected = 0.5 * np.sqrt(size) * np.sqrt((w**2).sum(axis=within)).sum()
+    assert float(r(w)) == pytest.approx(float(expected), rel=1e-9)
+    assert float(r(torch.tensor(w))) == pytest.approx(float(expected), rel=1e-9)
+    for array in (r.gradient(w), r.prox(w, step), r.gradient(torch.tensor(w)).numpy()):
+        assert array.shape == w.shape
+        assert np.isfinite(array).all()
+
+
+@given(data=st.data())
+def test_a_partition_equals_the_axis_it_spells_out(data: st.DataObject) -> None:
+    w = data.draw(hnp.arrays(np.float64, (3, 4), elements=st.floats(-10, 10)))
+    rows = GroupLasso(0.5, groups=[[4 * i + j for j in range(4)] for i in range(3)])
+    by_axis = GroupLasso(0.5, groups=0)
+    for array in (w, torch.tensor(w)):
+        assert float(rows(array)) == pytest.approx(float(by_axis(array)), rel=1e-12)
+        np.testing.assert_allclose(rows.gradient(array), by_axis.gradient(array))
+        np.testing.assert_allclose(rows.prox(array, 0.3), by_axis.prox(array, 0.3))
+
+
+# --- the value object -----------------------------------------------------------------------
+
+
+@all_cases
+def test_config_round_trip_through_json(case: Case) -> None:
+    config = json.loads(json.dumps(case.regularizer.get_config()))
+    assert type(case.regularizer).from_config(config) == case.regularizer
+
+
+@all_cases
+def test_repr_can_be_typed_in_again(case: Case) -> None:
+    names = {"L1": L1, "L2": L2, "L1L2": L1L2, "GroupLasso": GroupLasso}
+    assert eval(repr(case.regularizer), names) == case.regularizer
+
+
+@all_cases
+def test_is_a_value(case: Case) -> None:
+    again = pickle.loads(pickle.dumps(case.regularizer))
+    assert again == case.regularizer
+    assert hash(again) == hash(case.regularizer)
+    with pytest.raises(AttributeError):
+        case.regularizer.strength = 1.0  # type: ignore[attr-defined]
+
+
+def test_readable_repr() -> None:
+    assert repr(L1(1e-4)) == "L1(0.0001)"
+    assert repr(L1L2(l2=0.1)) == "L1L2(l2=0.1)"
+    assert repr(GroupLasso(1e-3)) == "GroupLasso(0.001)"
+    assert repr(GroupLasso(1e-3, "inputs")) == "GroupLasso(0.001, groups='inputs')"
+    assert repr(L1(1.0) + L2(2.0)) == "L1(1.0) + L2(2.0)"
+
+
+def test_algebra() -> None:
+    assert 2 * L1(0.1) == L1(0.2) == L1(0.1) * 2
+    assert np.float64(2) * L1L2(0.1, 0.2) == L1L2(0.2, 0.4)
+    assert 2 * GroupLasso(0.1, groups=1) == GroupLasso(0.2, groups=1)
+    assert (L1(1) + L2(2)) + L1(3) == L1(1) + (L2(2) + L1(3)) == Sum((L1(1), L2(2), L1(3)))
+    for bad in ("2", None, object()):
+        with pytest.raises(TypeError):
+            L1(1.0) * bad
+        with pytest.raises(TypeError):
+            L1(1.0) + bad
+        with pytest.raises(TypeError):
+            (L1(1.0) + L2(1.0)) * bad
+    with pytest.raises(StrengthError, match="factor=-1"):
+        -1 * L1(1.0)
+
+
+def test_units() -> None:
+    """The numbers that Keras documents: x = [[1, −2], [3, 4]]."""
+    x = np.array([[1.0, -2.0], [3.0, 4.0]])
+    assert L1(0.01)(x) == pytest.approx(0.1)
+    assert L2(0.01)(x) == pytest.approx(0.3)
+    assert L2.from_weight_decay(0.01) == L2(0.005)
+    np.testing.assert_allclose(L2.from_weight_decay(0.01).gradient(x), 0.01 * x)
+
+
+@pytest.mark.parametrize("strength", [1, 0, 1.5, np.float32(0.5), np.int64(2), np.float64(1e-300)])
+def test_good_strengths(strength: Any) -> None:
+    assert L1(strength) == L1(float(strength))
+    assert type(L1(strength).strength) is float
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [
+        -1e-9,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        "1e-4",
+        None,
+        1j,
+        True,
+        [1],
+        torch.tensor(1),
+    ],
+)
+@pytest.mark.parametrize("make", [L1, L2, GroupLasso, L2.from_weight_decay, lambda s: L1L2(l2=s)])
+def test_bad_strengths(strength: Any, make: Callable[[Any], Any]) -> None:
+    with pytest.raises(StrengthError, match="expected a finite number >= 0") as caught:
+        make(strength)
+    assert isinstance(caught.value, ValueError)
+    assert repr(strength) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("rows", "there is no such word"),
+        (1.5, "it is a float"),
+        (None, "it is a NoneType"),
+        ((0, "1"), "it is a tuple"),
+        ([[0, 1], [1, 2]], "exactly once"),
+        ([[0, 1], [3]], "exactly once"),
+        ([[0, 1], 2], "it is a list"),
+    ],
+)
+def test_bad_groups(groups: Any, message: str) -> None:
+    with pytest.raises(GroupsError, match=message):
+        GroupLasso(1.0, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("groups", "shape", "message"),
+    [
+        (2, (3, 4), "no such axis; expected axes from -2 to 1"),
+        ((0, -3), (3, 4), "no such axis"),
+        (0, (), "a scalar has no axes"),
+        ([[0, 1]], (3,), "lists 2 indices"),
+        ("outputs", (3, 4), "a bare array has no inputs and outputs"),
+    ],
+)
+def test_groups_that_do_not_fit_the_array(groups: Any, shape: Any, message: str) -> None:
+    with pytest.raises(GroupsError, match=message):
+        GroupLasso(1.0, groups=groups)(np.ones(shape))
+
+
+def test_groups_are_normalised() -> None:
+    r = GroupLasso(1.0, groups=np.array([[0, 1], [2, 3]]))
+    assert r == GroupLasso(1.0, groups=[[0, 1], [2, 3]])
+    assert r.groups == ((0, 1), (2, 3))
+    assert GroupLasso(1.0, groups=[0, 1]).groups == (0, 1)
+    assert GroupLasso(1.0, groups=np.int64(1)).groups == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(2, dtype=np.int32), "dtype int32"),
+        (np.ones(2, dtype=np.complex64), "dtype complex64"),
+        (torch.ones(2, dtype=torch.int64), "dtype torch.int64"),
+        (torch.ones(2, dtype=torch.complex64), "dtype torch.complex64"),
+        ([1.0, 2.0], "a builtins.list"),
+        (1.0, "a builtins.float"),
+    ],
+)
+def test_bad_arrays(array: Any, message: str) -> None:
+    for use in (L1(1.0), L1(1.0).gradient):
+        with pytest.raises(ArrayError, match=message):
+            use(array)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L1.from_config({"l1": 1.0}), "names must be among"),
+        (lambda: L1.from_config({}), "missing 1 required"),
+        (lambda: L1.from_config(3), "names must be among"),  # type: ignore[arg-type]
+        (lambda: Sum.from_config({}), "it needs terms"),
+        (
+            lambda: Sum.from_config({"terms": [{"class_name": "L3", "config": {}}]}),
+            "the classes are .*GroupLasso",
+        ),
+    ],
+)
+def test_bad_configs(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@all_cases
+def test_traceable_by_torch_compile(case: Case) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda w: (case.regularizer(w), case.regularizer.gradient(w)),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    w = torch.tensor(with_zeros(case))
+    value, gradient = compiled(w)
+    assert float(value) == pytest.approx(float(case.regularizer(w)), rel=1e-12)
+    torch.testing.assert_close(gradient, case.regularizer.gradient(w))

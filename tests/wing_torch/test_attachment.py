@@ -1,0 +1,607 @@
+"""Attaching a plan: the three modes, what is refused, and that nothing is half attached."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penalize import (
+    L1,
+    L1L2,
+    L2,
+    AppliedTwiceError,
+    GroupLasso,
+    ModeError,
+    NeverAppliedWarning,
+    NoProximalOperatorError,
+    OptimizerError,
+    Regularizer,
+    ReplacedParameterError,
+    biases,
+    kernels,
+)
+from penalize.torch import regularize
+
+O = torch.optim
+
+
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+
+
+def batches(count: int, dtype: torch.dtype = torch.float64) -> Iterator[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        x, y = rng.normal(size=(16, 6)), rng.normal(size=(16, 3))
+        yield torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype)
+
+
+def train(
+    model: nn.Module,
+    optimizer: O.Optimizer,
+    steps: int = 20,
+    penalty: Callable[[], Tensor | float] = lambda: 0.0,
+    closure: bool = False,
+) -> list[Tensor]:
+    def evaluate(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y) + penalty()
+        loss.backward()
+        return loss
+
+    for x, y in batches(steps, next(model.parameters()).dtype):
+        if closure:
+            optimizer.step(lambda x=x, y=y: evaluate(x, y))
+        else:
+            evaluate(x, y)
+            optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+RULES: dict[str, Any] = {
+    "l2": L2(0.05),
+    "l1": L1(0.01),
+    "elastic net, biases too": {kernels: L1L2(0.01, 0.02), biases: L2(0.1)},
+    "groups": {"0": GroupLasso(0.02, groups="inputs"), "2": L1(0.01) + GroupLasso(0.01)},
+}
+OPTIMIZERS: dict[str, Callable[[Any], O.Optimizer]] = {
+    "SGD": lambda p: O.SGD(p, lr=0.1),
+    "momentum": lambda p: O.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "Adam": lambda p: O.Adam(p, lr=0.01),
+    "AdamW": lambda p: O.AdamW(p, lr=0.01, weight_decay=0.0),
+    "RMSprop": lambda p: O.RMSprop(p, lr=0.01),
+    "Adagrad": lambda p: O.Adagrad(p, lr=0.05),
+}
+each_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+each_rules = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+
+
+# --- mode="gradient" ------------------------------------------------------------------------
+
+
+@each_optimizer
+@each_rules
+@pytest.mark.parametrize("closure", [False, True])
+def test_gradient_equals_the_loss_term(make: Any, rules: Any, closure: bool) -> None:
+    by_hand, attached = network(), network()
+    plan = regularize(by_hand, rules)
+    expected = train(by_hand, make(by_hand.parameters()), penalty=plan.penalty, closure=closure)
+    optimizer = make(attached.parameters())
+    regularize(attached, rules).attach(optimizer)
+    for a, b in zip(train(attached, optimizer, closure=closure), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    without = network()
+    unpenalized = train(without, make(without.parameters()))
+    assert not torch.allclose(unpenalized[0], expected[0], atol=1e-3)
+
+
+def test_gradient_matches_in_float32_to_1e_6() -> None:
+    by_hand, attached = network(torch.float32), network(torch.float32)
+    plan = regularize(by_hand, L1(0.01))
+    expected = train(by_hand, O.Adam(by_hand.parameters(), lr=0.01), penalty=plan.penalty)
+    optimizer = O.Adam(attached.parameters(), lr=0.01)
+    regularize(attached, L1(0.01)).attach(optimizer)
+    for a, b in zip(train(attached, optimizer), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_the_penalty_is_what_a_user_would_write() -> None:
+    """plan.penalty() is the reference of the test above; here it meets plain PyTorch."""
+    model = network()
+    plan = regularize(model, {"0": L2(0.1), "2.weight": L1(0.2)})
+    expected = 0.1 * model[0].weight.pow(2).sum() + 0.2 * model[2].weight.abs().sum()
+    torch.testing.assert_close(plan.penalty(), expected)
+    assert plan.breakdown() == pytest.approx(
+        {
+            "0.weight": 0.1 * float(model[0].weight.detach().pow(2).sum()),
+            "2.weight": 0.2 * float(model[2].weight.detach().abs().sum()),
+        }
+    )
+
+
+def test_lbfgs_with_line_search_sees_the_penalized_objective() -> None:
+    def make(parameters: Any) -> O.Optimizer:
+        return O.LBFGS(parameters, max_iter=8, line_search_fn="strong_wolfe")
+
+    by_hand, attached = network(), network()
+    plan = regularize(by_hand, L2(0.05))
+    expected = train(by_hand, make(by_hand.parameters()), 3, plan.penalty, closure=True)
+    optimizer = make(attached.parameters())
+    regularize(attached, L2(0.05)).attach(optimizer)
+    for a, b in zip(train(attached, optimizer, 3, closure=True), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_closure_keeps_its_return_value() -> None:
+    """Data loss and penalty stay apart: only a line search needs their sum."""
+    model = network()
+    optimizer = O.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(10.0)).attach(optimizer)
+    x, y = next(batches(1))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    data_loss = nn.functional.mse_loss(model(x), y).item()
+    assert optimizer.step(closure).item() == data_loss
+    assert optimizer.step(closure=closure).item() != data_loss
+    assert optimizer.step(closure=lambda: None) is None
+
+
+def test_maximize_subtracts() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters(), lr=0.1, maximize=True)
+    regularize(model, L2(0.5)).attach(optimizer)
+    before = model[0].weight.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), before - 0.1 * before)
+
+
+# --- mode="decoupled" -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closure", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_decoupled_l2_is_adamw(dtype: torch.dtype, closure: bool) -> None:
+    decay = 0.1
+    theirs, ours = network(dtype), network(dtype)
+    groups = [{"params": [p], "weight_decay": decay * (p.ndim > 1)} for p in theirs.parameters()]
+    expected = train(theirs, O.AdamW(groups, lr=0.01), closure=closure)
+    optimizer = O.AdamW(ours.parameters(), lr=0.01, weight_decay=0.0)
+    regularize(ours, L2.from_weight_decay(decay)).attach(optimizer, mode="decoupled")
+    for a, b in zip(train(ours, optimizer, closure=closure), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-7 if dtype == torch.float32 else 1e-14)
+
+
+@each_rules
+def test_decoupled_is_its_formula(rules: Any) -> None:
+    """w ← w − lr·∇Ω(w), then the update, for any Ω and a schedule of learning rates."""
+    by_hand, attached = network(), network()
+    optimizers = [O.Adam(m.parameters(), lr=0.01) for m in (by_hand, attached)]
+    schedules = [O.lr_scheduler.ExponentialLR(o, 0.8) for o in optimizers]
+    plan = regularize(by_hand, rules)
+    regularize(attached, rules).attach(optimizers[1], mode="decoupled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverAppliedWarning)  # by hand, below
+        for x, y in batches(10):
+            for model, optimizer, schedule in zip(
+                (by_hand, attached), optimizers, schedules, strict=True
+            ):
+                optimizer.zero_grad()
+                nn.functional.mse_loss(model(x), y).backward()
+                if model is by_hand:
+                    for target in plan.targets():
+                        (w,) = target.binding.parameters()
+                        gradient = torch.autograd.grad(target.regularizer(w), w)[0]
+                        w.data -= optimizer.param_groups[0]["lr"] * gradient
+                optimizer.step()
+                schedule.step()
+    for a, b in zip(attached.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+# --- mode="proximal" ------------------------------------------------------------------------
+
+
+@each_rules
+def test_proximal_sgd_is_its_formula(rules: Any) -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters(), lr=0.1)
+    plan = regularize(model, rules)
+    plan.attach(optimizer, mode="proximal")
+    for x, y in batches(5):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        expected = {}
+        for target in plan.targets():
+            (w,) = target.binding.parameters()
+            assert w.grad is not None
+            expected[target.name] = target.regularizer.prox((w - 0.1 * w.grad).detach(), 0.1)
+        optimizer.step()
+        for target in plan.targets():
+            torch.testing.assert_close(target.binding.read().detach(), expected[target.name])
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+
+def untouched(model: nn.Module, optimizers: list[O.Optimizer]) -> bool:
+    """No hook and no claim is left: a fresh attach works."""
+    assert all(not o._optimizer_step_pre_hooks for o in optimizers)
+    assert all(not o._optimizer_step_post_hooks for o in optimizers)
+    return True
+
+
+REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception], str]] = {
+    "unknown mode": (
+        L2(1.0),
+        lambda m: O.SGD(m.parameters()),
+        "prox",
+        ModeError,
+        "there is no mode 'prox'; expected one of gradient, decoupled, proximal",
+    ),
+    "foreign optimizer": (
+        L2(1.0),
+        lambda m: O.SGD(network().parameters()),
+        "gradient",
+        OptimizerError,
+        "holds none of the plan's 2 penalized parameters",
+    ),
+    "some parameters": (
+        L2(1.0),
+        lambda m: O.SGD(m[0].parameters()),
+        "gradient",
+        OptimizerError,
+        "does not hold '2.weight'",
+    ),
+    "no optimizer": (
+        L2(1.0),
+        lambda m: m,
+        "gradient",
+        OptimizerError,
+        "attach got Sequential; pass a torch.optim.Optimizer",
+    ),
+    "empty list": (L2(1.0), lambda m: [], "gradient", OptimizerError, "attach got list"),
+    "weight decay": (
+        L2(0.5),
+        lambda m: O.AdamW(m.parameters()),
+        "decoupled",
+        AppliedTwiceError,
+        "by L2(0.5) of the plan, and by weight_decay=0.01 of AdamW. Set weight_decay=0",
+    ),
+    "weight decay, elastic net": (
+        L1(1.0) + L1L2(0.1, 0.1),
+        lambda m: O.SGD(m.parameters(), weight_decay=0.1),
+        "proximal",
+        AppliedTwiceError,
+        "weight_decay=0.1 of SGD",
+    ),
+    "groups under Adam": (
+        GroupLasso(1.0),
+        lambda m: O.Adam(m.parameters()),
+        "proximal",
+        NoProximalOperatorError,
+        "(on '0.weight' under Adam)",
+    ),
+    "prox of an unknown optimizer": (
+        L1(1.0),
+        lambda m: O.Rprop(m.parameters()),
+        "proximal",
+        ModeError,
+        "that of Rprop is not known; use one of SGD, Adam",
+    ),
+    "decoupled LBFGS": (
+        L1(1.0),
+        lambda m: O.LBFGS(m.parameters()),
+        "decoupled",
+        ModeError,
+        "LBFGS has none",
+    ),
+    "differentiable": (
+        L1(1.0),
+        lambda m: O.SGD(m.parameters(), differentiable=True),
+        "gradient",
+        OptimizerError,
+        "has differentiable=True",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "make", "mode", "error", "message"), REFUSED.values(), ids=REFUSED
+)
+def test_refused(regularizer: Any, make: Any, mode: str, error: type, message: str) -> None:
+    model = network()
+    plan = regularize(model, regularizer)
+    optimizer = make(model)
+    with pytest.raises(error) as caught:
+        plan.attach(optimizer, mode=mode)
+    assert message.lower() in str(caught.value).lower()
+    assert untouched(model, [optimizer] if isinstance(optimizer, O.Optimizer) else [])
+    plan.attach(O.SGD(model.parameters())).detach()
+
+
+def test_a_second_attach_is_refused_until_the_first_is_detached() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    first, second = O.SGD(model.parameters()), O.Adam(model.parameters())
+    attachment = plan.attach(first)
+    for optimizer in (first, second):
+        with pytest.raises(AppliedTwiceError) as caught:
+            plan.attach(optimizer, mode="proximal")
+        assert "attachment to SGD in mode 'gradient'" in str(caught.value)
+        assert "detach()" in str(caught.value)
+    assert untouched(model, [second])
+    assert attachment.alive
+    attachment.detach()
+    attachment.detach()
+    assert not attachment.alive
+    assert "detached" in repr(attachment)
+    assert plan.attach(second, mode="proximal").mode == "proximal"
+
+
+def test_two_plans_may_share_a_parameter_but_not_a_penalty() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters())
+    regularize(model, L2(0.1)).attach(optimizer, mode="decoupled")
+    regularize(model, L1(0.1)).attach(optimizer, mode="proximal")
+    with pytest.raises(AppliedTwiceError, match="'0.weight'"):
+        regularize(model, {"0": L2(0.1)}).attach(optimizer)
+
+
+def test_the_loss_term_beside_an_attachment() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters())
+    plan = regularize(model, L2(0.1))
+    attachment = plan.attach(optimizer)
+    plan.penalty().item()  # looking is free
+    plan.breakdown()
+    with pytest.raises(AppliedTwiceError, match=r"by plan.penalty\(\) in the loss"):
+        (model(torch.ones(1, 6, dtype=torch.float64)).sum() + plan.penalty()).backward()
+    with pytest.raises(AppliedTwiceError):  # another plan, the same penalty
+        regularize(model, L2(0.1)).penalty().backward()
+    attachment.detach()
+    plan.penalty().backward()
+
+
+def test_a_compiled_loss_term_beside_an_attachment() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters())
+    plan = regularize(model, L2(0.1))
+    loss = torch.compile(lambda x: model(x).sum() + plan.penalty(), backend="eager", fullgraph=True)
+    x = torch.ones(1, 6, dtype=torch.float64)
+    loss(x).backward()
+    plan.attach(optimizer)
+    optimizer.step()
+    loss(x).backward()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(AppliedTwiceError, match="in a compiled function"):
+        optimizer.step()
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_an_optimizer_made_anew_leaves_no_trace() -> None:
+    """As in a notebook cell that is run again."""
+    model = network()
+    plan = regularize(model, L2(0.1))
+    for _ in range(3):
+        optimizer = O.SGD(model.parameters(), lr=0.5)
+        attachment = plan.attach(optimizer)
+    assert attachment.alive
+    del optimizer
+    gc.collect()
+    assert not attachment.alive
+
+
+# --- life after attaching -------------------------------------------------------------------
+
+
+def test_several_optimizers_share_a_plan() -> None:
+    by_hand, attached = network(), network()
+    plan = regularize(by_hand, L2(0.1))
+    expected = train(by_hand, O.SGD(by_hand.parameters(), lr=0.1), penalty=plan.penalty)
+    parts = [O.SGD(attached[0].parameters(), lr=0.1), O.SGD(attached[2].parameters(), lr=0.1)]
+    attachment = regularize(attached, L2(0.1)).attach(parts)
+    assert "SGD and SGD" in str(attachment)
+    for x, y in batches(20):
+        attached.zero_grad()
+        nn.functional.mse_loss(attached(x), y).backward()
+        for optimizer in parts:
+            optimizer.step()
+    for a, b in zip(attached.parameters(), expected, strict=True):
+        torch.testing.assert_close(a.detach(), b)
+
+
+def test_detach_restores_the_plain_loop() -> None:
+    plain, detached = network(), network()
+    expected = train(plain, O.Adam(plain.parameters()))
+    optimizer = O.Adam(detached.parameters())
+    regularize(detached, L1(0.1)).attach(optimizer, mode="proximal").detach()
+    assert all(map(torch.equal, train(detached, optimizer), expected))
+    assert untouched(detached, [optimizer])
+
+
+def test_weight_decay_that_appears_later_is_noticed() -> None:
+    """load_state_dict brings the param groups of the checkpoint, weight_decay included."""
+    model = network()
+    optimizer = O.AdamW(model.parameters(), weight_decay=0.0)
+    regularize(model, L2(0.1)).attach(optimizer)
+    checkpoint = O.AdamW(network().parameters(), weight_decay=0.3).state_dict()
+    optimizer.load_state_dict(checkpoint)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(AppliedTwiceError, match=r"weight_decay=0\.3"):
+        train(model, optimizer, 1)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
+def test_a_replaced_parameter_is_noticed_at_the_next_step(mode: str) -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters(), lr=0.1)
+    plan = regularize(model, L1(0.1))
+    attachment = plan.attach(optimizer, mode=mode)
+    model[2].load_state_dict(copy.deepcopy(model[2].state_dict()), assign=True)
+    with pytest.raises(ReplacedParameterError, match=r"'2\.weight' is no longer the tensor"):
+        train(model, optimizer, 1)
+    attachment.detach()
+    plan.attach(O.SGD(model.parameters(), lr=0.1), mode=mode)
+
+
+def test_freezing_and_unfreezing_is_followed() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    plan = regularize(model, L2(0.5))
+    optimizer = O.SGD(model.parameters(), lr=0.1)
+    plan.attach(optimizer, mode="decoupled")
+    assert list(plan.breakdown()) == ["2.weight"]
+    assert plan.rows[0].regularizer is None
+    assert "frozen" in plan.rows[0].note
+    before = model[0].weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(before, model[0].weight)
+    model[0].weight.requires_grad_(True)
+    assert plan.rows[0].regularizer == L2(0.5)
+    assert list(plan.breakdown()) == ["0.weight", "2.weight"]
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)
+
+
+def test_a_frozen_parameter_may_join_the_optimizer_when_it_is_unfrozen() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = O.SGD(model[2].parameters(), lr=0.1)
+    regularize(model, L2(0.5)).attach(optimizer, mode="decoupled")
+    model[0].requires_grad_(True)
+    before = model[0].weight.detach().clone()
+    optimizer.step()  # unfrozen, but nobody steps it
+    assert torch.equal(before, model[0].weight)
+    optimizer.add_param_group({"params": model[0].parameters()})
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)
+
+
+@pytest.mark.parametrize("patched_first", [False, True])
+def test_a_subclass_that_calls_its_parents_step_acts_once(patched_first: bool) -> None:
+    class Parent(O.SGD):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    class Child(Parent):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    if patched_first:  # torch hooks a class when the first instance of it is made
+        Parent(network().parameters())
+    for closure in (False, True):
+        plain, nested = network(), network()
+        optimizer = O.SGD(plain.parameters(), lr=0.1)
+        regularize(plain, L2(0.1)).attach(optimizer)
+        expected = train(plain, optimizer)
+        optimizer = Child(nested.parameters(), lr=0.1)
+        regularize(nested, L2(0.1)).attach(optimizer)
+        assert all(map(torch.equal, train(nested, optimizer, closure=closure), expected))
+
+
+def test_a_step_that_raised_does_not_silence_the_next() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.5)).attach(optimizer, mode="decoupled")
+
+    def fails() -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(fails)
+    before = model[0].weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)
+
+
+def test_fused_under_a_grad_scaler_is_refused() -> None:
+    model = network(torch.float32)
+    optimizer = O.SGD(model.parameters(), lr=0.1, fused=True)
+    regularize(model, L2(0.5)).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(model(torch.ones(1, 6)).sum()).backward()
+    with pytest.raises(OptimizerError, match="stepped by a GradScaler"):
+        scaler.step(optimizer)
+
+
+def test_unfused_under_a_grad_scaler_gets_unscaled_gradients() -> None:
+    expected, scaled = network(torch.float32), network(torch.float32)
+    for model, scaler in ((expected, None), (scaled, torch.amp.GradScaler("cpu"))):
+        optimizer = O.SGD(model.parameters(), lr=0.1)
+        regularize(model, L2(0.5)).attach(optimizer)
+        loss = model(torch.ones(1, 6)).sum()
+        if scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+    for a, b in zip(scaled.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own import
+def test_the_step_may_be_compiled() -> None:
+    plain, compiled = network(), network()
+    expected_optimizer = O.SGD(plain.parameters(), lr=0.1)
+    regularize(plain, L2(0.1)).attach(expected_optimizer)
+    expected = train(plain, expected_optimizer, 3)
+    optimizer = O.SGD(compiled.parameters(), lr=0.1)
+    regularize(compiled, L2(0.1)).attach(optimizer)
+    step = torch.compile(optimizer.step, backend="eager")
+    for x, y in batches(3):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(compiled(x), y).backward()
+        step()
+    for a, b in zip(compiled.parameters(), expected, strict=True):
+        torch.testing.assert_close(a.detach(), b)
+
+
+# --- a plan that is applied nowhere ---------------------------------------------------------
+
+
+def test_a_plan_that_is_never_applied_warns_once() -> None:
+    model = network()
+    optimizer = O.SGD(model.parameters())
+    plan = regularize(model, L2(0.1))
+    with pytest.warns(NeverAppliedWarning, match=r"SGD is stepping '0\.weight', '2\.weight'"):
+        train(model, optimizer, 1)
+    train(model, optimizer, 1)  # a second warning would be an error here
+    plan.attach(optimizer)
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_an_applied_plan_does_not_warn(closure: bool) -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    train(model, O.SGD(model.parameters()), 2, plan.penalty, closure)
+    other = network()
+    regularize(other, L2(0.1))  # only looked at, and dropped
+    regularize(network(), L2(0.1)).breakdown()
+    train(other, O.SGD(other.parameters()), 1)
+
+
+def test_a_loss_term_meets_weight_decay() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(AppliedTwiceError, match="weight_decay=0.01 of AdamW"):
+        train(model, O.AdamW(model.parameters()), 1, plan.penalty)
+    assert all(map(torch.equal, before, model.parameters()))
