@@ -49,5 +49,6 @@ $(ENV): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(PIP)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[demo]" --group dev
+	$(BIN)/python -m pip install -q -c constraints.txt --build-constraint constraints.txt \
+	  -e ".[demo]" --group dev
 	@touch $@

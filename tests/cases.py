@@ -50,8 +50,11 @@ def grouped(*groups: list[tuple[int, ...]] | object, weighted: bool = True) -> R
 ROWS = [[(i, j) for j in range(4)] for i in range(3)]
 COLUMNS = [[(i, j) for i in range(3)] for j in range(4)]
 KERNELS = [[(i, j, k) for k in range(3)] for i in range(2) for j in range(2)]
-UNEVEN = [[(0, 0), (2, 3)], [(0, 1), (0, 2), (0, 3), (1, 0)], [(1, 1)]] + [
-    [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2)]
+UNEVEN = [
+    [(0, 0), (2, 3)],
+    [(0, 1), (0, 2), (0, 3), (1, 0)],
+    [(1, 1)],
+    [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2)],
 ]
 UNEVEN_FLAT = [[0, 11], [1, 2, 3, 4], [5], [6, 7, 8, 9, 10]]
 

@@ -74,10 +74,7 @@ def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
 
 
 def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    second = state["square_avg"]
-    if group["centered"]:
-        second = second - state["grad_avg"] ** 2
-    denominator = (second.sqrt() + group["eps"]) * (1 - group["momentum"])
+    denominator = (state["square_avg"].sqrt() + group["eps"]) * (1 - group["momentum"])
     return group["lr"] / denominator  # type: ignore[no-any-return]
 
 
@@ -106,12 +103,16 @@ _STEP_SIZES: dict[Any, StepSize] = {
 }
 
 
-KNOWN = "SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop"
+KNOWN = "SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop (not centered)"
 """The optimizers in the table, for messages."""
 
 
 def step_size_of(optimizer: Optimizer) -> StepSize | None:
     """How to read the step that this optimizer takes; None where it is not known."""
+    if any(group.get("centered") for group in optimizer.param_groups):
+        # It divides by the spread of the gradient, which is 0 where the gradient stands still, as
+        # it does at a penalized minimum: the step grows without bound.
+        return None
     return _STEP_SIZES.get(_algorithm(type(optimizer)))
 
 

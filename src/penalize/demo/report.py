@@ -1,0 +1,93 @@
+"""The results as a table for the terminal, as GitHub Markdown, and as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from penalize import __version__
+from penalize.demo.measure import Measured
+from penalize.demo.training import BATCH_SIZE, LEARNING_RATE, MOMENTUM, Trained
+
+_HEADER = (
+    "model",
+    "test accuracy",
+    "data loss",
+    "penalty",
+    "exact zeros",
+    "pixels left",
+    "hidden units left",
+)
+
+
+def _cells(row: Measured) -> tuple[str, ...]:
+    return (
+        row.model,
+        f"{100 * row.accuracy:.1f} %",
+        f"{row.data_loss:.4f}",
+        f"{row.penalty:.4f}" if row.rules else "–",
+        percent(row.zeros_percent),
+        str(row.pixels),
+        str(row.units),
+    )
+
+
+def percent(value: float) -> str:
+    """In whole tenths; ``0 %`` is said only of nothing at all, and ``100 %`` only of everything."""
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    return f"{min(max(value, 0.1), 99.9):.1f} %"
+
+
+def table(rows: Sequence[Measured]) -> Table:
+    """For the terminal."""
+    made = Table(title="What each penalty left of 64 pixels and 64 hidden units", title_style="")
+    for number, name in enumerate(_HEADER):
+        made.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        made.add_row(*_cells(row))
+    return made
+
+
+def markdown(rows: Sequence[Measured]) -> str:
+    """For GitHub; with what was declared, in code."""
+    header = (_HEADER[0], "declared", "mode", *_HEADER[1:])
+    lines = [header, ("---", "---", "---", *["---:"] * (len(_HEADER) - 1))]
+    for row in rows:
+        name, *figures = _cells(row)
+        lines.append((name, _code(row.rules), _code(row.mode), *figures))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else "–"
+
+
+def data(
+    rows: Sequence[Measured], runs: Sequence[Trained], *, epochs: int, seed: int
+) -> dict[str, Any]:
+    """The same numbers unrounded, the settings, and the curves."""
+    return {
+        "penalize": __version__,
+        "settings": {
+            "epochs": epochs,
+            "seed": seed,
+            "optimizer": "SGD",
+            "learning_rate": LEARNING_RATE,
+            "momentum": MOMENTUM,
+            "batch_size": BATCH_SIZE,
+        },
+        "models": [
+            {**asdict(row), "zeros_percent": row.zeros_percent, "curves": asdict(run.curves)}
+            for row, run in zip(rows, runs, strict=True)
+        ],
+    }
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """Indented; the curves make up most of it."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,94 @@
+"""Training one network under one contender's penalty. Everything else is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from penalize.demo.contenders import Contender
+from penalize.demo.data import Digits
+from penalize.torch import Plan, regularize
+
+LEARNING_RATE = 0.1
+MOMENTUM = 0.9
+BATCH_SIZE = 64
+
+
+class Network(nn.Module):
+    """64 pixels → 64 hidden units with ReLU → 10 digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(64, 64)
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits."""
+        scores: Tensor = self.out(torch.relu(self.hidden(images)))
+        return scores
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Data loss and penalty apart: before training, and after each epoch."""
+
+    data_loss: list[float] = field(default_factory=list)
+    penalty: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A contender, the network that it trained, its plan, and how it went."""
+
+    contender: Contender
+    model: Network
+    plan: Plan
+    curves: Curves
+
+
+def train(
+    contender: Contender,
+    data: Digits,
+    *,
+    epochs: int,
+    seed: int,
+    after_epoch: Callable[[], None] = lambda: None,
+) -> Trained:
+    """SGD with momentum on the cross entropy; the attached plan does the rest."""
+    with _seeded(seed):
+        model = Network()
+    plan = regularize(model, contender.rules)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    plan.attach(optimizer, mode=contender.mode)
+    order = torch.Generator().manual_seed(seed)
+    trained = Trained(contender, model, plan, Curves())
+    _record(trained, data)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(data.train_labels), generator=order).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            loss = cross_entropy(model(data.train_images[batch]), data.train_labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        _record(trained, data)
+        after_epoch()
+    return trained
+
+
+def _record(trained: Trained, data: Digits) -> None:
+    with torch.no_grad():
+        loss = cross_entropy(trained.model(data.train_images), data.train_labels)
+    trained.curves.data_loss.append(float(loss))
+    trained.curves.penalty.append(sum(trained.plan.breakdown().values(), 0.0))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what draws initial weights, and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,51 @@
+"""Trap 34: L1 by gradient never reaches zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from penalize import L1
+from penalize.torch import regularize
+
+FEATURES, TRUE, STRENGTH = 50, 5, 0.1
+
+
+def fit(make: Callable[[Any], torch.optim.Optimizer], mode: str | None) -> list[torch.Tensor]:
+    """Weights after training, and after some more of it."""
+    torch.manual_seed(0)
+    x = torch.randn(200, FEATURES)
+    y = x[:, :TRUE].sum(1, keepdim=True) + 0.1 * torch.randn(200, 1)
+    model = nn.Linear(FEATURES, 1, bias=False)
+    optimizer = make(model.parameters())
+    if mode is not None:
+        regularize(model, L1(STRENGTH)).attach(optimizer, mode=mode)
+    found = []
+    for step in range(600):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        if mode is None:
+            loss = loss + STRENGTH * model.weight.abs().sum()
+        loss.backward()
+        optimizer.step()
+        if step in (400, 599):
+            found.append(model.weight.detach()[0].clone())
+    return found
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: torch.optim.SGD(p, lr=0.05), lambda p: torch.optim.Adam(p, lr=0.02)],
+    ids=["SGD", "Adam"],
+)
+def test_proximal_mode_gives_exact_zeros_that_stay(make: Any) -> None:
+    for naive in (None, "gradient"):
+        assert not (fit(make, naive)[-1] == 0).any()
+    early, late = fit(make, "proximal")
+    assert (late[TRUE:] == 0).sum() == FEATURES - TRUE
+    assert (late[:TRUE] > 0.5).all()
+    assert (late[early == 0] == 0).all()

@@ -1,0 +1,54 @@
+"""Trap 39: a parameter that got no gradient.
+
+The policy: a penalty does not depend on the data, so it acts on every trainable parameter in every
+step, on every route, just as a loss term does by itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from penalize import L2
+from penalize.torch import regularize
+
+
+def shrunk(route: str) -> float:
+    """What is left of a weight of 1 that the data never reached, after one step."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    decay = 0.2 if route == "weight_decay" else 0.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=decay)
+    assert model.weight.grad is None
+    if route == "loss":
+        regularize(model, L2(0.1)).penalty().backward()
+    elif route != "weight_decay":
+        regularize(model, L2(0.1)).attach(optimizer, mode=route)
+    optimizer.step()
+    return float(model.weight.detach())
+
+
+def test_the_optimizers_own_decay_skips_it() -> None:
+    assert shrunk("weight_decay") == 1.0  # naive: one route decays it, another does not
+
+
+@pytest.mark.parametrize(
+    ("route", "left"),
+    [("loss", 0.9), ("gradient", 0.9), ("decoupled", 0.9), ("proximal", 1 / 1.1)],
+)
+def test_one_policy_on_every_route(route: str, left: float) -> None:
+    assert shrunk(route) == pytest.approx(left)
+
+
+@pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_also_under_adam(mode: str, kind: type[torch.optim.Adam]) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.0)
+    regularize(model, L2(0.1)).attach(optimizer, mode=mode)
+    for _ in range(3):
+        optimizer.zero_grad()
+        optimizer.step()
+    assert 0 <= float(model.weight.detach()) < 1
