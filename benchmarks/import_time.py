@@ -91,7 +91,7 @@ def report() -> str:
         "Wall-clock milliseconds of a whole Python process, from bytecode: medians of alternating",
         "runs (± half the distance between the quartiles). Written by `make bench`.",
         "",
-        "| start | with import | runs of each | start, ms | with import, ms | difference | target |",
+        "| without | with | runs of each | without, ms | with, ms | difference | target |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
         *map(row, COMPARISONS),
         "",

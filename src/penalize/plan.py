@@ -86,7 +86,7 @@ def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
     text = ["  ".join(line[i].ljust(widths[i]) for i in used).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * widths[i] for i in used))
     penalized = sum(row.regularizer is not None for row in rows)
-    total = f", penalty {sum(penalties.values()):.6g}" if penalties else ""
+    total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
     return "\n".join([*text, f"{penalized} of {len(rows)} parameters penalized{total}"])
 
 
@@ -96,7 +96,7 @@ def _cells(row: Row, penalties: dict[str, float]) -> tuple[str, ...]:
         row.role.value,
         "lazy" if row.shape is None else "×".join(map(str, row.shape)) or "scalar",
         "" if row.regularizer is None else repr(row.regularizer),
-        f"{penalties[row.name]:.6g}" if row.name in penalties else "",
+        f"{penalties[row.name]:.4g}" if row.name in penalties else "",
         row.declared_at,
         row.note,
     )

@@ -19,6 +19,7 @@ from penalize import (
     L1L2,
     L2,
     AppliedTwiceError,
+    ArrayError,
     GroupLasso,
     ModeError,
     NeverAppliedWarning,
@@ -423,6 +424,56 @@ def test_several_optimizers_share_a_plan() -> None:
             optimizer.step()
     for a, b in zip(attached.parameters(), expected, strict=True):
         torch.testing.assert_close(a.detach(), b)
+
+
+@pytest.mark.parametrize("mode", ["decoupled", "proximal"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_learning_rate_may_be_a_tensor(mode: str, momentum: float) -> None:
+    results = []
+    for lr in (0.1, torch.tensor(0.1, dtype=torch.float64)):
+        model = network()
+        optimizer = opt.SGD(model.parameters(), lr=lr, momentum=momentum)
+        regularize(model, L1(0.01) + GroupLasso(0.02)).attach(optimizer, mode=mode)
+        results.append(train(model, optimizer, 5))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_model_without_rules_or_penalties_has_an_empty_plan() -> None:
+    model = network()
+    plan = regularize(model, {})
+    assert plan.penalty().item() == 0
+    assert plan.breakdown() == {}
+    plan.attach(opt.SGD(model.parameters())).detach()
+    assert "0 of 4 parameters penalized" in str(plan)
+
+
+def test_penalties_compose_with_torch_func() -> None:
+    model = network()
+    plan = regularize(model, L1(0.1))
+
+    class Objective(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x).sum() + plan.penalty()
+
+    x = torch.zeros(1, 6, dtype=torch.float64)
+    parameters = {n: p.detach() for n, p in Objective().named_parameters()}
+    gradient = torch.func.grad(
+        lambda p: torch.func.functional_call(Objective(), p, (x,)).reshape(())
+    )(parameters)
+    expected = 0.1 * model[0].weight.detach().sign()
+    torch.testing.assert_close(gradient["inner.0.weight"], expected)
+
+
+def test_a_complex_parameter_is_refused_at_the_declaration() -> None:
+    model = nn.ParameterDict({"w": nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))})
+    with pytest.raises(ArrayError, match=r"'w' of dtype torch\.complex64"):
+        regularize(model, L2(0.1))
+    assert regularize(model, {kernels: None}).penalty().item() == 0
 
 
 def test_detach_restores_the_plain_loop() -> None:

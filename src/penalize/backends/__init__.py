@@ -87,12 +87,16 @@ def backend_of(array: Array) -> Backend:
     return backend
 
 
+def _loader(kind: type) -> Callable[[], Backend] | None:
+    return _BACKENDS.get(kind.__module__.partition(".")[0])
+
+
 def _find(kind: type) -> Backend:
-    # torch.compile can trace the first candidate, but not a type's __mro__.
-    for base in (kind, *kind.__mro__):
-        find = _BACKENDS.get(base.__module__.partition(".")[0])
-        if find is not None:
-            return find()
+    loader = _loader(kind)
+    if loader is None:  # a subclass; torch.compile cannot trace this loop, and seldom has to
+        loader = next(filter(None, map(_loader, kind.__mro__)), None)
+    if loader is not None:
+        return loader()
     raise ArrayError(
         f"a {kind.__module__}.{kind.__qualname__}",
         f"a floating-point array of one of: {', '.join(_BACKENDS)}",

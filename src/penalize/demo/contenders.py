@@ -17,9 +17,10 @@ class Contender:
     mode: str
 
     @property
-    def declared(self) -> str:
-        """The rules as one writes them; empty where there are none."""
-        return repr(self.rules) if self.rules else ""
+    def strengths(self) -> str:
+        """Each λ of the rules, in their order; empty where there are none."""
+        rules = [self.rules] if isinstance(self.rules, Regularizer) else self.rules.values()
+        return ", ".join(f"{getattr(rule, name):g}" for rule in rules for name in rule.strengths)
 
 
 # One strength for both rows with L1: they differ in nothing but the mode.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from penalize.demo.data import Digits
-from penalize.demo.training import Trained
+from penalize.demo.training import Network, Trained
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class Measured:
 
     model: str
     rules: str
+    """As one writes them; empty where there are none."""
+
+    strengths: str
     mode: str
     accuracy: float
     """On the test images, from 0 to 1."""
@@ -31,10 +35,13 @@ class Measured:
     """Kernel weights in all."""
 
     pixels: int
-    """Input pixels with any weight left."""
+    """Input pixels left; see :func:`pixels_used`."""
 
+    pixels_in_all: int
     units: int
-    """Hidden units with any weight left on both sides."""
+    """Hidden units left; see :func:`units_used`."""
+
+    units_in_all: int
 
     @property
     def zeros_percent(self) -> float:
@@ -42,20 +49,35 @@ class Measured:
         return 100 * self.zeros / self.weights
 
 
+def pixels_used(model: Network) -> Tensor:
+    """Of each input pixel, whether any weight that leaves it is nonzero."""
+    return (model.hidden.weight != 0).any(dim=0)
+
+
+def units_used(model: Network) -> Tensor:
+    """Of each hidden unit, whether any weight that reaches it and any that leaves it is nonzero."""
+    return (model.hidden.weight != 0).any(dim=1) & (model.out.weight != 0).any(dim=0)
+
+
 def measure(trained: Trained, data: Digits) -> Measured:
     """One row of the table."""
-    hidden, out = trained.model.hidden.weight.detach(), trained.model.out.weight.detach()
+    contender, model = trained.contender, trained.model
+    kernels = (model.hidden.weight, model.out.weight)
+    pixels, units = pixels_used(model), units_used(model)
     with torch.no_grad():
-        hits = trained.model(data.test_images).argmax(dim=1) == data.test_labels
+        hits = model(data.test_images).argmax(dim=1) == data.test_labels
     return Measured(
-        model=trained.contender.name,
-        rules=trained.contender.declared,
-        mode=trained.contender.mode if trained.contender.rules else "",
+        model=contender.name,
+        rules=repr(contender.rules) if contender.rules else "",
+        strengths=contender.strengths,
+        mode=contender.mode if contender.rules else "",
         accuracy=float(hits.double().mean()),
         data_loss=trained.curves.data_loss[-1],
         penalty=trained.curves.penalty[-1],
-        zeros=int((hidden == 0).sum()) + int((out == 0).sum()),
-        weights=hidden.numel() + out.numel(),
-        pixels=int((hidden != 0).any(dim=0).sum()),
-        units=int(((hidden != 0).any(dim=1) & (out != 0).any(dim=0)).sum()),
+        zeros=sum(int((kernel == 0).sum()) for kernel in kernels),
+        weights=sum(kernel.numel() for kernel in kernels),
+        pixels=int(pixels.sum()),
+        pixels_in_all=pixels.numel(),
+        units=int(units.sum()),
+        units_in_all=units.numel(),
     )

@@ -3,59 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from penalize.demo.measure import Measured
+from penalize.demo.measure import Measured, pixels_used, units_used
 from penalize.demo.report import percent
 from penalize.demo.training import Trained
 
 # From the palette of Okabe and Ito (2008), which colour-blind people can tell apart.
 BLUE, ZERO, GREEN = "#0072B2", "#D55E00", "#007a5a"
-INK, GREY, PALE = "#222222", "#767676", "#ededed"
+INK, GREY, PALE = "#222222", "#6e6e6e", "#ededed"
 _USED = LinearSegmentedColormap.from_list("used", ["#bcd9ec", BLUE, "#002a45"])
 _BINS = 61
+
+Floats = NDArray[np.float32]
 
 
 def draw_pixels(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
     """The norm of each pixel's weights; a crossed pixel has none left."""
-    norms = [_kernels(run)[0].T.reshape(8, 8, -1) for run in runs]
-    maps = [np.linalg.norm(kernel, axis=2) for kernel in norms]
-    top = max(float(image.max()) for image in maps)
-    for ax, image, row in zip(axes, maps, rows, strict=True):
-        unused = image == 0
+    norms = [np.linalg.norm(_kernels(run)[0], axis=0) for run in runs]
+    used = [pixels_used(run.model).numpy() for run in runs]
+    for ax, row in zip(axes, rows, strict=True):
+        ax.set_xlabel(f"{row.pixels} of {row.pixels_in_all} pixels left")
+    _draw_maps(axes, norms, used, shape=(8, 8), cross=52)
+
+
+def draw_units(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
+    """The norm of what leaves each hidden unit; a crossed unit is cut off on one side or both."""
+    norms = [np.linalg.norm(_kernels(run)[1], axis=0) for run in runs]
+    used = [units_used(run.model).numpy() for run in runs]
+    for ax, row in zip(axes, rows, strict=True):
+        ax.set_xlabel(f"{row.units} of {row.units_in_all} hidden units left")
+    _draw_maps(axes, norms, used, shape=(4, 16), cross=11)
+
+
+def _draw_maps(
+    axes: Sequence[Axes],
+    norms: Sequence[Floats],
+    used: Sequence[NDArray[np.bool_]],
+    *,
+    shape: tuple[int, int],
+    cross: float,
+) -> None:
+    top = max(float(values.max()) for values in norms)
+    for ax, values, kept in zip(axes, norms, used, strict=True):
+        # What is used is told by the weights, not by the norms: a small norm may round to zero.
+        image = np.ma.masked_array(values, ~kept).reshape(shape)
         ax.set_facecolor(PALE)
-        ax.imshow(np.ma.masked_array(image, unused), cmap=_USED, vmin=0, vmax=top)
-        down, across = np.nonzero(unused)
-        ax.scatter(across, down, marker="x", s=55, color=ZERO, linewidths=1.4)
-        ax.set_xticks(np.arange(0.5, 7), [])
-        ax.set_yticks(np.arange(0.5, 7), [])
+        ax.imshow(image, cmap=_USED, vmin=0, vmax=top, aspect="auto")
+        down, across = np.nonzero(~kept.reshape(shape))
+        ax.scatter(across, down, marker="x", s=cross, color=ZERO, linewidths=1.2)
+        ax.set_xticks(np.arange(0.5, shape[1] - 1), [])
+        ax.set_yticks(np.arange(0.5, shape[0] - 1), [])
         ax.tick_params(length=0)
         ax.grid(color="white", linewidth=1)
         ax.spines[:].set_visible(False)
-        ax.set_xlabel(f"{row.pixels} of 64 pixels left\n{row.units} of 64 hidden units left")
 
 
 def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
-    """Both layers' weights as a histogram, and the exact zeros as a bar of their own."""
+    """Both layers' weights as a histogram; the exact zeros stand apart, as a bar of their own."""
     weights = [np.concatenate([kernel.ravel() for kernel in _kernels(run)]) for run in runs]
     reach = max(float(np.abs(w).max()) for w in weights)
     edges = np.linspace(-reach, reach, _BINS + 1)
     for ax, w, row in zip(axes, weights, rows, strict=True):
-        ax.hist(w[w != 0], bins=edges, color=BLUE)
-        if row.zeros:
-            ax.bar(0, row.zeros, width=3 * (edges[1] - edges[0]), color=ZERO)
-        ax.set_yscale("log")
-        ax.set_ylim(0.7, 8 * max(row.weights for row in rows) / 2)
-        ax.set_xlim(-reach, reach)
-        _share_scale(ax, ax is axes[0])
-        says = f"{percent(row.zeros_percent)} exactly 0" if row.zeros else "none exactly 0"
-        ax.text(0.5, 0.98, says, transform=ax.transAxes, ha="center", va="top",
-                color=ZERO if row.zeros else GREY)  # fmt: skip
+        ax.hist(w[w != 0], bins=edges.tolist(), color=BLUE)
+        _draw_zeros(ax, row, reach)
+        ax.set_ylim(0.7, 5 * row.weights)
+        _scale(ax, first=ax is axes[0])
+
+
+def _draw_zeros(ax: Axes, row: Measured, reach: float) -> None:
+    """To the left of the histogram, behind a gap."""
+    place = -1.4 * reach
+    ax.bar(place, row.zeros, width=0.26 * reach, color=ZERO)
+    ax.text(
+        place,
+        max(row.zeros, 0.7) * 1.35,
+        percent(row.zeros_percent),
+        ha="center",
+        color=ZERO if row.zeros else GREY,
+        fontweight="bold" if row.zeros else "normal",
+    )
+    ax.set_xlim(-1.75 * reach, 1.05 * reach)
+    ax.set_xticks([place, -1, 0, 1], ["exactly 0", "−1", "0", "1"])
+    if row.zeros:
+        ax.get_xticklabels()[0].set_color(ZERO)
 
 
 def draw_curves(axes: Sequence[Axes], runs: Sequence[Trained]) -> None:
@@ -64,26 +101,30 @@ def draw_curves(axes: Sequence[Axes], runs: Sequence[Trained]) -> None:
     low, high = min(map(min, values)), max(map(max, values))
     for ax, run in zip(axes, runs, strict=True):
         loss, penalty = run.curves.data_loss, run.curves.penalty
-        ax.plot(loss, color=BLUE, linewidth=1.6)
-        ax.text(0, 1.13, f"data loss {loss[-1]:.3g}", transform=ax.transAxes, color=BLUE)
+        _curve(ax, loss, f"data loss {loss[-1]:.4f}", 1.15, color=BLUE)
         if any(penalty):
-            ax.plot(penalty, color=GREEN, linewidth=1.6, linestyle=(0, (4, 1.5)))
-        says = f"penalty {penalty[-1]:.3g}" if any(penalty) else "no penalty"
-        ax.text(0, 1.02, says, transform=ax.transAxes, color=GREEN if any(penalty) else GREY)
-        ax.set_yscale("log")
+            _curve(ax, penalty, f"penalty {penalty[-1]:.4f}", 1.03, color=GREEN, linestyle="--")
+        else:
+            ax.text(0, 1.03, "no penalty", transform=ax.transAxes, color=GREY)
         ax.set_ylim(low / 1.5, high * 1.5)
         ax.set_xlim(0, len(loss) - 1)
-        _share_scale(ax, ax is axes[0])
+        ax.locator_params(axis="x", nbins=4, integer=True)
+        _scale(ax, first=ax is axes[0])
 
 
-def _share_scale(ax: Axes, first: bool) -> None:
-    """Decades only, and figures on the first panel of the row only."""
+def _curve(ax: Axes, values: Sequence[float], label: str, height: float, **style: Any) -> None:
+    ax.plot(values, linewidth=1.6, **style)
+    ax.text(0, height, label, transform=ax.transAxes, color=style["color"])
+
+
+def _scale(ax: Axes, *, first: bool) -> None:
+    """A log scale with decades only, and figures on the first panel of the row only."""
+    ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
-    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.minorticks_off()
     ax.tick_params(labelleft=first)
 
 
-def _kernels(run: Trained) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _kernels(run: Trained) -> tuple[Floats, Floats]:
     hidden, out = run.model.hidden.weight, run.model.out.weight
     return hidden.detach().numpy(), out.detach().numpy()

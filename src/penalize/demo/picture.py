@@ -1,9 +1,10 @@
-"""The picture: a column per model, and in it pixels, weights and losses."""
+"""The picture: a column per model, and in it pixels, hidden units, weights and losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from penalize.demo.measure import Measured
 from penalize.demo.report import percent
 from penalize.demo.training import Trained
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": panels.INK,
@@ -30,7 +31,20 @@ _STYLE = {
     "ytick.labelsize": 8,
 }
 
-_ROWS = ("pixels the\nmodel uses", "weights\n(count)", "over the\nepochs")
+
+class _Row(NamedTuple):
+    label: str
+    bottom: float
+    height: float
+
+
+# Inches. The maps must be square to the pixel, so nothing here is left to a layout engine.
+_WIDTH, _HEIGHT = 12.0, 8.65
+_LEFT, _PANEL, _GAP = 1.22, 1.98, 0.18
+_PIXELS = _Row("pixels\nin use", 5.44, _PANEL)
+_UNITS = _Row("hidden\nunits\nin use", 4.56, _PANEL / 4)
+_WEIGHTS = _Row("weights,\ncounted", 2.58, 1.4)
+_CURVES = _Row("over the\nepochs", 0.3, 1.35)
 
 
 def write(path: Path, runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
@@ -41,36 +55,39 @@ def write(path: Path, runs: Sequence[Trained], rows: Sequence[Measured]) -> None
 
 def _draw(runs: Sequence[Trained], rows: Sequence[Measured]) -> Figure:
     """The figure on a canvas of its own: no display, no state that others share."""
-    figure = Figure(figsize=(12, 7.6))
+    figure = Figure(figsize=(_WIDTH, _HEIGHT))
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        3, len(runs), height_ratios=(1.45, 1, 1), hspace=0.42, wspace=0.12,
-        left=0.105, right=0.99, top=0.865, bottom=0.06,
-    )  # fmt: skip
-    axes = [[figure.add_subplot(grid[i, j]) for j in range(len(runs))] for i in range(3)]
-    panels.draw_pixels(axes[0], runs, rows)
-    panels.draw_weights(axes[1], runs, rows)
-    panels.draw_curves(axes[2], runs)
-    for label, row in zip(_ROWS, axes, strict=True):
-        middle = row[0].get_position().y0 + row[0].get_position().height / 2
-        figure.text(0.012, middle, label, va="center", fontsize=10, linespacing=1.5)
-    for ax, measured in zip(axes[0], rows, strict=True):
-        _head(figure, ax, measured)
+    for column, row in enumerate(rows):
+        _head(figure, (_left(column) + _PANEL / 2) / _WIDTH, row)
+    panels.draw_pixels(_axes(figure, _PIXELS, len(runs)), runs, rows)
+    panels.draw_units(_axes(figure, _UNITS, len(runs)), runs, rows)
+    panels.draw_weights(_axes(figure, _WEIGHTS, len(runs)), runs, rows)
+    panels.draw_curves(_axes(figure, _CURVES, len(runs)), runs)
     return figure
 
 
-def _head(figure: Figure, ax: Axes, row: Measured) -> None:
+def _left(column: int) -> float:
+    return _LEFT + column * (_PANEL + _GAP)
+
+
+def _axes(figure: Figure, row: _Row, columns: int) -> list[Axes]:
+    """One row of panels, with its label on the left."""
+    bottom, height = row.bottom / _HEIGHT, row.height / _HEIGHT
+    figure.text(0.012, bottom + height / 2, row.label, va="center", fontsize=10, linespacing=1.4)
+    return [
+        figure.add_axes((_left(column) / _WIDTH, bottom, _PANEL / _WIDTH, height))
+        for column in range(columns)
+    ]
+
+
+def _head(figure: Figure, middle: float, row: Measured) -> None:
     """What the model is, how good it is, and how much of it is zero."""
-    box = ax.get_position()
-    middle = box.x0 + box.width / 2
-    figure.text(middle, 0.962, row.model, ha="center", fontsize=13, fontweight="bold")
-    figure.text(middle, 0.929, f"{percent(100 * row.accuracy)} correct", ha="center", fontsize=10)
-    figure.text(
-        middle,
-        0.897,
-        f"{percent(row.zeros_percent)} exact zeros",
-        ha="center",
-        fontsize=10,
-        color=panels.ZERO if row.zeros else panels.GREY,
-        fontweight="bold" if row.zeros else "normal",
-    )
+
+    def line(inches: float, text: str, **style: Any) -> None:
+        figure.text(middle, inches / _HEIGHT, text, ha="center", **style)
+
+    line(8.35, row.model, fontsize=13, fontweight="bold")
+    line(8.12, f"λ = {row.strengths}" if row.strengths else "", color=panels.GREY)
+    line(7.83, f"{percent(100 * row.accuracy)} correct", fontsize=10.5)
+    style = {"color": panels.ZERO, "fontweight": "bold"} if row.zeros else {"color": panels.GREY}
+    line(7.57, f"{percent(row.zeros_percent)} exact zeros", fontsize=10.5, **style)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from penalize import __version__
@@ -23,13 +24,15 @@ _HEADER = (
     "hidden units left",
 )
 
+_NOTHING = "–"
+
 
 def _cells(row: Measured) -> tuple[str, ...]:
     return (
         row.model,
-        f"{100 * row.accuracy:.1f} %",
+        percent(100 * row.accuracy),
         f"{row.data_loss:.4f}",
-        f"{row.penalty:.4f}" if row.rules else "–",
+        f"{row.penalty:.4f}" if row.rules else _NOTHING,
         percent(row.zeros_percent),
         str(row.pixels),
         str(row.units),
@@ -37,34 +40,31 @@ def _cells(row: Measured) -> tuple[str, ...]:
 
 
 def percent(value: float) -> str:
-    """In whole tenths; ``0 %`` is said only of nothing at all, and ``100 %`` only of everything."""
+    """In tenths; ``0%`` is said only of nothing at all, and ``100%`` only of everything."""
     if value in (0, 100):
-        return f"{value:.0f} %"
-    return f"{min(max(value, 0.1), 99.9):.1f} %"
+        return f"{value:.0f}%"
+    return f"{min(max(value, 0.1), 99.9):.1f}%"
 
 
 def table(rows: Sequence[Measured]) -> Table:
     """For the terminal."""
-    made = Table(title="What each penalty left of 64 pixels and 64 hidden units", title_style="")
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number, name in enumerate(_HEADER):
-        made.add_column(name, justify="right" if number else "left")
+        # One word a line, so that 80 columns hold the table.
+        made.add_column(name.replace(" ", "\n"), justify="right" if number else "left")
     for row in rows:
         made.add_row(*_cells(row))
     return made
 
 
 def markdown(rows: Sequence[Measured]) -> str:
-    """For GitHub; with what was declared, in code."""
-    header = (_HEADER[0], "declared", "mode", *_HEADER[1:])
+    """For GitHub, and with room for how each penalty was declared."""
+    header = (_HEADER[0], "mode", "λ", *_HEADER[1:])
     lines = [header, ("---", "---", "---", *["---:"] * (len(_HEADER) - 1))]
     for row in rows:
         name, *figures = _cells(row)
-        lines.append((name, _code(row.rules), _code(row.mode), *figures))
+        lines.append((name, row.mode or _NOTHING, row.strengths or _NOTHING, *figures))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else "–"
 
 
 def data(

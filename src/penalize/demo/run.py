@@ -35,7 +35,6 @@ def run(
     console.print(f"The plan of the model '{last.contender.name}':", highlight=False)
     # The plan lays out its own columns; wrapping would take them apart.
     console.print(str(last.plan), soft_wrap=True, markup=False, highlight=False)
-    console.print()
     console.print(report.table(rows))
 
     content = report.data(rows, runs, epochs=epochs, seed=seed)
