@@ -29,7 +29,7 @@ check: $(ENV) ## Check format, style, types and the arrows between modules
 bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
 
-readme: $(ENV) ## Write the README's measured parts again
+readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py
 
 freeze: ## Write constraints.txt from the versions now in .venv

@@ -162,30 +162,43 @@ def _by_strength(
 ) -> Iterator[tuple[int, Table, tuple[Site, ...]]]:
     """The tables that speak of this parameter, weakest first: (rank, table, sites)."""
     yield 0, table, parameter.sites
-    depth = max(len(site.scopes) for site in parameter.sites)
-    for level in range(depth):
-        scopes = {
-            id(s.scopes[level]): s.scopes[level] for s in parameter.sites if level < len(s.scopes)
-        }
-        for scope in scopes.values():
-            yield 1, scope, tuple(s for s in parameter.sites if any(t is scope for t in s.scopes))
+    for scope in _scopes_of(parameter):
+        yield 1, scope, tuple(site for site in parameter.sites if scope in site.scopes)
     for site in parameter.sites:
         if site.declared is not None:
             yield 2, site.declared, (site,)
 
 
+def _scopes_of(parameter: Parameter) -> list[Table]:
+    """The distinct scopes around its sites, outermost first.
+
+    Scopes are equal by value, since copies of a model carry copies of them. One that was entered
+    again, as by a recursive builder, stands where it is innermost.
+    """
+    found: list[Table] = []
+    for level in reversed(range(max(len(site.scopes) for site in parameter.sites))):
+        for site in reversed(parameter.sites):
+            if level < len(site.scopes) and site.scopes[level] not in found:
+                found.append(site.scopes[level])
+    return found[::-1]
+
+
 def _check_matches(parameters: Sequence[Parameter], table: Table) -> None:
     for rule in table.rules:
         _check_rule(rule, parameters, parameters, table)
-    scopes: dict[int, tuple[Table, list[Parameter]]] = {}
+    inside: list[tuple[Table, list[Parameter]]] = []
     for parameter in parameters:
-        for scope in {id(t): t for s in parameter.sites for t in s.scopes}.values():
-            scopes.setdefault(id(scope), (scope, []))[1].append(parameter)
-    for scope, inside in scopes.values():
+        for scope in _scopes_of(parameter):
+            known = next((members for table, members in inside if table == scope), None)
+            if known is None:
+                inside.append((scope, [parameter]))
+            else:
+                known.append(parameter)
+    for scope, members in inside:
         for rule in scope.rules:
             # A scope says what holds for whatever is built inside; only its names can be typos.
             if any(isinstance(leaf, Named) for leaf in rule.selector.leaves()):
-                _check_rule(rule, inside, parameters, scope)
+                _check_rule(rule, members, parameters, scope)
 
 
 def _check_rule(

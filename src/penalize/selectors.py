@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from penalize.errors import SelectorError
+from penalize.errors import SelectorError, some
 from penalize.parameters import Parameter, Role, Site
 
 
@@ -91,7 +91,10 @@ class Named(Selector):
 
     def hint(self, parameters: Sequence[Parameter]) -> str:
         near = nearest(self.pattern, (site.name for p in parameters for site in p.sites))
-        return f"The nearest names are {', '.join(map(repr, near))}." if near else ""
+        if near:
+            return f"The nearest names are {', '.join(map(repr, near))}."
+        tops = dict.fromkeys(site.name.partition(".")[0] for p in parameters for site in p.sites)
+        return f"The names begin with {some(tops)}."
 
     def __repr__(self) -> str:
         return f"named({self.pattern!r})"

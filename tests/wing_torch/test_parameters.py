@@ -593,6 +593,34 @@ def test_a_sharded_parameter_is_refused(process_group: None) -> None:
         regularize(model, L2(0.1))
 
 
+# --- models that have lost their types ----------------------------------------------------------
+
+
+def words() -> nn.Sequential:
+    return nn.Sequential(nn.Embedding(5, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+
+
+TYPELESS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "scripted": lambda model, x: torch.jit.script(model),
+    "traced": lambda model, x: torch.jit.trace(model, x),
+    "exported": lambda model, x: torch.export.export(model, (x,)).module(),
+    "a scripted part": lambda model, x: nn.ModuleDict({"part": torch.jit.script(model)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
+@pytest.mark.parametrize("kind", TYPELESS)
+def test_a_model_that_lost_its_types_is_refused(kind: str) -> None:
+    """Its embedding would be called a kernel, and what was declared on it is lost."""
+    model = TYPELESS[kind](words(), torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(ModelError):
+        regularize(model, L2(0.1))
+
+
+def test_a_traced_graph_that_kept_its_types_is_read() -> None:
+    assert reading(torch.fx.symbolic_trace(network())) == reading(network())
+
+
 # --- frozen, and other dtypes -------------------------------------------------------------------
 
 

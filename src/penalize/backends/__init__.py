@@ -38,7 +38,7 @@ class Backend(Protocol):
         """√x."""
 
     def clip(self, x: Array, low: Array, high: Array) -> Array:
-        """x limited to [low, high]; the bounds are numbers or arrays."""
+        """x limited to [low, high]; both bounds are numbers or both are arrays."""
 
     def where(self, condition: Array, a: Array, b: Array) -> Array:
         """a where the condition holds, else b; a and b are numbers or arrays, not both numbers."""

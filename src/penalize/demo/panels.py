@@ -68,7 +68,7 @@ def _draw_maps(
 def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
     """Both layers' weights as a histogram; the exact zeros stand apart, as a bar of their own."""
     weights = [np.concatenate([kernel.ravel() for kernel in _kernels(run)]) for run in runs]
-    reach = max(float(np.abs(w).max()) for w in weights)
+    reach = max(1.2, *(float(np.abs(w).max()) for w in weights))
     edges = np.linspace(-reach, reach, _BINS + 1)
     for ax, w, row in zip(axes, weights, rows, strict=True):
         ax.hist(w[w != 0], bins=edges.tolist(), color=BLUE)
@@ -107,14 +107,22 @@ def draw_curves(axes: Sequence[Axes], runs: Sequence[Trained]) -> None:
         else:
             ax.text(0, 1.03, "no penalty", transform=ax.transAxes, color=GREY)
         ax.set_ylim(low / 1.5, high * 1.5)
-        ax.set_xlim(0, len(loss) - 1)
-        ax.locator_params(axis="x", nbins=4, integer=True)
+        _epochs(ax, len(loss) - 1)
         _scale(ax, first=ax is axes[0])
 
 
 def _curve(ax: Axes, values: Sequence[float], label: str, height: float, **style: Any) -> None:
     ax.plot(values, linewidth=1.6, **style)
     ax.text(0, height, label, transform=ax.transAxes, color=style["color"])
+
+
+def _epochs(ax: Axes, last: int) -> None:
+    """The two ends only, inside the panel, so that neighbours do not run into each other."""
+    ax.set_xlim(0, last)
+    ax.set_xticks([0, last], ["epoch 0", str(last)])
+    first_label, last_label = ax.get_xticklabels()
+    first_label.set_horizontalalignment("left")
+    last_label.set_horizontalalignment("right")
 
 
 def _scale(ax: Axes, *, first: bool) -> None:

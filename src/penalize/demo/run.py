@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from penalize.demo import picture, report
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import Digits, digits
-from penalize.demo.measure import measure
+from penalize.demo.measure import Measured, measure
 from penalize.demo.training import Trained, train
 
 
@@ -30,13 +31,7 @@ def run(
     data = digits()
     runs = _train_all(data, epochs, seed, console)
     rows = [measure(trained, data) for trained in runs]
-
-    last = runs[-1]
-    console.print(f"The plan of the model '{last.contender.name}':", highlight=False)
-    # The plan lays out its own columns; wrapping would take them apart.
-    console.print(str(last.plan), soft_wrap=True, markup=False, highlight=False)
-    console.print(report.table(rows))
-
+    _show(runs[-1], rows, console)
     content = report.data(rows, runs, epochs=epochs, seed=seed)
     files = [output / f"digits.{kind}" for kind in ("png", "md", "json")]
     picture.write(files[0], runs, rows)
@@ -45,6 +40,13 @@ def run(
     for file in files:
         console.print(f"wrote {file}", soft_wrap=True, markup=False, highlight=False)
     return runs
+
+
+def _show(last: Trained, rows: Sequence[Measured], console: Console) -> None:
+    console.print(f"The plan of the model '{last.contender.name}':", highlight=False)
+    # The plan lays out its own columns; wrapping would take them apart.
+    console.print(str(last.plan), soft_wrap=True, markup=False, highlight=False)
+    console.print(report.table(rows))
 
 
 def _train_all(data: Digits, epochs: int, seed: int, console: Console) -> list[Trained]:

@@ -62,8 +62,12 @@ class Attachment:
 
         for optimizer, share in zip(optimizers, shares, strict=True):
             stepper = _Stepper(share, mode, guard)
-            self._hooks.append(optimizer.register_step_pre_hook(stepper.before))
-            self._hooks.append(optimizer.register_step_post_hook(stepper.after))
+            # A compiled step runs its hooks as they are. (As decorators these would load the
+            # compiler with the module, which takes seconds.)
+            before = torch.compiler.disable(stepper.before)  # type: ignore[no-untyped-call]
+            after = torch.compiler.disable(stepper.after)  # type: ignore[no-untyped-call]
+            self._hooks.append(optimizer.register_step_pre_hook(before))
+            self._hooks.append(optimizer.register_step_post_hook(after))
             # The optimizer keeps the attachment, and with it the claims, alive.
             stepper.attachment = self
         ledger.claim(self._claims, self)
@@ -111,7 +115,6 @@ class _Stepper:
     # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
     # by its frame, which is no longer on the stack.
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before ``step``: acts, or wraps the closure so that it acts."""
         if self._depth and _is_running(self._outermost):
@@ -121,7 +124,6 @@ class _Stepper:
         self._acted = False
         return _when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """The hook after ``step``."""
         self._depth -= 1

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -69,7 +71,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Effective:
-    """A weight that is computed from parameters: a parametrization, or an old-style hook."""
+    """A weight that is computed from parameters: a parametrization, a mask, an old-style hook."""
 
     compute: Callable[[], Tensor]
     sources: Callable[[], tuple[nn.Parameter, ...]]
@@ -92,12 +94,12 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
     if parametrize.is_parametrized(module):
         parametrizations = cast(nn.ModuleDict, module.parametrizations)
         for name, chain in parametrizations.items():
-            yield name, _parametrized(module, name, chain), _made_of(chain)
-    for hook in _old_hooks(module):
-        sources = [f"{hook.name}{end}" for end in ("_g", "_v", "_orig")]
+            yield name, _parametrized(chain), _made_of(chain)
+    for name, compute in _recomputed(module):
+        sources = [f"{name}{end}" for end in ("_g", "_v", "_orig")]
         sources = [source for source in sources if source in module._parameters]
         hidden.update(sources)
-        yield hook.name, _hooked(module, hook, sources), f"computed from {', '.join(sources)}"
+        yield name, _hooked(module, compute, sources), f"computed from {', '.join(sources)}"
     for name, parameter in module._parameters.items():
         if parameter is not None and name not in hidden:
             yield name, Plain(module, name), ""
@@ -108,10 +110,12 @@ def _made_of(chain: nn.Module) -> str:
     return f"effective weight ({kinds})"
 
 
-def _parametrized(module: nn.Module, name: str, chain: nn.Module) -> Effective:
+def _parametrized(chain: nn.Module) -> Effective:
     def compute() -> Tensor:
         with _as_in_evaluation(chain):
-            return cast(Tensor, getattr(module, name))
+            # Not through the module's attribute: under parametrize.cached() that would fill the
+            # cache with a weight as we read it, perhaps without a graph.
+            return cast(Tensor, chain())
 
     return Effective(compute, lambda: tuple(chain.parameters()))
 
@@ -128,15 +132,19 @@ def _as_in_evaluation(chain: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _old_hooks(module: nn.Module) -> list[Any]:
-    hooks = module._forward_pre_hooks.values()
-    return [hook for hook in hooks if isinstance(hook, WeightNorm | SpectralNorm)]
+def _recomputed(module: nn.Module) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Attributes that a hook computes before each forward: their names, and how it does it.
+
+    Between steps such an attribute is stale, so it is computed anew for each reading.
+    """
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            yield hook.name, partial(hook.compute_weight, module)
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, partial(hook.compute_weight, module, do_power_iteration=False)
+        elif isinstance(hook, BasePruningMethod):
+            yield hook._tensor_name, partial(hook.apply_mask, module)
 
 
-def _hooked(module: nn.Module, hook: Any, sources: list[str]) -> Effective:
-    def compute() -> Tensor:
-        if isinstance(hook, SpectralNorm):
-            return hook.compute_weight(module, do_power_iteration=False)
-        return cast(Tensor, hook.compute_weight(module))
-
+def _hooked(module: nn.Module, compute: Callable[[], Tensor], sources: list[str]) -> Effective:
     return Effective(compute, lambda: tuple(getattr(module, source) for source in sources))

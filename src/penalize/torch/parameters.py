@@ -6,6 +6,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.fx import GraphModule
+from torch.jit import ScriptModule
 from torch.nn.parameter import UninitializedParameter
 
 from penalize.errors import ModelError
@@ -57,6 +59,7 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
         )
     found: dict[Hashable, _Found] = {}
     for path, enclosing, module in _walk(model, (), ()):
+        _check_has_its_type(module, enclosing)
         for name, binding, note in bindings_of(module):
             entry = found.setdefault(_identity(module, name, binding), _Found(binding, note))
             full = ".".join((*path, name))
@@ -64,13 +67,25 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
             entry.sites.setdefault(full, site)
             shape = entry.binding.shape()
             ndim = None if shape is None else len(shape)
-            entry.roles.add(role_of(type(module), name, ndim))
+            entry.roles.add(role_of(type(module), name, shape))
             entry.axes.add(axes_of(module, ndim))
     if not found:
         raise ModelError(
             f"this {type(model).__name__} has no parameters", "pass a model that has some"
         )
     return [(_record(entry), entry.binding) for entry in found.values()]
+
+
+def _check_has_its_type(module: nn.Module, enclosing: tuple[type, ...]) -> None:
+    """Scripting, tracing and exporting replace the modules: roles and declarations are gone."""
+    exported = type(module) is nn.Module and any(issubclass(t, GraphModule) for t in enclosing)
+    if not (exported or isinstance(module, ScriptModule)):
+        return
+    if any(p.requires_grad for p in module.parameters(recurse=False)):
+        raise ModelError(
+            "this model was scripted, traced or exported, so its modules have lost their types",
+            "plan the model that it was made from",
+        )
 
 
 def _walk(

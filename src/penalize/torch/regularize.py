@@ -59,7 +59,7 @@ def regularize(
 def _with_roles(
     parameters: list[Parameter], roles: Mapping[Selector | str, Role | str]
 ) -> list[Parameter]:
-    for key, value in roles.items():
+    for key, value in dict(roles).items():
         selector = as_selector(key)
         if value not in list(Role):
             raise RoleError(selector, value, list(Role))

@@ -24,19 +24,23 @@ _KERNEL_HOLDERS = (
 )
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-# A class that calls itself a norm: LlamaRMSNorm, FrozenBatchNorm2d; not a "NormalizedDense".
-_NORM_CLASS = re.compile(r"norm(?!al(?!ization))", re.IGNORECASE)
-_SCALES = {"scale", "scales", "gain", "gamma", "beta", "temperature"}
-_EMBEDDED = {"embed", "embedding", "embeddings", "embeds", "token", "tokens"}
+# A class that calls itself a norm: LlamaRMSNorm, FrozenBatchNorm2d; not a
+# "NormalizedDense" or a "NormedLinear".
+_NORM_CLASS = re.compile(r"norm(?!ed|al(?!ization))", re.IGNORECASE)
+# A class that calls itself an embedding: VocabParallelEmbedding, PerceiverEmbeddings.
+_EMBEDDING_CLASS = re.compile(r"embed", re.IGNORECASE)
+_SCALES = {"scale", "scales", "gain", "gamma", "beta", "temperature", "log"}
+_EMBEDDED = {"emb", "embed", "embeds", "embedding", "embeddings", "token", "tokens"}
+_EMBEDDED |= {"pos", "position", "positional"}
 
 
-def role_of(owner: type[nn.Module], name: str, ndim: int | None) -> Role:
+def role_of(owner: type[nn.Module], name: str, shape: tuple[int, ...] | None) -> Role:
     """The role of the parameter ``name`` of a module of type ``owner``.
 
     Args:
         owner: the module's type.
         name: the parameter's own name, without a path.
-        ndim: number of axes; None for a lazy parameter.
+        shape: None for a lazy parameter.
     """
     if issubclass(owner, _NORMS):
         return Role.NORM
@@ -46,14 +50,19 @@ def role_of(owner: type[nn.Module], name: str, ndim: int | None) -> Role:
     if words & {"bias", "biases"} or name == "b":
         return Role.BIAS
     if issubclass(owner, _KERNEL_HOLDERS):
-        return Role.KERNEL if ndim is None or ndim >= 2 else Role.OTHER
+        return Role.KERNEL if shape is None or len(shape) >= 2 else Role.OTHER
     if _NORM_CLASS.search(owner.__name__):
         return Role.NORM
-    if words & _EMBEDDED:
+    if words & _EMBEDDED or _EMBEDDING_CLASS.search(owner.__name__):
         return Role.EMBEDDING
-    if words & _SCALES or ndim is None or ndim < 2:
+    if words & _SCALES or shape is None or _is_vector(shape):
         return Role.OTHER
     return Role.KERNEL
+
+
+def _is_vector(shape: tuple[int, ...]) -> bool:
+    """One axis or none; or more than two, of which at most one is longer than 1, to broadcast."""
+    return len(shape) < 2 or (len(shape) > 2 and sum(size > 1 for size in shape) < 2)
 
 
 def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]:
@@ -61,7 +70,8 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
 
     PyTorch's kernels are output-first; transposed convolutions, embeddings (whose rows are the
     inputs) and the ``Conv1D`` of transformers are input-first. In a convolution with several
-    groups one of the two axes repeats per group, so it holds no single input or output.
+    groups one of the two axes repeats per group, so it holds no single input or output. What the
+    axes of other parameters with more than two mean is not known.
     """
     if ndim is not None and ndim < 2:
         return 0 if ndim else None, None
@@ -74,7 +84,7 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
         return 0, None
     if isinstance(owner, _EMBEDDINGS) or _is_transformers_conv1d(type(owner)):
         return 1, 0
-    return 0, 1
+    return (0, 1) if ndim is None or ndim == 2 else (None, None)
 
 
 def _is_transformers_conv1d(owner: type) -> bool:

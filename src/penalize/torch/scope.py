@@ -37,7 +37,8 @@ def scope(rules: Rules | None) -> AbstractContextManager[None]:
     An inner scope overrides an outer one, ``scope(None)`` exempts everything built inside, and any
     scope overrides the rules that are later passed to ``regularize``. Names are those of the model
     that is passed to ``regularize``; a module that does not know where it will stand starts its
-    patterns with ``**``. Scopes of other threads are not heard.
+    patterns with ``**``. Scopes of other threads are not heard. What is built keeps the rules: a
+    ``where(lambda …)`` in them makes the model as hard to pickle as any lambda.
 
     Raises:
         RulesError, SelectorError: as for ``regularize``.
@@ -67,8 +68,15 @@ def _listen() -> None:
 
 def _registered(module: nn.Module, name: str, parameter: Any) -> None:
     scopes = _active.get()
-    if scopes:
-        module.__dict__.setdefault(_SCOPES, {})[name] = scopes
+    # A parameter that is assigned anew (load_state_dict(assign=True)) while an outer scope is still
+    # open was built where it was first registered.
+    if scopes and scopes_of(module, name)[: len(scopes)] != scopes:
+        _keep(module, _SCOPES, name, scopes)
+
+
+def _keep(module: nn.Module, kind: str, name: str, value: Any) -> None:
+    # A new dictionary each time: copy.copy of a module shares the old one.
+    module.__dict__[kind] = {**module.__dict__.get(kind, {}), name: value}
 
 
 def declare(parameter: nn.Parameter, regularizer: Regularizer | None) -> None:
@@ -103,7 +111,7 @@ def declare(parameter: nn.Parameter, regularizer: Regularizer | None) -> None:
             )
     table = Table((Rule(everything, regularizer),), "declare", callsite())
     for module, name in sites:
-        module.__dict__.setdefault(_DECLARED, {})[name] = table
+        _keep(module, _DECLARED, name, table)
 
 
 def _holders(parameter: Tensor) -> Iterator[tuple[nn.Module, str]]:
