@@ -15,7 +15,7 @@ from penalize.errors import ReplacedParameterError
 from penalize.torch import ledger
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import (
-    check_no_graph,
+    check_can_act,
     check_not_scaled,
     check_weight_decay,
     groups_of,
@@ -48,7 +48,7 @@ class Attachment:
 
         shares = share_out(targets, optimizers)
         for optimizer, share in zip(optimizers, shares, strict=True):
-            check_no_graph(optimizer)
+            check_can_act(optimizer)
             check_weight_decay(share, optimizer, groups_of(optimizer))
             for target in share:
                 mode.check(target, optimizer)
@@ -132,8 +132,7 @@ class _Stepper:
         self._outermost = None
         groups = groups_of(optimizer)
         with torch.no_grad():
-            for target in self._active(groups):
-                self._mode.after(target, groups, optimizer)
+            self._mode.after(self._active(groups), groups, optimizer)
 
     def _act_before(self, optimizer: Optimizer) -> None:
         if self._mode.once and self._acted:
@@ -145,8 +144,7 @@ class _Stepper:
         active = self._active(groups)
         check_weight_decay(active, optimizer, groups)
         with torch.no_grad():
-            for target in active:
-                self._mode.before(target, groups)
+            self._mode.before(active, groups)
 
     def _active(self, groups: Mapping[int, Group]) -> list[Target]:
         """The targets that are trainable now, each checked to be what the optimizer steps."""

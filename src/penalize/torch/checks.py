@@ -44,8 +44,13 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
     return shares
 
 
-def check_no_graph(optimizer: Optimizer) -> None:
-    """An attachment acts without a graph, so nothing could be differentiated through the step."""
+def check_can_act(optimizer: Optimizer) -> None:
+    """An attachment needs step hooks, and has no graph to differentiate the step through."""
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} never called Optimizer.__init__, so it has no step hooks",
+            "attach to the optimizer that it wraps",
+        )
     if any(group.get("differentiable") for group in optimizer.param_groups):
         raise OptimizerError(
             f"{type(optimizer).__name__} has differentiable=True, and an attachment has no graph",

@@ -1,14 +1,13 @@
 """How a plan acts on a step: as a gradient, decoupled, or by the proximal operator.
 
-A mode acts before the update, when the gradients are ready, or after it, on one parameter at a
-time and without an autograd graph. The penalty does not depend on the data, so every mode acts on
-each trainable parameter in each step, also where the data gave no gradient, just as a loss term
-would.
+A mode acts before the update, when the gradients are ready, or after it, without an autograd graph.
+The penalty does not depend on the data, so every mode acts on each trainable parameter in each
+step, also where the data gave no gradient, just as a loss term would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,10 +43,15 @@ class Mode(Protocol):
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
 
-    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
-        """Act before the update; ``groups`` are the param groups by id of the parameter."""
+    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        """Act before the update; ``groups`` are the param groups by id of the parameter.
 
-    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+        Whatever it has to refuse it refuses before it acts on any target.
+        """
+
+    def after(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         """Act after the update."""
 
 
@@ -60,36 +64,42 @@ class Gradient:
     def check(self, target: Target, optimizer: Optimizer) -> None:
         pass
 
-    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
-        if not target.binding.effective:
-            (parameter,) = target.binding.parameters()
-            gradient = target.regularizer.gradient(parameter)
-            _add_to_grad(target, parameter, gradient, groups[id(parameter)])
-            return
-        sources = [p for p in target.binding.parameters() if p.requires_grad]
-        with torch.enable_grad():
-            penalty = target.regularizer(target.binding.read())
-        gradients = torch.autograd.grad(penalty, sources, allow_unused=True)
-        for source, computed in zip(sources, gradients, strict=True):
-            if computed is not None:
-                _add_to_grad(target, source, computed, groups[id(source)])
+    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        for target in targets:
+            _check_dense(target)
+        for target in targets:
+            for parameter, gradient in _gradients(target):
+                sign = -1 if groups[id(parameter)].get("maximize", False) else 1
+                if parameter.grad is None:
+                    parameter.grad = sign * gradient
+                else:
+                    parameter.grad.add_(gradient, alpha=sign)
 
-    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+    def after(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         pass
 
 
-def _add_to_grad(target: Target, parameter: nn.Parameter, gradient: Tensor, group: Group) -> None:
-    sign = -1 if group.get("maximize", False) else 1
-    if parameter.grad is None:
-        parameter.grad = sign * gradient
-    elif parameter.grad.is_sparse:
+def _gradients(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """The gradient of the penalty with respect to each parameter behind the weight."""
+    sources = [p for p in target.binding.parameters() if p.requires_grad]
+    if not target.binding.effective:
+        yield sources[0], target.regularizer.gradient(sources[0])
+        return
+    with torch.enable_grad():
+        penalty = target.regularizer(target.binding.read())
+    computed = torch.autograd.grad(penalty, sources, allow_unused=True)
+    yield from ((p, g) for p, g in zip(sources, computed, strict=True) if g is not None)
+
+
+def _check_dense(target: Target) -> None:
+    if any(p.grad is not None and p.grad.is_sparse for p in target.binding.parameters()):
         raise ModeError(
             f"{target.name!r} has a sparse gradient, and the gradient of {target.regularizer!r} "
             "is dense",
             "build the embedding with sparse=False, or exempt it with a rule that gives None",
         )
-    else:
-        parameter.grad.add_(gradient, alpha=sign)
 
 
 class Decoupled:
@@ -110,16 +120,19 @@ class Decoupled:
                     'use mode="gradient"',
                 )
 
-    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
-        (parameter,) = target.binding.parameters()
-        lr = groups[id(parameter)]["lr"]
-        l1, l2, rest = target.regularizer.split()
-        if l1 or rest:
-            parameter.sub_(lr * target.regularizer.gradient(parameter))
-        else:
-            parameter.mul_(1 - lr * (2 * l2))  # rounded as AdamW rounds it, bit for bit
+    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        for target in targets:
+            (parameter,) = target.binding.parameters()
+            lr = groups[id(parameter)]["lr"]
+            l1, l2, rest = target.regularizer.split()
+            if l1 or rest:
+                parameter.sub_(lr * target.regularizer.gradient(parameter))
+            else:
+                parameter.mul_(1 - lr * (2 * l2))  # rounded as AdamW rounds it, bit for bit
 
-    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
+    def after(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         pass
 
 
@@ -142,18 +155,22 @@ class Proximal:
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
 
-    def before(self, target: Target, groups: Mapping[int, Group]) -> None:
-        (parameter,) = target.binding.parameters()
-        if parameter.grad is None:
-            # Otherwise the optimizer would take no step here, and the prox would have no size.
-            parameter.grad = torch.zeros_like(parameter)
+    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        for target in targets:
+            (parameter,) = target.binding.parameters()
+            if parameter.grad is None:
+                # Otherwise the optimizer would take no step here, and the prox would have no size.
+                parameter.grad = torch.zeros_like(parameter)
 
-    def after(self, target: Target, groups: Mapping[int, Group], optimizer: Optimizer) -> None:
-        (parameter,) = target.binding.parameters()
+    def after(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         step_size = step_size_of(optimizer)
         assert step_size is not None  # by check()
-        step = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
-        parameter.copy_(target.regularizer.prox(parameter, step))
+        for target in targets:
+            (parameter,) = target.binding.parameters()
+            step = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
+            parameter.copy_(target.regularizer.prox(parameter, step))
 
 
 def _check_can_be_set(mode: Mode, target: Target) -> None:
