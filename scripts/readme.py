@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "build" / "demo"
@@ -29,7 +28,7 @@ def with_outputs(readme: str) -> str:
     The code runs from top to bottom in one namespace, as if in a file ``train.py``.
     """
     torch.manual_seed(0)
-    namespace: dict[str, Any] = {"torch": torch, "nn": nn}
+    namespace: dict[str, Any] = {}
     printed = ""
 
     def run(block: re.Match[str]) -> str:

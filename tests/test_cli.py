@@ -25,6 +25,7 @@ def test_version(capsys):
         cli.main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"penalize {penalize.__version__}\n"
+    assert importlib.metadata.version("penalize") == penalize.__version__
 
 
 def test_the_command_is_installed_under_its_name():

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from readme import with_outputs, with_table
 
 import penalize
 import penalize.torch
+from penalize import L1, L1L2, L2, GroupLasso, Regularizer, Sum
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("kind", [L1, L2, L1L2, GroupLasso, Sum])
+def test_regularizers_say_what_they_are(kind: type[Regularizer]) -> None:
+    for part in ("Args:", "Raises:", "prox"):
+        assert part in (kind.__doc__ or "")
 
 
 @pytest.mark.parametrize("module", [penalize, penalize.torch], ids=lambda m: m.__name__)
@@ -22,7 +32,8 @@ def test_public_names_are_documented(module: ModuleType) -> None:
         assert inspect.getdoc(value), name
         if inspect.isclass(value):
             for attribute, member in inspect.getmembers(value):
-                ours = getattr(inspect.unwrap(member), "__module__", "") or ""
+                code = member.fget if isinstance(member, property) else inspect.unwrap(member)
+                ours = getattr(code, "__module__", "") or ""
                 if not attribute.startswith("_") and ours.startswith("penalize"):
                     assert inspect.getdoc(member), f"{name}.{attribute}"
 
@@ -34,6 +45,23 @@ def test_the_readme_prints_what_it_says_and_shows_the_demos_table() -> None:
     assert table.strip() in text
     assert with_outputs(with_table(text, table)) == text
     assert (ROOT / "docs" / "digits.png").stat().st_size > 0
+
+
+def test_the_source_in_contributing_is_the_source() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    source = {
+        line.strip().rstrip(",")
+        for folder in ("src", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    }
+    *quoted, wing = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line.strip().rstrip(",") for block in quoted for line in block.splitlines()]
+    assert [line for line in lines if line not in source] == []
+    namespace: dict[str, Any] = {}
+    exec(wing, namespace)
+    plan = namespace["Plan"]({"a/w": np.ones((2, 2)), "a/b": np.ones(2)}, L2(0.5))
+    assert plan.breakdown() == {"a.w": 2.0}
 
 
 def test_drift_would_be_seen() -> None:

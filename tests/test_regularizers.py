@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
+import penalize
 from penalize import (
     L1,
     L1L2,
@@ -26,6 +27,7 @@ from penalize import (
     GroupsError,
     NoProximalOperatorError,
     Regularizer,
+    RegularizerError,
     StepError,
     StrengthError,
     Sum,
@@ -252,6 +254,7 @@ def test_prox_of_an_unknown_sum_is_refused_and_names_the_way_out() -> None:
         both.prox(np.ones((2, 2)), 1.0)
     assert 'mode="gradient"' in str(caught.value)
     assert "never approximated" in str(caught.value)
+    assert "GroupLasso(0.2, groups=0) + GroupLasso(0.2, groups=1) together" in str(caught.value)
 
 
 def test_prox_of_a_regularizer_without_one_is_refused() -> None:
@@ -341,8 +344,8 @@ def test_config_round_trip_through_json(case: Case) -> None:
 
 @all_cases
 def test_repr_can_be_typed_in_again(case: Case) -> None:
-    names = {"L1": L1, "L2": L2, "L1L2": L1L2, "GroupLasso": GroupLasso}
-    assert eval(repr(case.regularizer), names) == case.regularizer
+    public = {name: getattr(penalize, name) for name in penalize.__all__}
+    assert eval(repr(case.regularizer), public) == case.regularizer
 
 
 @all_cases
@@ -468,7 +471,7 @@ def test_groups_are_normalised() -> None:
     ],
 )
 def test_bad_arrays(array: Any, message: str) -> None:
-    for use in (L1(1.0), L1(1.0).gradient):
+    for use in (L1(1.0), L1(1.0).gradient, lambda w: L1(1.0).prox(w, np.ones(2))):
         with pytest.raises(ArrayError, match=message):
             use(array)
 
@@ -480,6 +483,7 @@ def test_bad_arrays(array: Any, message: str) -> None:
         (lambda: L1.from_config({}), "missing 1 required"),
         (lambda: L1.from_config(3), "names must be among"),  # type: ignore[arg-type]
         (lambda: Sum.from_config({}), "it needs terms"),
+        (lambda: Sum.from_config({"terms": [3]}), "it needs terms"),
         (
             lambda: Sum.from_config({"terms": [{"class_name": "L3", "config": {}}]}),
             "the classes are .*GroupLasso",
@@ -489,6 +493,18 @@ def test_bad_arrays(array: Any, message: str) -> None:
 def test_bad_configs(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("terms", [(), (L1(1.0), 3)])
+def test_bad_sums(terms: Any) -> None:
+    with pytest.raises(RegularizerError, match=r"Sum got .*a tuple of regularizers, at least one"):
+        Sum(terms)
+
+
+def test_a_class_may_not_take_a_name_of_ours() -> None:
+    with pytest.raises(RegularizerError, match="is taken by a regularizer of penalize"):
+        type("L1", (Regularizer,), {"__module__": "mine"})
+    assert Sum.from_config((L1(1.0) + L2(1.0)).get_config()) == L1(1.0) + L2(1.0)
 
 
 @all_cases

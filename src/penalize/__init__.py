@@ -1,4 +1,4 @@
-"""Declare penalties once; have them applied exactly once; prove it.
+"""Declare penalties once; have them applied exactly once.
 
 This package imports no framework. ``penalize.torch`` is the PyTorch wing.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         NoProximalOperatorError,
         OptimizerError,
         PenalizeError,
+        RegularizerError,
         ReplacedParameterError,
         RoleError,
         RulesError,
@@ -61,6 +62,7 @@ __all__ = [
     "OptimizerError",
     "PenalizeError",
     "Regularizer",
+    "RegularizerError",
     "ReplacedParameterError",
     "Role",
     "RoleError",

@@ -44,6 +44,13 @@ class StepError(PenalizeError, ValueError):
         )
 
 
+class RegularizerError(PenalizeError, TypeError):
+    """A regularizer, or a class of them, cannot be made of what was given."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
 class ConfigError(PenalizeError, ValueError):
     """A configuration does not describe a regularizer."""
 
@@ -161,10 +168,9 @@ class ReplacedParameterError(PenalizeError, RuntimeError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"{some(names)} is no longer the tensor that the optimizer steps (to_empty, "
-            "fully_shard, load_state_dict(assign=True) and changed parameter groups replace "
-            "parameters); detach(), make the optimizer from the model as it is now, and attach "
-            "again."
+            f"{some(names)}: no longer what the optimizer steps (to_empty, fully_shard and "
+            "load_state_dict(assign=True) replace parameters, and param groups may have changed); "
+            "detach(), make the optimizer from the model as it is now, and attach again."
         )
 
 

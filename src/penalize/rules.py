@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from penalize.errors import ConflictError, NoMatchError, RulesError
 from penalize.parameters import Parameter, Role, Site
@@ -90,7 +90,7 @@ def parse(rules: Any, kind: str, place: str) -> Table:
     return Table(tuple(_parse_row(row) for row in rows), kind, place)
 
 
-def _parse_row(row: Any) -> Rule:
+def _parse_row(row: object) -> Rule:
     if not (isinstance(row, tuple | list) and len(row) == 2):
         raise RulesError(_found(row, "A row is"), 'Write ("encoder", L2(1e-4)).')
     key, value = row
@@ -100,11 +100,11 @@ def _parse_row(row: Any) -> Rule:
     return Rule(selector, value)
 
 
-def _found(value: Any, start: str) -> str:
+def _found(value: object, start: str) -> str:
     return f"{start} {value!r}, a {type(value).__name__}"
 
 
-def _instead(value: Any) -> str:
+def _instead(value: object) -> str:
     if isinstance(value, int | float):
         return f"Write L2({value!r})."
     if isinstance(value, type) and issubclass(value, Regularizer):
@@ -123,13 +123,25 @@ def resolve(parameters: Sequence[Parameter], table: Table) -> list[Decision]:
     return [_decide(parameter, table) for parameter in parameters]
 
 
+class _Word(NamedTuple):
+    """What one rule says of a parameter, at the sites of these names."""
+
+    rank: int
+    names: set[str]
+    regularizer: Regularizer | None
+    declared_at: str
+
+    def __str__(self) -> str:
+        return f"{self.regularizer!r} by {self.declared_at}"
+
+
 def _decide(parameter: Parameter, table: Table) -> Decision:
     """Walk from the weakest declaration to the strongest; each overrides what it contradicts.
 
     Among equals a later row overrides an earlier one if both speak of the same site; two rows that
     reach one tied parameter by different names only are a conflict, unless they agree.
     """
-    standing: list[tuple[int, set[str], Regularizer | None, str]] = []
+    standing: list[_Word] = []
     overrode: list[str] = []
     passed_over = ""
     for rank, source, sites in _by_strength(parameter, table):
@@ -140,21 +152,17 @@ def _decide(parameter: Parameter, table: Table) -> Decision:
                 passed_over = f"{source.kind} {rule.key}"
             if not names:
                 continue
-            keep = [s for s in standing if s[0] == rank and s[1].isdisjoint(names)]
-            overrode += [_say(s[2], s[3]) for s in standing if s not in keep]
-            standing = [*keep, (rank, names, rule.regularizer, source.describe(rule))]
+            keep = [w for w in standing if w.rank == rank and w.names.isdisjoint(names)]
+            overrode += [str(word) for word in standing if word not in keep]
+            standing = [*keep, _Word(rank, names, rule.regularizer, source.describe(rule))]
     if not standing:
         return Decision(passed_over=passed_over)
-    _, names, regularizer, declared_at = standing[-1]
-    for _, other_names, other, place in standing[:-1]:
-        if other != regularizer:
-            both = [*sorted(other_names), *sorted(names)]
-            raise ConflictError(both, _say(other, place), _say(regularizer, declared_at))
-    return Decision(regularizer, declared_at, tuple(overrode))
-
-
-def _say(regularizer: Regularizer | None, place: str) -> str:
-    return f"{regularizer!r} by {place}"
+    last = standing[-1]
+    for word in standing[:-1]:
+        if word.regularizer != last.regularizer:
+            both = [*sorted(word.names), *sorted(last.names)]
+            raise ConflictError(both, str(word), str(last))
+    return Decision(last.regularizer, last.declared_at, tuple(overrode))
 
 
 def _by_strength(
@@ -186,15 +194,11 @@ def _scopes_of(parameter: Parameter) -> list[Table]:
 def _check_matches(parameters: Sequence[Parameter], table: Table) -> None:
     for rule in table.rules:
         _check_rule(rule, parameters, parameters, table)
-    inside: list[tuple[Table, list[Parameter]]] = []
+    inside: dict[Table, list[Parameter]] = {}
     for parameter in parameters:
         for scope in _scopes_of(parameter):
-            known = next((members for table, members in inside if table == scope), None)
-            if known is None:
-                inside.append((scope, [parameter]))
-            else:
-                known.append(parameter)
-    for scope, members in inside:
+            inside.setdefault(scope, []).append(parameter)
+    for scope, members in inside.items():
         for rule in scope.rules:
             # A scope says what holds for whatever is built inside; only its names can be typos.
             if any(isinstance(leaf, Named) for leaf in rule.selector.leaves()):

@@ -36,7 +36,8 @@ class Selector(ABC):
 
     def hint(self, parameters: Sequence[Parameter]) -> str:
         """What to say when it matches none of these."""
-        return ""
+        names = (site.name for p in parameters for site in p.sites)
+        return f"The parameters are {some(names)}."
 
     def __and__(self, other: Selector | str) -> Selector:
         return And(self, as_selector(other))

@@ -239,12 +239,10 @@ def test_proximal_sgd_is_its_formula(rules: Any) -> None:
 # --- what is refused ------------------------------------------------------------------------
 
 
-def untouched(model: nn.Module, optimizers: list[opt.Optimizer]) -> bool:
-    """No hook and no claim is left: a fresh attach works."""
-    for o in optimizers:
-        assert not getattr(o, "_optimizer_step_pre_hooks", None)
-        assert not getattr(o, "_optimizer_step_post_hooks", None)
-    return True
+def assert_no_hooks(*optimizers: opt.Optimizer) -> None:
+    for optimizer in optimizers:
+        assert not getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        assert not getattr(optimizer, "_optimizer_step_post_hooks", None)
 
 
 class Wrapper(opt.Optimizer):
@@ -347,8 +345,16 @@ def test_refused(regularizer: Any, make: Any, mode: str, error: type, message: s
     with pytest.raises(error) as caught:
         plan.attach(optimizer, mode=mode)
     assert message.lower() in str(caught.value).lower()
-    assert untouched(model, [optimizer] if isinstance(optimizer, opt.Optimizer) else [])
+    assert_no_hooks(*[optimizer] if isinstance(optimizer, opt.Optimizer) else [])
     plan.attach(opt.SGD(model.parameters())).detach()
+
+
+def test_several_optimizers_are_attached_together_or_not_at_all() -> None:
+    model = network()
+    parts = [opt.SGD(model[0].parameters()), opt.AdamW(model[2].parameters())]
+    with pytest.raises(AppliedTwiceError, match="of AdamW"):
+        regularize(model, L2(0.1)).attach(parts)
+    assert_no_hooks(*parts)
 
 
 def test_a_second_attach_is_refused_until_the_first_is_detached() -> None:
@@ -361,13 +367,25 @@ def test_a_second_attach_is_refused_until_the_first_is_detached() -> None:
             plan.attach(optimizer, mode="proximal")
         assert "attachment to SGD in mode 'gradient'" in str(caught.value)
         assert "detach()" in str(caught.value)
-    assert untouched(model, [second])
+    assert_no_hooks(second)
     assert attachment.alive
     attachment.detach()
     attachment.detach()
     assert not attachment.alive
     assert "detached" in repr(attachment)
     assert plan.attach(second, mode="proximal").mode == "proximal"
+
+
+def test_detaching_a_dead_attachment_leaves_a_live_one_its_claims() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    first = plan.attach(opt.SGD(model.parameters()))
+    gc.collect()
+    optimizer = opt.SGD(model.parameters())
+    plan.attach(optimizer)
+    first.detach()
+    with pytest.raises(AppliedTwiceError):
+        plan.attach(optimizer)
 
 
 def test_two_plans_may_share_a_parameter_but_not_a_penalty() -> None:
@@ -498,7 +516,7 @@ def test_detach_restores_the_plain_loop() -> None:
     optimizer = opt.Adam(detached.parameters())
     regularize(detached, L1(0.1)).attach(optimizer, mode="proximal").detach()
     assert all(map(torch.equal, train(detached, optimizer), expected))
-    assert untouched(detached, [optimizer])
+    assert_no_hooks(optimizer)
 
 
 def test_weight_decay_that_appears_later_is_noticed() -> None:
@@ -521,7 +539,7 @@ def test_a_replaced_parameter_is_noticed_at_the_next_step(mode: str) -> None:
     plan = regularize(model, L1(0.1))
     attachment = plan.attach(optimizer, mode=mode)
     model[2].load_state_dict(copy.deepcopy(model[2].state_dict()), assign=True)
-    with pytest.raises(ReplacedParameterError, match=r"'2\.weight' is no longer the tensor"):
+    with pytest.raises(ReplacedParameterError, match=r"'2\.weight': no longer what the optimizer"):
         train(model, optimizer, 1)
     attachment.detach()
     plan.attach(opt.SGD(model.parameters(), lr=0.1), mode=mode)
@@ -670,3 +688,12 @@ def test_a_loss_term_meets_weight_decay() -> None:
     with pytest.raises(AppliedTwiceError, match=r"weight_decay=0\.01 of AdamW"):
         train(model, opt.AdamW(model.parameters()), 1, plan.penalty)
     assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_weight_decay_of_a_later_optimizer_is_noticed() -> None:
+    model, other = network(), network()
+    plan = regularize(model, L2(0.1))
+    plan.penalty().backward()
+    opt.SGD(other.parameters()).step()
+    with pytest.raises(AppliedTwiceError, match="of AdamW"):
+        opt.AdamW(model.parameters()).step()

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[nn.Module, Tensor]] = {
 
 
 def groups_of(layer: nn.Module, word: str) -> int:
-    """The axis that a plan resolves the word to, seen through the prox: what dies together."""
+    """The axis that a plan resolves the word to."""
     plan = regularize(layer, {kernels: GroupLasso(1.0, groups=word)})
     (target,) = plan.targets()
     return int(target.regularizer.groups)  # type: ignore[attr-defined]

@@ -524,9 +524,6 @@ WRAPPERS = {
     "AveragedModel": AveragedModel,
     "AveragedModel of a compiled one": lambda model: AveragedModel(compiled(model)),
     "checkpoint_wrapper": with_inner(checkpoint_wrapper),
-    "FSDP, nested": lambda model: attribute_wrapper("FSDP", "_fsdp_wrapped_module")(
-        with_inner(attribute_wrapper("FSDP", "_fsdp_wrapped_module"))(model)
-    ),
     "Fabric": attribute_wrapper("_FabricModule", "_forward_module"),
     "DeepSpeed": attribute_wrapper("DeepSpeedEngine", "module"),
 }
@@ -535,6 +532,13 @@ WRAPPERS = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_model_has_the_same_plan(name: str) -> None:
     assert reading(WRAPPERS[name](network())) == reading(network())
+
+
+def test_flattened_parameters_are_refused() -> None:
+    """The shards of FullyShardedDataParallel have one axis, and would all look like biases."""
+    wrap = attribute_wrapper("FullyShardedDataParallel", "_fsdp_wrapped_module")
+    with pytest.raises(ModelError, match="sharded by FullyShardedDataParallel"):
+        regularize(with_inner(wrap)(network()), RULES)
 
 
 def test_a_wrapper_of_the_users_own_class_is_no_wrapper() -> None:
@@ -613,7 +617,7 @@ TYPELESS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
 def test_a_model_that_lost_its_types_is_refused(kind: str) -> None:
     """Its embedding would be called a kernel, and what was declared on it is lost."""
     model = TYPELESS[kind](words(), torch.zeros(2, 3, dtype=torch.int64))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="scripted, traced or exported"):
         regularize(model, L2(0.1))
 
 

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penalize.backends import Array, Backend, backend_of
-from penalize.errors import ConfigError, NoProximalOperatorError, StepError, StrengthError
+from penalize.errors import (
+    ConfigError,
+    NoProximalOperatorError,
+    RegularizerError,
+    StepError,
+    StrengthError,
+)
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -40,6 +46,13 @@ class Regularizer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        ours = __name__.partition(".")[0] + "."
+        known = _classes.setdefault(cls.__name__, cls)
+        if known.__module__.startswith(ours) and not cls.__module__.startswith(ours):
+            raise RegularizerError(
+                f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
+                "choose another: a saved configuration knows a class by its name",
+            )
         _classes[cls.__name__] = cls
 
     def __post_init__(self) -> None:
@@ -78,12 +91,12 @@ class Regularizer(ABC):
 
         Raises:
             NoProximalOperatorError: no closed form or well-known exact algorithm exists.
-            StepError: the step is negative, not finite, or of another shape.
+            StepError: the step is a negative number, not finite, or an array of another shape. The
+                values of an array are not looked at: that would wait for the device.
             ArrayError: w is not a floating-point array of a known framework.
         """
-        per_element = self._check_step(w, step)
-        self.check_prox(per_element=per_element)
         xp = backend_of(w)
+        self.check_prox(per_element=self._check_step(w, step))
         return xp.like(self._prox(xp.wide(w), step, xp), w)
 
     @abstractmethod

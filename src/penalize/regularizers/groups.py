@@ -50,7 +50,7 @@ class GroupLasso(Regularizer):
     ) -> Self:
         return replace(self, groups=grouping.resolve(self.groups, axes, shape, where))
 
-    def _norms(self, w: Array, xp: Backend) -> tuple[Any, Array, Array, Array]:
+    def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
         """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""
         groups = grouping.grouping_of(self.groups, w.shape)
         squares = groups.sum(w * w, xp)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
-from penalize.errors import ConfigError
+from penalize.errors import ConfigError, RegularizerError
 from penalize.regularizers.base import Regularizer, class_named
 from penalize.regularizers.elementwise import soft_threshold
 
@@ -26,6 +26,12 @@ class Sum(Regularizer):
       Yu, On decomposing the proximal map, 2013).
 
     Terms of one kind are merged first. Every other sum is refused, never approximated.
+
+    Args:
+        terms: the regularizers, at least one; sums among them are flattened.
+
+    Raises:
+        RegularizerError: there are no terms, or one is no regularizer.
     """
 
     strengths: ClassVar[tuple[str, ...]] = ()
@@ -33,6 +39,10 @@ class Sum(Regularizer):
     terms: tuple[Regularizer, ...]
 
     def __post_init__(self) -> None:
+        if not self.terms or not all(isinstance(term, Regularizer) for term in self.terms):
+            raise RegularizerError(
+                f"Sum got {self.terms!r}", "expected a tuple of regularizers, at least one"
+            )
         flat = [t for r in self.terms for t in (r.terms if isinstance(r, Sum) else (r,))]
         object.__setattr__(self, "terms", tuple(flat))
 

@@ -10,6 +10,7 @@ from weakref import ref
 
 import torch
 from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import ReplacedParameterError
 from penalize.torch import ledger
@@ -18,10 +19,10 @@ from penalize.torch.checks import (
     check_can_act,
     check_not_scaled,
     check_weight_decay,
+    claims_of,
     groups_of,
     share_out,
 )
-from penalize.torch.ledger import Claim
 from penalize.torch.modes import Group, Mode, Target
 
 
@@ -43,7 +44,7 @@ class Attachment:
         self._mode = mode
         self._place = place
         self._optimizers = [ref(optimizer) for optimizer in optimizers]
-        self._hooks: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
         self._kind = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
 
         shares = share_out(targets, optimizers)
@@ -52,12 +53,7 @@ class Attachment:
             check_weight_decay(share, optimizer, groups_of(optimizer))
             for target in share:
                 mode.check(target, optimizer)
-        self._claims = [
-            Claim(target.name, parameter, target.regularizer)
-            for share in shares
-            for target in share
-            for parameter in target.binding.parameters()
-        ]
+        self._claims = claims_of(targets)
         ledger.check_free(self._claims, str(self), "Call detach() on the first one")
 
         for optimizer, share in zip(optimizers, shares, strict=True):
@@ -84,10 +80,10 @@ class Attachment:
 
     def detach(self) -> None:
         """Stop acting. The weights and the optimizer's state stay as they are."""
+        if self.alive:  # otherwise the claims are void, and may be another attachment's by now
+            ledger.release(self._claims)
         for hook in self._hooks:
             hook.remove()
-        if self._hooks:
-            ledger.release(self._claims)
         self._hooks.clear()
 
     def __str__(self) -> str:

@@ -7,12 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch.optim import Optimizer
 
 from penalize.errors import AppliedTwiceError, OptimizerError, some
+from penalize.torch.ledger import Claim
 from penalize.torch.modes import Group, Target
 
 
 def groups_of(optimizer: Optimizer) -> dict[int, Group]:
     """The param group of each parameter, by the parameter's id."""
     return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def claims_of(targets: Iterable[Target]) -> list[Claim]:
+    """What a door that applies these targets enters in the ledger."""
+    return [Claim(t.name, p, t.regularizer) for t in targets for p in t.binding.parameters()]
 
 
 def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> list[list[Target]]:

@@ -7,7 +7,7 @@ so an optimizer that is made anew, as in a notebook cell that is run again, leav
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from weakref import ref
 
 from torch import Tensor, nn
@@ -34,22 +34,21 @@ class Claim(NamedTuple):
     regularizer: Regularizer
 
 
-_claims: MutableMapping[Tensor, dict[Regularizer, ref[Any]]] = WeakTensorKeyDictionary()
+_claims: MutableMapping[Tensor, dict[Regularizer, ref[Door]]] = WeakTensorKeyDictionary()
 """Parameter → {regularizer: weak reference to its door}."""
 
 
 def _door(parameter: Tensor, regularizer: Regularizer) -> Door | None:
     claimed = _claims.get(parameter, {}).get(regularizer)
-    door: Door | None = claimed() if claimed is not None else None
+    door = claimed() if claimed is not None else None
     return door if door is not None and door.alive else None
 
 
 def check_free(claims: Iterable[Claim], newcomer: str, instead: str) -> None:
-    """Raise :class:`AppliedTwiceError` if a door other than the newcomer applies any of these."""
-    taken = [(claim, door) for claim in claims if (door := _door(*claim[1:])) is not None]
+    """Raise :class:`AppliedTwiceError` if a door applies any of these already."""
+    taken = {c.name: door for c in claims if (door := _door(c.parameter, c.regularizer))}
     if taken:
-        names = dict.fromkeys(claim.name for claim, _ in taken)
-        raise AppliedTwiceError(list(names), str(taken[0][1]), newcomer, instead)
+        raise AppliedTwiceError(list(taken), str(next(iter(taken.values()))), newcomer, instead)
 
 
 def claim(claims: Iterable[Claim], door: Door) -> None:

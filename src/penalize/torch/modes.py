@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,12 @@ class Target:
     regularizer: Regularizer
 
 
-class Mode(Protocol):
-    """One way to act on a step."""
+class Mode:
+    """One way to act on a step. Each overrides what it does."""
 
-    name: str
+    name: ClassVar[str]
 
-    once: bool
+    once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
@@ -55,14 +55,10 @@ class Mode(Protocol):
         """Act after the update."""
 
 
-class Gradient:
+class Gradient(Mode):
     """Adds ∇Ω(w) to ``.grad`` before the update: the gradient that the loss term would give."""
 
     name = "gradient"
-    once = False
-
-    def check(self, target: Target, optimizer: Optimizer) -> None:
-        pass
 
     def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
         for target in targets:
@@ -74,11 +70,6 @@ class Gradient:
                     parameter.grad = sign * gradient
                 else:
                     parameter.grad.add_(gradient, alpha=sign)
-
-    def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
-    ) -> None:
-        pass
 
 
 def _gradients(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -102,7 +93,7 @@ def _check_dense(target: Target) -> None:
         )
 
 
-class Decoupled:
+class Decoupled(Mode):
     """w ← w − lr·∇Ω(w) before the update, as AdamW does with its weight decay."""
 
     name = "decoupled"
@@ -130,17 +121,11 @@ class Decoupled:
             else:
                 parameter.mul_(1 - lr * (2 * l2))  # rounded as AdamW rounds it, bit for bit
 
-    def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
-    ) -> None:
-        pass
 
-
-class Proximal:
+class Proximal(Mode):
     """w ← prox of step·Ω at w after the update, with the step that the optimizer really took."""
 
     name = "proximal"
-    once = False
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         _check_can_be_set(self, target)

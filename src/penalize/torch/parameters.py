@@ -21,14 +21,12 @@ _WRAPPED_ATTRIBUTES = {
     "_orig_mod",
     "_forward_module",
     "_original_module",
-    "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 }
 # Classes whose attribute ``module`` is what they wrap; elsewhere ``module`` is a name like others.
 _WRAPPERS = {
     "DataParallel",
     "DistributedDataParallel",
-    "FullyShardedDataParallel",
     "AveragedModel",
     "DeepSpeedEngine",
 }
@@ -59,7 +57,7 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
         )
     found: dict[Hashable, _Found] = {}
     for path, enclosing, module in _walk(model, (), ()):
-        _check_has_its_type(module, enclosing)
+        _check_is_readable(module, enclosing)
         for name, binding, note in bindings_of(module):
             entry = found.setdefault(_identity(module, name, binding), _Found(binding, note))
             full = ".".join((*path, name))
@@ -76,8 +74,15 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
     return [(_record(entry), entry.binding) for entry in found.values()]
 
 
-def _check_has_its_type(module: nn.Module, enclosing: tuple[type, ...]) -> None:
-    """Scripting, tracing and exporting replace the modules: roles and declarations are gone."""
+def _check_is_readable(module: nn.Module, enclosing: tuple[type, ...]) -> None:
+    """Scripting, tracing and exporting replace the modules, so roles and declarations are gone;
+    flattening replaces the parameters, so their shapes are.
+    """
+    if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
+        raise ModelError(
+            "this model is sharded by FullyShardedDataParallel, which flattens the parameters",
+            "sharded models are not supported yet",
+        )
     exported = type(module) is nn.Module and any(issubclass(t, GraphModule) for t in enclosing)
     if not (exported or isinstance(module, ScriptModule)):
         return

@@ -19,6 +19,7 @@ from penalize.rules import Decision
 from penalize.torch import ledger
 from penalize.torch.attachment import Attachment
 from penalize.torch.bindings import Binding, trainable
+from penalize.torch.checks import claims_of
 from penalize.torch.modes import Target, mode_named
 
 
@@ -48,6 +49,7 @@ class Plan(AnyPlan):
         )
         self.applied_by_attachment = False
         self.applied_by_loss = False
+        self.warned = False
         self._in_compiled_loss = False
 
     @property
@@ -70,12 +72,14 @@ class Plan(AnyPlan):
         Works inside ``torch.compile(fullgraph=True)``. Beside an attachment it may be called to be
         looked at; differentiating it there raises :class:`AppliedTwiceError`. With K accumulated
         micro-batches add it once, or a K-th of it each time.
+
+        Raises:
+            ModelError: a penalized parameter is lazy and has no values yet.
         """
         total: Tensor | None = None
-        for target in self._targets:
-            if trainable(target.binding):
-                value = target.regularizer(target.binding.read())
-                total = value if total is None else total + value.to(total.device)
+        for target in self.targets():
+            value = target.regularizer(target.binding.read())
+            total = value if total is None else total + value.to(total.device)
         if total is None:
             return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
         if total.requires_grad:
@@ -88,12 +92,7 @@ class Plan(AnyPlan):
 
     def _differentiated(self, gradient: Tensor) -> None:
         self.applied_by_loss = True
-        claims = [
-            ledger.Claim(target.name, parameter, target.regularizer)
-            for target in self.targets()
-            for parameter in target.binding.parameters()
-        ]
-        ledger.check_free(claims, "plan.penalty() in the loss", _ONE_DOOR)
+        ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
 
     def _check_compiled_loss(self) -> None:
         if self._in_compiled_loss:

@@ -44,6 +44,7 @@ def regularize(
         NoMatchError: a selector matches nothing.
         ConflictError: two declarations of the same rank disagree on a tied parameter.
         GroupsError: groups do not fit a parameter.
+        ArrayError: a trainable parameter with a regularizer is not real floating-point.
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
     """
     table = parse({} if rules is None else rules, "rule", callsite())

@@ -24,66 +24,62 @@ StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
 """(param group, state of the parameter) → a number, or a tensor of the parameter's shape."""
 
 
-def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     momentum = group["momentum"]
     if not momentum:
-        return group["lr"]  # type: ignore[no-any-return]
-    return group["lr"] * (1 - group["dampening"]) / (1 - momentum)  # type: ignore[no-any-return]
+        return group["lr"]
+    return group["lr"] * (1 - group["dampening"]) / (1 - momentum)
 
 
-def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
-    return group["lr"] / ((second / correction).sqrt() + group["eps"])  # type: ignore[no-any-return]
+    return group["lr"] / ((second / correction).sqrt() + group["eps"])
 
 
-def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     beta1, beta2 = group["betas"]
     count = _count(state)
     mu = beta1 * (1 - 0.5 * 0.96 ** (count * group["momentum_decay"]))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((count + 1) * group["momentum_decay"]))
-    product = _number(state["mu_product"])
+    product = float(state["mu_product"])
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
     factor = group["lr"] * ((1 - mu) / (1 - product) + from_momentum)
     denominator = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"]
-    return factor / denominator  # type: ignore[no-any-return]
+    return factor / denominator
 
 
-def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     beta2 = group["betas"][1]
     count = _count(state)
     correction = 1 - beta2**count
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * count * beta2**count / correction
     if not length > 5:
-        return group["lr"]  # type: ignore[no-any-return]
+        return group["lr"]
     rectified = (length - 4) * (length - 2) * longest
     rectified /= (longest - 4) * (longest - 2) * length
     denominator = state["exp_avg_sq"].sqrt() + group["eps"]
-    return group["lr"] * math.sqrt(rectified * correction) / denominator  # type: ignore[no-any-return]
+    return group["lr"] * math.sqrt(rectified * correction) / denominator
 
 
-def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    return group["lr"] / state["exp_inf"]  # type: ignore[no-any-return]
+def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+    return group["lr"] / state["exp_inf"]
 
 
-def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     rate = group["lr"] / (1 + (_count(state) - 1) * group["lr_decay"])
-    return rate / (state["sum"].sqrt() + group["eps"])  # type: ignore[no-any-return]
+    return rate / (state["sum"].sqrt() + group["eps"])
 
 
-def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     denominator = (state["square_avg"].sqrt() + group["eps"]) * (1 - group["momentum"])
-    return group["lr"] / denominator  # type: ignore[no-any-return]
+    return group["lr"] / denominator
 
 
 def _count(state: Mapping[str, Any]) -> float:
-    return _number(state["step"])
-
-
-def _number(value: Any) -> float:
-    return float(value)
+    return float(state["step"])
 
 
 def _algorithm(optimizer: type[Optimizer]) -> Any:
@@ -91,19 +87,19 @@ def _algorithm(optimizer: type[Optimizer]) -> Any:
     return inspect.unwrap(optimizer.step)
 
 
-_STEP_SIZES: dict[Any, StepSize] = {
-    _algorithm(torch.optim.SGD): _sgd,
-    _algorithm(torch.optim.Adam): _adam,
-    _algorithm(torch.optim.AdamW): _adam,
-    _algorithm(torch.optim.NAdam): _nadam,
-    _algorithm(torch.optim.RAdam): _radam,
-    _algorithm(torch.optim.Adamax): _adamax,
-    _algorithm(torch.optim.Adagrad): _adagrad,
-    _algorithm(torch.optim.RMSprop): _rmsprop,
+_BY_CLASS: dict[type[Optimizer], StepSize] = {
+    torch.optim.SGD: _sgd,
+    torch.optim.Adam: _adam,
+    torch.optim.AdamW: _adam,
+    torch.optim.NAdam: _nadam,
+    torch.optim.RAdam: _radam,
+    torch.optim.Adamax: _adamax,
+    torch.optim.Adagrad: _adagrad,
+    torch.optim.RMSprop: _rmsprop,
 }
+_BY_ALGORITHM = {_algorithm(kind): step_size for kind, step_size in _BY_CLASS.items()}
 
-
-KNOWN = "SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop (not centered)"
+KNOWN = f"{', '.join(kind.__name__ for kind in _BY_CLASS)} (not centered)"
 """The optimizers in the table, for messages."""
 
 
@@ -113,7 +109,7 @@ def step_size_of(optimizer: Optimizer) -> StepSize | None:
         # It divides by the spread of the gradient, which is 0 where the gradient stands still, as
         # it does at a penalized minimum: the step grows without bound.
         return None
-    return _STEP_SIZES.get(_algorithm(type(optimizer)))
+    return _BY_ALGORITHM.get(_algorithm(type(optimizer)))
 
 
 def is_per_element(optimizer: Optimizer) -> bool:

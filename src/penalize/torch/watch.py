@@ -1,7 +1,7 @@
 """Watching plans that act nowhere, and loss terms that meet an optimizer's weight decay.
 
-One pair of hooks on all optimizers watches every plan that is alive, until it is attached or has
-gone through a loss. Attachments check their own optimizers themselves.
+One pair of hooks on all optimizers watches every plan that is alive. Attachments check their own
+optimizers themselves.
 """
 
 from __future__ import annotations
@@ -38,24 +38,20 @@ def _listen() -> None:
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for plan in list(_watched):
-        if plan.applied_by_attachment:
-            _watched.discard(plan)
-        elif plan.applied_by_loss:
-            groups = groups_of(optimizer)
-            check_weight_decay(plan.targets(), optimizer, groups)
-            _watched.discard(plan)
+        if plan.applied_by_loss:  # in every step: the next optimizer may be the one that decays
+            check_weight_decay(plan.targets(), optimizer, groups_of(optimizer))
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for plan in list(_watched):
-        if plan.applied_by_attachment or plan.applied_by_loss:
+        if plan.warned or plan.applied_by_attachment or plan.applied_by_loss:
             continue
         groups = groups_of(optimizer)
         stepped = [
             t.name for t in plan.targets() if any(id(p) in groups for p in t.binding.parameters())
         ]
         if stepped:
-            _watched.discard(plan)
+            plan.warned = True
             warnings.warn(
                 f"{type(optimizer).__name__} is stepping {some(stepped)}, but the plan that "
                 "penalizes them is applied nowhere. Call plan.attach(optimizer), or add "
