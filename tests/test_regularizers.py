@@ -280,6 +280,18 @@ def test_bad_step(step: Any) -> None:
         L1(1.0).prox(np.ones(2), step)
 
 
+def test_step_of_another_framework() -> None:
+    with pytest.raises(StepError, match="for a w that is a Tensor"):
+        L1(1.0).prox(torch.ones(2), np.ones(2))
+    with pytest.raises(ArrayError, match=r"a builtins\.list"):
+        L1(1.0).prox([1.0], np.ones(1))
+
+
+def test_a_half_step_is_widened() -> None:
+    step = torch.full((2,), 60_000.0, dtype=torch.float16)
+    assert not L1(2.0).prox(torch.tensor([1e4, -1e4]), step).any()
+
+
 def test_step_of_another_shape() -> None:
     with pytest.raises(StepError, match=r"shape \(3,\) for a w of \(2,\)"):
         L1(1.0).prox(np.ones(2), np.ones(3))
@@ -370,6 +382,7 @@ def test_algebra() -> None:
     assert np.float64(2) * L1L2(0.1, 0.2) == L1L2(0.2, 0.4)
     assert 2 * GroupLasso(0.1, groups=1) == GroupLasso(0.2, groups=1)
     assert (L1(1) + L2(2)) + L1(3) == L1(1) + (L2(2) + L1(3)) == Sum((L1(1), L2(2), L1(3)))
+    assert sum([L1(1), L2(2)]) == L1(1) + L2(2)
     for bad in ("2", None, object()):
         with pytest.raises(TypeError):
             L1(1.0) * bad
@@ -400,6 +413,7 @@ def test_good_strengths(strength: Any) -> None:
     "strength",
     [
         -1e-9,
+        10**400,
         float("nan"),
         float("inf"),
         -float("inf"),
@@ -471,7 +485,7 @@ def test_groups_are_normalised() -> None:
     ],
 )
 def test_bad_arrays(array: Any, message: str) -> None:
-    for use in (L1(1.0), L1(1.0).gradient, lambda w: L1(1.0).prox(w, np.ones(2))):
+    for use in (L1(1.0), L1(1.0).gradient, lambda w: L1(1.0).prox(w, 1.0)):
         with pytest.raises(ArrayError, match=message):
             use(array)
 

@@ -93,8 +93,8 @@ def test_a_rule_without_a_role_acts_on_kernels() -> None:
 
 def test_a_rule_that_says_so_reaches_other_roles() -> None:
     assert penalized({"encoder.0.bias": L1(1.0)}) == {"encoder.0.bias": L1(1.0)}
-    assert penalized({"*.bias": L1(1.0)}) == {"head.bias": L1(1.0)}
-    assert list(penalized({"**.bias": L1(1.0)})) == ["encoder.0.bias", "head.bias"]
+    assert penalized({"*.bias" & biases: L1(1.0)}) == {"head.bias": L1(1.0)}
+    assert list(penalized({"**.bias" & biases: L1(1.0)})) == ["encoder.0.bias", "head.bias"]
     assert penalized({"encoder" & biases: L1(1.0)}) == {"encoder.0.bias": L1(1.0)}
     assert penalized({norms: L1(1.0)}) == {"encoder.1.weight": L1(1.0)}
     assert len(penalized({everything: L1(1.0)})) == len(MODEL)
@@ -103,6 +103,13 @@ def test_a_rule_that_says_so_reaches_other_roles() -> None:
         "encoder.1.weight",
         "head.bias",
     ]
+
+
+def test_a_pattern_names_no_parameter_in_full() -> None:
+    """``**.weight`` is no way of saying "norms too"."""
+    assert penalized({"**.weight": L2(1.0)}) == ALL_KERNELS
+    with pytest.raises(NoMatchError, match=r"named\('\*\*\.bias'\) & biases"):
+        decide({"**.bias": L2(1.0)})
 
 
 def test_none_exempts_every_role_below() -> None:

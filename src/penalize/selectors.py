@@ -84,11 +84,10 @@ class Named(Selector):
         return re.compile("".join(parts))
 
     def matches(self, parameter: Parameter, site: Site) -> bool:
-        return self._regex.match(site.name + ".") is not None
+        return self._regex.match(_with_dots(site)) is not None
 
     def names_in_full(self, site: Site) -> bool:
-        own_name_given = self._components[-1].strip("*") != ""
-        return own_name_given and self._regex.fullmatch(site.name + ".") is not None
+        return "*" not in self.pattern and self._regex.fullmatch(_with_dots(site)) is not None
 
     def hint(self, parameters: Sequence[Parameter]) -> str:
         near = nearest(self.pattern, (site.name for p in parameters for site in p.sites))
@@ -99,6 +98,10 @@ class Named(Selector):
 
     def __repr__(self) -> str:
         return f"named({self.pattern!r})"
+
+
+def _with_dots(site: Site) -> str:
+    return site.name.replace("/", ".") + "."
 
 
 @dataclass(frozen=True, repr=False)

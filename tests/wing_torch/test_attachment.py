@@ -419,6 +419,7 @@ def test_a_compiled_loss_term_beside_an_attachment() -> None:
     loss = torch.compile(lambda x: model(x).sum() + plan.penalty(), backend="eager", fullgraph=True)
     x = torch.ones(1, 6, dtype=torch.float64)
     loss(x).backward()
+    optimizer.zero_grad()
     plan.attach(optimizer)
     optimizer.step()
     loss(x).backward()
@@ -697,3 +698,98 @@ def test_weight_decay_of_a_later_optimizer_is_noticed() -> None:
     opt.SGD(other.parameters()).step()
     with pytest.raises(AppliedTwiceError, match="of AdamW"):
         opt.AdamW(model.parameters()).step()
+
+
+def test_a_loss_phase_that_is_over_accuses_no_later_optimizer() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    train(model, opt.SGD(model.parameters()), 2, plan.penalty)
+    train(model, opt.AdamW(model.parameters()), 2)
+
+
+def test_attaching_between_backward_and_step_is_refused() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    optimizer = opt.SGD(model.parameters())
+    plan.penalty().backward()
+    with pytest.raises(AppliedTwiceError, match="waiting for a step"):
+        plan.attach(optimizer)
+    assert_no_hooks(optimizer)
+    optimizer.zero_grad()
+    plan.attach(optimizer)
+
+
+def test_a_new_optimizer_without_an_attachment_warns() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    first = opt.SGD(model.parameters())
+    plan.attach(first)
+    train(model, first, 1)
+    with pytest.warns(NeverAppliedWarning, match="is not applied to it"):
+        train(model, opt.SGD(model.parameters()), 1)
+
+
+def test_a_deliberate_detach_does_not_warn() -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters())
+    plan = regularize(model, L2(0.1))
+    plan.attach(optimizer).detach()
+    train(model, optimizer, 1)
+    assert plan.detached
+
+
+def test_a_step_that_moves_nothing_does_not_warn() -> None:
+    model = network()
+    plan = regularize(model, L2(0.1))
+    optimizer = opt.SGD(model.parameters())
+    optimizer.zero_grad()
+    optimizer.step()  # before a scheduler's first step, as its warning asks for
+    plan.attach(optimizer)
+
+
+def test_an_optimizer_in_a_cycle_leaves_no_trace() -> None:
+    """A scheduler makes one: the old optimizer of a cell that is run again is not yet collected."""
+    model = network()
+    plan = regularize(model, L2(0.1))
+    gc.disable()
+    try:
+        for _ in range(3):
+            optimizer = opt.SGD(model.parameters(), lr=0.5)
+            schedule = opt.lr_scheduler.StepLR(optimizer, 1)
+            plan.attach(optimizer)
+    finally:
+        gc.enable()
+    assert schedule.optimizer is optimizer
+
+
+def test_another_strength_on_the_same_optimizer_is_the_same_penalty() -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters())
+    regularize(model, L1(0.1) + GroupLasso(0.2)).attach(optimizer)
+    with pytest.raises(AppliedTwiceError):
+        regularize(model, L1(0.3) + GroupLasso(0.4)).attach(optimizer)
+    regularize(model, L1(0.3) + GroupLasso(0.4, groups="inputs")).attach(optimizer)
+
+
+def test_a_frozen_parameter_may_stand_in_a_group_that_decays() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    head = {"params": model[2].parameters(), "weight_decay": 0}
+    optimizer = opt.AdamW([{"params": model[0].parameters()}, head])
+    regularize(model, L2(0.1)).attach(optimizer)
+    train(model, optimizer, 1)
+    model[0].requires_grad_(True)
+    with pytest.raises(AppliedTwiceError, match=r"'0\.weight'.*weight_decay=0\.01"):
+        train(model, optimizer, 1)
+
+
+def test_a_frozen_parameter_may_join_any_of_several_optimizers() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    parts = [opt.SGD([model[2].weight], lr=0.1), opt.SGD([model[2].bias], lr=0.1)]
+    regularize(model, L2(0.5)).attach(parts, mode="decoupled")
+    model[0].requires_grad_(True)
+    parts[1].add_param_group({"params": model[0].parameters()})
+    before = model[0].weight.detach().clone()
+    parts[1].step()
+    torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)

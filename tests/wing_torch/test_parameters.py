@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1046,3 +1047,69 @@ def test_axes_of_a_lazy_weight_that_do_not_exist_are_found_later() -> None:
         plan.penalty()
     with pytest.raises(GroupsError, match="on 'weight'"):
         regularize(model, GroupLasso(0.5, groups=2))
+
+
+# --- weights that change under a plan -------------------------------------------------------
+
+
+def test_a_copy_of_plan_and_model_reads_the_copy() -> None:
+    model = nn.Sequential(weight_norm(nn.Linear(3, 2)))
+    copied, plan = copy.deepcopy((model, regularize(model, L2(0.5))))
+    plan.penalty().backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert copied[0].parametrizations.weight.original1.grad is not None
+
+
+def test_a_parametrization_that_was_removed_is_an_error() -> None:
+    model = nn.Sequential(weight_norm(nn.Linear(3, 2)))
+    plan = regularize(model, L2(0.5))
+    parametrize.remove_parametrizations(model[0], "weight")
+    with pytest.raises(ModelError, match="is no longer parametrized; detach"):
+        plan.penalty()
+
+
+def test_a_mask_that_was_made_permanent_is_an_error() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    plan = regularize(model, L2(0.5))
+    prune.remove(model[0], "weight")
+    with pytest.raises(ModelError, match="is no longer computed by a hook"):
+        plan.penalty()
+
+
+def test_a_parameter_that_was_taken_away_is_an_error() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    plan = regularize(model, {"0.bias": L2(0.5)})
+    model[0].bias = None
+    with pytest.raises(ModelError, match="'bias' of Linear is no longer a parameter"):
+        plan.penalty()
+
+
+# --- names that say what shapes do not ------------------------------------------------------
+
+
+class ByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W1 = nn.Parameter(torch.ones(3, 4))
+        self.b1 = nn.Parameter(torch.ones(1, 4))
+        self.b_out = nn.Parameter(torch.ones(1, 4))
+        self.norm_weight = nn.Parameter(torch.ones(6, 4))
+        self.biases = nn.ParameterList([nn.Parameter(torch.ones(1, 3)) for _ in range(2)])
+        self.pos_embeddings = nn.ParameterList([nn.Parameter(torch.ones(5, 3))])
+        self.weights = nn.ParameterDict({"q": torch.ones(2, 3), "b": torch.ones(2, 3)})
+
+
+def test_names_of_hand_written_modules() -> None:
+    roles = {row.name: row.role for row in regularize(ByHand()).rows}
+    assert roles == {
+        "W1": Role.KERNEL,
+        "b1": Role.BIAS,
+        "b_out": Role.BIAS,
+        "norm_weight": Role.NORM,
+        "biases.0": Role.BIAS,
+        "biases.1": Role.BIAS,
+        "pos_embeddings.0": Role.EMBEDDING,
+        "weights.q": Role.KERNEL,
+        "weights.b": Role.BIAS,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -97,6 +98,8 @@ class Regularizer(ABC):
         """
         xp = backend_of(w)
         self.check_prox(per_element=self._check_step(w, step))
+        if not isinstance(step, numbers.Real):
+            step = xp.wide(step)
         return xp.like(self._prox(xp.wide(w), step, xp), w)
 
     @abstractmethod
@@ -132,8 +135,9 @@ class Regularizer(ABC):
                 raise StepError(self, f"step={step!r}")
             return False
         shape = getattr(step, "shape", None)
-        if shape is None:
-            raise StepError(self, f"step={step!r} ({type(step).__name__})")
+        if shape is None or backend_of(step) is not backend_of(w):
+            found = f"step={step!r} ({type(step).__name__})"
+            raise StepError(self, f"{found} for a w that is a {type(w).__name__}")
         if len(shape) and tuple(shape) != tuple(w.shape):
             raise StepError(self, f"a step of shape {tuple(shape)} for a w of {tuple(w.shape)}")
         return len(shape) > 0
@@ -170,6 +174,15 @@ class Regularizer(ABC):
         return dataclasses.replace(self, **scaled)
 
     __rmul__ = __mul__
+
+    def __radd__(self, other: object) -> Self:
+        if other == 0:  # where ``sum`` starts
+            return self
+        return NotImplemented
+
+    def unit(self) -> Self:
+        """The same penalty at strength one: equal for those that differ in strength only."""
+        return dataclasses.replace(self, **dict.fromkeys(self.strengths, 1.0))
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         """Ω as a·‖w‖₁ + b·‖w‖² + the rest: (a, b, rest)."""
@@ -227,7 +240,10 @@ class Elementwise(Regularizer):
 
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value >= 0):  # type: ignore[arg-type, operator]
+    number = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            number = float(value) + 0.0  # no −0.0
+    if not (math.isfinite(number) and number >= 0):
         raise StrengthError(owner, argument, value)
-    return float(value) + 0.0  # type: ignore[arg-type]  # no −0.0
+    return number

@@ -97,6 +97,9 @@ class Sum(Regularizer):
 
     __rmul__ = __mul__
 
+    def unit(self) -> Self:
+        return type(self)(tuple(term.unit() for term in self.terms))
+
     def get_config(self) -> dict[str, Any]:
         return {
             "terms": [
@@ -122,9 +125,8 @@ class Sum(Regularizer):
 def _merge(terms: list[Regularizer], new: Regularizer) -> None:
     """Add a term, joining it to one that differs in its strengths only."""
     for i, term in enumerate(terms):
-        if type(term) is type(new):
+        if term.unit() == new.unit():
             total = {name: getattr(term, name) + getattr(new, name) for name in term.strengths}
-            if dataclasses.replace(term, **total) == dataclasses.replace(new, **total):
-                terms[i] = dataclasses.replace(term, **total)
-                return
+            terms[i] = dataclasses.replace(term, **total)
+            return
     terms.append(new)

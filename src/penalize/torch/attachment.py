@@ -37,12 +37,15 @@ class Attachment:
         targets: Sequence[Target],
         optimizers: Sequence[Optimizer],
         mode: Mode,
+        *,
         place: str,
         guard: Callable[[], None],
+        on_detach: Callable[[], None],
     ) -> None:
         """Check everything, then attach. See ``Plan.attach``; raises what that documents."""
         self._mode = mode
         self._place = place
+        self._on_detach = on_detach
         self._optimizers = [ref(optimizer) for optimizer in optimizers]
         self._hooks: list[RemovableHandle] = []
         self._kind = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
@@ -50,7 +53,8 @@ class Attachment:
         shares = share_out(targets, optimizers)
         for optimizer, share in zip(optimizers, shares, strict=True):
             check_can_act(optimizer)
-            check_weight_decay(share, optimizer, groups_of(optimizer))
+            active = [target for target in share if trainable(target.binding)]
+            check_weight_decay(active, optimizer, groups_of(optimizer))
             for target in share:
                 mode.check(target, optimizer)
         self._claims = claims_of(targets)
@@ -85,6 +89,11 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self._on_detach()
+
+    def holds(self, optimizer: Optimizer) -> bool:
+        """Whether this is one of its optimizers."""
+        return any(held() is optimizer for held in self._optimizers)
 
     def __str__(self) -> str:
         return f"the attachment to {self._kind} in mode {self.mode!r} ({self._place})"

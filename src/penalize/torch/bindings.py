@@ -52,54 +52,103 @@ class Plain:
     name: str
     effective = False
 
+    def _held(self) -> Tensor:
+        held = getattr(self.module, self.name, None)
+        if not isinstance(held, Tensor):
+            raise _gone(self.module, self.name, "a parameter")
+        return held
+
     def read(self) -> Tensor:
-        parameter: Tensor = getattr(self.module, self.name)
-        if isinstance(parameter, UninitializedParameter):
+        held = self._held()
+        if isinstance(held, UninitializedParameter):
             raise ModelError(
                 f"{self.name!r} of {type(self.module).__name__} is lazy and has no values yet",
                 "run one batch through the model first",
             )
-        return parameter
+        return held
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        return (getattr(self.module, self.name),)
+        return (cast(nn.Parameter, self._held()),)
 
     def shape(self) -> tuple[int, ...] | None:
-        parameter = getattr(self.module, self.name)
-        return None if isinstance(parameter, UninitializedParameter) else tuple(parameter.shape)
+        held = self._held()
+        return None if isinstance(held, UninitializedParameter) else tuple(held.shape)
 
 
 @dataclass(frozen=True)
-class Effective:
-    """A weight that is computed from parameters: a parametrization, a mask, an old-style hook."""
+class Parametrized:
+    """A weight that a chain of parametrizations computes."""
 
-    compute: Callable[[], Tensor]
-    sources: Callable[[], tuple[nn.Parameter, ...]]
+    module: nn.Module
+    name: str
     effective = True
 
+    def _chain(self) -> nn.Module:
+        chains = self.module._modules.get("parametrizations")
+        if not (isinstance(chains, nn.ModuleDict) and self.name in chains):
+            raise _gone(self.module, self.name, "parametrized")
+        return chains[self.name]
+
     def read(self) -> Tensor:
-        return self.compute()
+        chain = self._chain()
+        with _as_in_evaluation(chain):
+            # Not through the module's attribute: under parametrize.cached() that would fill the
+            # cache with a weight as we read it, perhaps without a graph.
+            return cast(Tensor, chain())
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        return self.sources()
+        return tuple(self._chain().parameters())
 
     def shape(self) -> tuple[int, ...] | None:
         with torch.no_grad():
-            return tuple(self.compute().shape)
+            return tuple(self.read().shape)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A weight that a hook computes before each forward: a pruning mask, an old-style norm.
+
+    Between steps the module's attribute is stale, so it is computed anew for each reading.
+    """
+
+    module: nn.Module
+    name: str
+    effective = True
+
+    def read(self) -> Tensor:
+        for name, compute in _recomputed(self.module):
+            if name == self.name:
+                return compute()
+        raise _gone(self.module, self.name, "computed by a hook")
+
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        held = [self.module._parameters.get(source) for source in _sources(self.module, self.name)]
+        if not held:
+            raise _gone(self.module, self.name, "computed by a hook")
+        return tuple(p for p in held if p is not None)
+
+    def shape(self) -> tuple[int, ...] | None:
+        with torch.no_grad():
+            return tuple(self.read().shape)
+
+
+def _gone(module: nn.Module, name: str, was: str) -> ModelError:
+    return ModelError(
+        f"{name!r} of {type(module).__name__} is no longer {was}",
+        "detach(), and plan the model as it is now",
+    )
 
 
 def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
     """Each weight that a module itself holds: its name, its binding, and a note."""
     hidden: set[str] = set()
     if parametrize.is_parametrized(module):
-        parametrizations = cast(nn.ModuleDict, module.parametrizations)
-        for name, chain in parametrizations.items():
-            yield name, _parametrized(chain), _made_of(chain)
-    for name, compute in _recomputed(module):
-        sources = [f"{name}{end}" for end in ("_g", "_v", "_orig")]
-        sources = [source for source in sources if source in module._parameters]
+        for name, chain in cast(nn.ModuleDict, module.parametrizations).items():
+            yield name, Parametrized(module, name), _made_of(chain)
+    for name, _ in _recomputed(module):
+        sources = _sources(module, name)
         hidden.update(sources)
-        yield name, _hooked(module, compute, sources), f"computed from {', '.join(sources)}"
+        yield name, Recomputed(module, name), f"computed from {', '.join(sources)}"
     for name, parameter in module._parameters.items():
         if parameter is not None and name not in hidden:
             yield name, Plain(module, name), ""
@@ -108,16 +157,6 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
 def _made_of(chain: nn.Module) -> str:
     kinds = " of ".join(type(m).__name__.strip("_") for m in reversed(list(chain.children())))
     return f"effective weight ({kinds})"
-
-
-def _parametrized(chain: nn.Module) -> Effective:
-    def compute() -> Tensor:
-        with _as_in_evaluation(chain):
-            # Not through the module's attribute: under parametrize.cached() that would fill the
-            # cache with a weight as we read it, perhaps without a graph.
-            return cast(Tensor, chain())
-
-    return Effective(compute, lambda: tuple(chain.parameters()))
 
 
 @contextmanager
@@ -133,10 +172,7 @@ def _as_in_evaluation(chain: nn.Module) -> Iterator[None]:
 
 
 def _recomputed(module: nn.Module) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """Attributes that a hook computes before each forward: their names, and how it does it.
-
-    Between steps such an attribute is stale, so it is computed anew for each reading.
-    """
+    """The attributes that hooks compute before each forward: their names, and how it is done."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
             yield hook.name, partial(hook.compute_weight, module)
@@ -146,5 +182,7 @@ def _recomputed(module: nn.Module) -> Iterator[tuple[str, Callable[[], Tensor]]]
             yield hook._tensor_name, partial(hook.apply_mask, module)
 
 
-def _hooked(module: nn.Module, compute: Callable[[], Tensor], sources: list[str]) -> Effective:
-    return Effective(compute, lambda: tuple(getattr(module, source) for source in sources))
+def _sources(module: nn.Module, name: str) -> list[str]:
+    """The parameters that such a hook computes the attribute from."""
+    sources = (f"{name}{end}" for end in ("_g", "_v", "_orig"))
+    return [source for source in sources if source in module._parameters]

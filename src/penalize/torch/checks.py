@@ -29,13 +29,14 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
     for target in targets:
         needed = {id(p) for p in target.binding.parameters() if p.requires_grad}
         known = {id(p) for p in target.binding.parameters()}
-        # A frozen one goes where it stands, or to the first, where it may be added when unfrozen.
-        share = next((i for i, ids in enumerate(held) if ids & (needed or known)), 0)
         wanted += bool(needed)
-        if needed <= held[share]:
-            shares[share].append(target)
-        else:
+        takers = [i for i, ids in enumerate(held) if ids & known and needed <= ids]
+        if not takers and not needed:
+            takers = list(range(len(held)))  # frozen; any of them may get it when it is unfrozen
+        if not takers:
             missing.append(target.name)
+        for i in takers:
+            shares[i].append(target)
     if missing and len(missing) == wanted:
         raise OptimizerError(
             f"the optimizer holds none of the plan's {wanted} penalized parameters",

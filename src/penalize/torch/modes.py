@@ -18,7 +18,7 @@ from torch.optim import LBFGS, Optimizer
 from penalize.errors import ModeError
 from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import Binding
-from penalize.torch.steps import KNOWN, is_per_element, step_size_of
+from penalize.torch.steps import KNOWN, bounded, is_per_element, step_size_of
 
 Group = Mapping[str, Any]
 
@@ -154,7 +154,8 @@ class Proximal(Mode):
         assert step_size is not None  # by check()
         for target in targets:
             (parameter,) = target.binding.parameters()
-            step = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
+            taken = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
+            step = bounded(taken, target.regularizer.gradient(parameter))
             parameter.copy_(target.regularizer.prox(parameter, step))
 
 

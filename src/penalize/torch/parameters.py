@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
-from penalize.torch.bindings import Binding, Effective, bindings_of, trainable
+from penalize.torch.bindings import Binding, bindings_of, trainable
 from penalize.torch.roles import axes_of, role_of
 from penalize.torch.scope import declared_on, scopes_of
 
@@ -65,13 +65,23 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
             entry.sites.setdefault(full, site)
             shape = entry.binding.shape()
             ndim = None if shape is None else len(shape)
-            entry.roles.add(role_of(type(module), name, shape))
+            entry.roles.add(_role(module, path, name, shape))
             entry.axes.add(axes_of(module, ndim))
     if not found:
         raise ModelError(
             f"this {type(model).__name__} has no parameters", "pass a model that has some"
         )
     return [(_record(entry), entry.binding) for entry in found.values()]
+
+
+def _role(
+    module: nn.Module, path: tuple[str, ...], name: str, shape: tuple[int, ...] | None
+) -> Role:
+    role = role_of(type(module), name, shape)
+    if role is Role.KERNEL and path and isinstance(module, nn.ParameterList | nn.ParameterDict):
+        # Its items have numbers or keys for names; what they are, the name of the list may say.
+        return role_of(type(module), f"{path[-1]}_{name}", shape)
+    return role
 
 
 def _check_is_readable(module: nn.Module, enclosing: tuple[type, ...]) -> None:
@@ -113,7 +123,7 @@ def _is_wrapped(module: nn.Module, name: str) -> bool:
 
 
 def _identity(module: nn.Module, name: str, binding: Binding) -> Hashable:
-    if isinstance(binding, Effective):
+    if binding.effective:
         return id(module), name
     (parameter,) = binding.parameters()
     if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):

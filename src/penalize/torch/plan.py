@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -47,8 +48,12 @@ class Plan(AnyPlan):
             for e in entries
             if e.regularizer is not None
         )
-        self.applied_by_attachment = False
+        self._attachments: list[ref[Attachment]] = []
+        self.in_gradients: set[str] = set()
+        """What a loss has penalized since it was last stepped."""
+
         self.applied_by_loss = False
+        self.detached = False
         self.warned = False
         self._in_compiled_loss = False
 
@@ -86,12 +91,14 @@ class Plan(AnyPlan):
             if torch.compiler.is_compiling():
                 # No hook can stand in a compiled graph: a penalty with a gradient counts as used.
                 self.applied_by_loss = self._in_compiled_loss = True
+                self.in_gradients = {target.name for target in self._targets}
             else:
                 total.register_hook(self._differentiated)  # type: ignore[no-untyped-call]
         return total
 
     def _differentiated(self, gradient: Tensor) -> None:
         self.applied_by_loss = True
+        self.in_gradients = {target.name for target in self.targets()}
         ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
 
     def _check_compiled_loss(self) -> None:
@@ -159,11 +166,40 @@ class Plan(AnyPlan):
                 "pass a torch.optim.Optimizer, or a list of them",
             )
         self._in_compiled_loss = False
+        self._check_no_loss_pending()
         attachment = Attachment(
-            self._targets, optimizers, chosen, callsite(), self._check_compiled_loss
+            self._targets,
+            optimizers,
+            chosen,
+            place=callsite(),
+            guard=self._check_compiled_loss,
+            on_detach=self._note_detached,
         )
-        self.applied_by_attachment = True
+        self._attachments = [a for a in self._attachments if a() is not None] + [ref(attachment)]
         return attachment
+
+    def acts_on(self, optimizer: Optimizer) -> bool:
+        """Whether an attachment of this plan acts in the steps of this optimizer."""
+        attachments = [attachment() for attachment in self._attachments]
+        return any(a is not None and a.alive and a.holds(optimizer) for a in attachments)
+
+    def _note_detached(self) -> None:
+        self.detached = True
+
+    def _check_no_loss_pending(self) -> None:
+        pending = [
+            target.name
+            for target in self.targets()
+            if target.name in self.in_gradients
+            and any(p.grad is not None for p in target.binding.parameters())
+        ]
+        if pending:
+            raise AppliedTwiceError(
+                pending,
+                "plan.penalty() in a loss whose gradients are waiting for a step",
+                "the attachment",
+                "Call optimizer.step() or zero_grad() before attach()",
+            )
 
 
 _ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"

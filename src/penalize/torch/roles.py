@@ -29,6 +29,9 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORM_CLASS = re.compile(r"norm(?!ed|al(?!ization))", re.IGNORECASE)
 # A class that calls itself an embedding: VocabParallelEmbedding, PerceiverEmbeddings.
 _EMBEDDING_CLASS = re.compile(r"embed", re.IGNORECASE)
+# The textbook's b, b1, b_2, b_hidden.
+_BIAS_NAME = re.compile(r"b(_?\d+|_\w+)?")
+_NORMED = {"norm", "norms", "layernorm", "rmsnorm", "batchnorm", "groupnorm", "ln", "bn"}
 _SCALES = {"scale", "scales", "gain", "gamma", "beta", "temperature", "log"}
 _EMBEDDED = {"emb", "embed", "embeds", "embedding", "embeddings", "token", "tokens"}
 _EMBEDDED |= {"pos", "position", "positional"}
@@ -47,11 +50,11 @@ def role_of(owner: type[nn.Module], name: str, shape: tuple[int, ...] | None) ->
     if issubclass(owner, _EMBEDDINGS):
         return Role.EMBEDDING
     words = set(re.findall(r"[A-Za-z]+", name.replace("_", " ").lower()))
-    if words & {"bias", "biases"} or name == "b":
+    if words & {"bias", "biases"} or _BIAS_NAME.fullmatch(name):
         return Role.BIAS
     if issubclass(owner, _KERNEL_HOLDERS):
         return Role.KERNEL if shape is None or len(shape) >= 2 else Role.OTHER
-    if _NORM_CLASS.search(owner.__name__):
+    if _NORM_CLASS.search(owner.__name__) or words & _NORMED:
         return Role.NORM
     if words & _EMBEDDED or _EMBEDDING_CLASS.search(owner.__name__):
         return Role.EMBEDDING

@@ -13,31 +13,40 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Step = float | Tensor
+
+class Step(NamedTuple):
+    """The step of one parameter: factor, over a denominator per element where there is one."""
+
+    factor: Any
+    """A number, or a tensor without axes."""
+
+    denominator: Tensor | None = None
+
+
 StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
-"""(param group, state of the parameter) → a number, or a tensor of the parameter's shape."""
+"""(param group, state of the parameter) → its step."""
 
 
-def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     momentum = group["momentum"]
     if not momentum:
-        return group["lr"]
-    return group["lr"] * (1 - group["dampening"]) / (1 - momentum)
+        return Step(group["lr"])
+    return Step(group["lr"] * (1 - group["dampening"]) / (1 - momentum))
 
 
-def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
-    return group["lr"] / ((second / correction).sqrt() + group["eps"])
+    return Step(group["lr"], (second / correction).sqrt() + group["eps"])
 
 
-def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     beta1, beta2 = group["betas"]
     count = _count(state)
     mu = beta1 * (1 - 0.5 * 0.96 ** (count * group["momentum_decay"]))
@@ -46,36 +55,34 @@ def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
     factor = group["lr"] * ((1 - mu) / (1 - product) + from_momentum)
-    denominator = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"]
-    return factor / denominator
+    return Step(factor, (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"])
 
 
-def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     beta2 = group["betas"][1]
     count = _count(state)
     correction = 1 - beta2**count
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * count * beta2**count / correction
     if not length > 5:
-        return group["lr"]
+        return Step(group["lr"])
     rectified = (length - 4) * (length - 2) * longest
     rectified /= (longest - 4) * (longest - 2) * length
-    denominator = state["exp_avg_sq"].sqrt() + group["eps"]
-    return group["lr"] * math.sqrt(rectified * correction) / denominator
+    factor = group["lr"] * math.sqrt(rectified * correction)
+    return Step(factor, state["exp_avg_sq"].sqrt() + group["eps"])
 
 
-def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
-    return group["lr"] / state["exp_inf"]
+def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    return Step(group["lr"], state["exp_inf"])
 
 
-def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     rate = group["lr"] / (1 + (_count(state) - 1) * group["lr_decay"])
-    return rate / (state["sum"].sqrt() + group["eps"])
+    return Step(rate, state["sum"].sqrt() + group["eps"])
 
 
-def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
-    denominator = (state["square_avg"].sqrt() + group["eps"]) * (1 - group["momentum"])
-    return group["lr"] / denominator
+def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+    return Step(group["lr"] / (1 - group["momentum"]), state["square_avg"].sqrt() + group["eps"])
 
 
 def _count(state: Mapping[str, Any]) -> float:
@@ -115,3 +122,20 @@ def step_size_of(optimizer: Optimizer) -> StepSize | None:
 def is_per_element(optimizer: Optimizer) -> bool:
     """Whether the step differs from element to element."""
     return step_size_of(optimizer) is not _sgd
+
+
+SLACK = 10.0
+
+
+def bounded(step: Step, penalty_gradient: Tensor) -> Any:
+    """The step as a number or tensor, with a floor of |∇Ω(w)| / SLACK under the denominator.
+
+    At a minimiser that is not zero the data gradient is as large as the penalty's, and so is the
+    denominator: the floor leaves it alone. But an element whose data gradient has been zero so far
+    (a dead unit, a branch not used yet) has a denominator of eps, and one such step would erase it,
+    where the optimizer itself moves a weight by no more than about its learning rate. With the
+    floor the penalty moves it by at most about SLACK times as much.
+    """
+    if step.denominator is None:
+        return step.factor
+    return step.factor / step.denominator.maximum(penalty_gradient.abs() / SLACK)

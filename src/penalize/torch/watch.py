@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ from torch.optim.optimizer import (
 
 from penalize.errors import NeverAppliedWarning, some
 from penalize.torch.checks import check_weight_decay, groups_of
+from penalize.torch.modes import Group, Target
 from penalize.torch.plan import Plan
 
 _watched: WeakSet[Plan] = WeakSet()
@@ -38,24 +40,29 @@ def _listen() -> None:
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for plan in list(_watched):
-        if plan.applied_by_loss:  # in every step: the next optimizer may be the one that decays
-            check_weight_decay(plan.targets(), optimizer, groups_of(optimizer))
+        if plan.in_gradients:
+            groups = groups_of(optimizer)
+            penalized = [t for t in plan.targets() if t.name in plan.in_gradients]
+            check_weight_decay(penalized, optimizer, groups)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for plan in list(_watched):
-        if plan.warned or plan.applied_by_attachment or plan.applied_by_loss:
-            continue
         groups = groups_of(optimizer)
-        stepped = [
-            t.name for t in plan.targets() if any(id(p) in groups for p in t.binding.parameters())
-        ]
-        if stepped:
+        stepped = [t.name for t in plan.targets() if _was_stepped(t, groups)]
+        plan.in_gradients = plan.in_gradients.difference(stepped)
+        applied = plan.applied_by_loss or plan.detached or plan.acts_on(optimizer)
+        if stepped and not applied and not plan.warned:
             plan.warned = True
             warnings.warn(
                 f"{type(optimizer).__name__} is stepping {some(stepped)}, but the plan that "
-                "penalizes them is applied nowhere. Call plan.attach(optimizer), or add "
+                "penalizes them is not applied to it. Call plan.attach(optimizer), or add "
                 "plan.penalty() to the loss.",
                 NeverAppliedWarning,
                 stacklevel=2,
             )
+
+
+def _was_stepped(target: Target, groups: Mapping[int, Group]) -> bool:
+    parameters = target.binding.parameters()
+    return any(id(p) in groups and p.grad is not None for p in parameters)
