@@ -57,6 +57,8 @@ ONLY_INSIDE_FUNCTIONS = {"cli": {"torch", "demo"}}
 THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
+    "penalize.backends.jax": {"jax"},
+    "penalize.backends.tensorflow": {"tensorflow"},
     "penalize.torch": {"torch"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},
 }

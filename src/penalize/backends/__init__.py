@@ -68,14 +68,34 @@ def _torch() -> Backend:
     return torch
 
 
-_BACKENDS: dict[str, Callable[[], Backend]] = {"numpy": _numpy, "torch": _torch}
+def _jax() -> Backend:
+    from penalize.backends import jax
+
+    return jax
+
+
+def _tensorflow() -> Backend:
+    from penalize.backends import tensorflow
+
+    return tensorflow
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {
+    "numpy": _numpy,
+    "torch": _torch,
+    "jax": _jax,
+    "jaxlib": _jax,
+    "tensorflow": _tensorflow,
+}
 """Root package of an array's type → how its backend is imported."""
 
 _found: dict[type, Backend] = {}
 
 
-def backend_of(array: Array) -> Backend:
-    """The backend of an array's framework, looked up by type.
+def open_array(array: Array) -> tuple[Array, Backend]:
+    """An array and the backend of its framework, looked up by type.
+
+    A Keras variable is opened: what comes back is the array that it holds.
 
     Raises:
         ArrayError: the type belongs to no known framework.
@@ -83,8 +103,10 @@ def backend_of(array: Array) -> Backend:
     kind = type(array)
     backend = _found.get(kind)
     if backend is None:
+        if kind.__module__.partition(".")[0] == "keras":
+            return open_array(array.value)
         backend = _found[kind] = _find(kind)
-    return backend
+    return array, backend
 
 
 def _loader(kind: type) -> Callable[[], Backend] | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from penalize.backends import Array, Backend, backend_of
+from penalize.backends import Array, Backend, open_array
 from penalize.errors import (
     ConfigError,
     NoProximalOperatorError,
@@ -69,7 +69,7 @@ class Regularizer(ABC):
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
-        xp = backend_of(w)
+        w, xp = open_array(w)
         return self._value(xp.wide(w), xp)
 
     def gradient(self, w: Array) -> Array:
@@ -80,7 +80,7 @@ class Regularizer(ABC):
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
-        xp = backend_of(w)
+        w, xp = open_array(w)
         return xp.like(self._gradient(xp.wide(w), xp), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
@@ -96,8 +96,8 @@ class Regularizer(ABC):
                 values of an array are not looked at: that would wait for the device.
             ArrayError: w is not a floating-point array of a known framework.
         """
-        xp = backend_of(w)
-        self.check_prox(per_element=self._check_step(w, step))
+        w, xp = open_array(w)
+        self.check_prox(per_element=self._check_step(w, step, xp))
         if not isinstance(step, numbers.Real):
             step = xp.wide(step)
         return xp.like(self._prox(xp.wide(w), step, xp), w)
@@ -129,13 +129,13 @@ class Regularizer(ABC):
             return "the step differs from element to element, and Ω is not elementwise"
         return ""
 
-    def _check_step(self, w: Array, step: float | Array) -> bool:
+    def _check_step(self, w: Array, step: float | Array, xp: Backend) -> bool:
         if isinstance(step, numbers.Real):
             if not (math.isfinite(step) and float(step) >= 0):
                 raise StepError(self, f"step={step!r}")
             return False
         shape = getattr(step, "shape", None)
-        if shape is None or backend_of(step) is not backend_of(w):
+        if shape is None or open_array(step)[1] is not xp:
             found = f"step={step!r} ({type(step).__name__})"
             raise StepError(self, f"{found} for a w that is a {type(w).__name__}")
         if len(shape) and tuple(shape) != tuple(w.shape):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from penalize.backends import backend_of
+from penalize.backends import open_array
 from penalize.callsite import callsite
 from penalize.errors import ArrayError, NoMatchError, RoleError
 from penalize.parameters import Parameter, Role
@@ -81,7 +81,7 @@ def _entry(parameter: Parameter, decision: Decision, binding: Binding) -> Entry:
             parameter.layout, parameter.shape, repr(parameter.name)
         )
         for source in binding.parameters():
-            backend_of(source)  # looked up now: torch.compile cannot trace the search
+            open_array(source)  # looked up now: torch.compile cannot trace the search
             if parameter.trainable and not source.dtype.is_floating_point:
                 raise ArrayError(
                     f"{parameter.name!r} of dtype {source.dtype}",

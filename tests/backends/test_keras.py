@@ -1,0 +1,56 @@
+"""Keras variables on each of Keras' backends: opened to the array that they hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Keras has one backend per process.
+PROGRAM = """
+import numpy as np, keras
+from cases import CASES
+from penalize import L1
+
+assert keras.backend.backend() == {backend!r}
+for case in CASES:
+    w = np.random.default_rng(0).normal(size=case.shape)
+    variable = keras.Variable(w, dtype="float64")
+    value = keras.ops.convert_to_numpy(case.regularizer(variable))
+    np.testing.assert_allclose(value, case.reference(w), rtol=1e-12)
+    gradient = keras.ops.convert_to_numpy(case.regularizer.gradient(variable))
+    np.testing.assert_allclose(gradient, case.regularizer.gradient(w), rtol=1e-12)
+    if case.prox_under != "refused":
+        prox = keras.ops.convert_to_numpy(case.regularizer.prox(variable, 0.3))
+        np.testing.assert_allclose(prox, case.regularizer.prox(w, 0.3), rtol=1e-12)
+
+layer = keras.layers.Dense(3, kernel_regularizer=L1(0.5))
+layer.build((None, 2))
+kernel = keras.ops.convert_to_numpy(layer.kernel)
+np.testing.assert_allclose(
+    keras.ops.convert_to_numpy(layer.losses[0]), 0.5 * np.abs(kernel).sum(), rtol=1e-6
+)
+print("ok", len(CASES))
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_variable_is_the_array_that_it_holds(backend: str) -> None:
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "JAX_ENABLE_X64": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(backend=backend)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok")

@@ -1,0 +1,85 @@
+"""What is particular to TensorFlow: graphs of TF 1 and TF 2, and its kinds of variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import CASES, Case
+from frameworks import FRAMEWORKS
+
+from penalize import L2, ArrayError, GroupLasso
+
+v1 = tf.compat.v1
+all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def values(case: Case) -> np.ndarray:
+    w = np.random.default_rng(0).normal(size=case.shape)
+    w[0] = 0.0
+    return w
+
+
+@all_cases
+def test_under_tf_function(case: Case) -> None:
+    w, r = FRAMEWORKS["tensorflow"].make(values(case), "float64"), case.regularizer
+    np.testing.assert_allclose(tf.function(r)(w), r(w), rtol=1e-14)
+    np.testing.assert_allclose(tf.function(r.gradient)(w), r.gradient(w), rtol=1e-14)
+    if case.prox_under != "refused":
+        np.testing.assert_allclose(tf.function(r.prox)(w, 0.3), r.prox(w, 0.3), rtol=1e-12)
+
+
+def shard_of(w: np.ndarray) -> Callable[..., Any]:
+    """An initializer that gives each shard of a partitioned variable its part of w."""
+
+    def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
+        offsets = partition_info.var_offset
+        return tf.constant(w[tuple(slice(o, o + n) for o, n in zip(offsets, shape, strict=True))])
+
+    return initialize
+
+
+VARIABLES: dict[str, Callable[[np.ndarray], Any]] = {
+    "resource": lambda w: v1.get_variable("w", initializer=w, use_resource=True),
+    "reference": lambda w: v1.get_variable("w", initializer=w, use_resource=False),
+    "partitioned": lambda w: v1.get_variable(
+        "w",
+        shape=w.shape,
+        dtype=tf.float64,
+        initializer=shard_of(w),
+        partitioner=v1.fixed_size_partitioner(2),
+    ),
+    "tensor": tf.constant,
+}
+
+
+@pytest.mark.parametrize("kind", VARIABLES)
+@all_cases
+def test_in_a_tf1_graph(case: Case, kind: str) -> None:
+    """A partitioned variable counts as the one array that it is."""
+    w, r = values(case), case.regularizer
+    with tf.Graph().as_default(), v1.Session() as session:
+        array = VARIABLES[kind](w)
+        value, gradient = r(array), r.gradient(array)
+        session.run(v1.global_variables_initializer())
+        value, gradient = session.run([value, gradient])
+    np.testing.assert_allclose(value, case.reference(w), rtol=1e-12)
+    np.testing.assert_allclose(gradient, r.gradient(w), rtol=1e-12)
+
+
+def test_an_eager_variable() -> None:
+    w = np.array([[3.0, -4.0], [0.0, 0.0]])
+    variable = tf.Variable(w)
+    with tf.GradientTape() as tape:
+        value = GroupLasso(1.0, groups=0, size_weighted=False)(variable)
+    assert float(value) == 5.0
+    np.testing.assert_allclose(tape.gradient(value, variable), [[0.6, -0.8], [0, 0]])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "complex64"])
+def test_only_real_floating_tensors(dtype: str) -> None:
+    with pytest.raises(ArrayError, match=f"a TensorFlow tensor of tf.{dtype}"):
+        L2(1.0)(tf.ones(2, dtype=dtype))
