@@ -21,8 +21,9 @@ from penalize import (
     of_type,
     where,
 )
+from penalize.names import nearest
 from penalize.parameters import Parameter, Site
-from penalize.selectors import Selector, nearest
+from penalize.selectors import Selector
 
 
 class Block: ...

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from penalize import names
 from penalize.errors import SelectorError, some
 from penalize.parameters import Parameter, Role, Site
 
@@ -36,8 +36,8 @@ class Selector(ABC):
 
     def hint(self, parameters: Sequence[Parameter]) -> str:
         """What to say when it matches none of these."""
-        names = (site.name for p in parameters for site in p.sites)
-        return f"The parameters are {some(names)}."
+        known = (site.name for p in parameters for site in p.sites)
+        return f"The parameters are {some(known)}."
 
     def __and__(self, other: Selector | str) -> Selector:
         return And(self, as_selector(other))
@@ -62,35 +62,25 @@ class Named(Selector):
     pattern: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pattern, str) or not all(self._components):
+        if not isinstance(self.pattern, str) or not all(names.components(self.pattern)):
             raise SelectorError(
                 f"named({self.pattern!r}) is not a name",
                 'components separated by "." or "/", such as named("encoder.layers.0.weight"); '
                 '"*" is one component, "**" any number',
             )
 
-    @property
-    def _components(self) -> list[str]:
-        return re.split(r"[./]", self.pattern)
-
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        parts = []
-        for component in self._components:
-            if component == "**":
-                parts.append(r"(?:[^.]+\.)*")
-            else:
-                parts.append(re.escape(component).replace(r"\*", "[^.]*") + r"\.")
-        return re.compile("".join(parts))
+        return names.compile_pattern(self.pattern)
 
     def matches(self, parameter: Parameter, site: Site) -> bool:
-        return self._regex.match(_with_dots(site)) is not None
+        return self._regex.match(names.ended(site.name)) is not None
 
     def names_in_full(self, site: Site) -> bool:
-        return "*" not in self.pattern and self._regex.fullmatch(_with_dots(site)) is not None
+        return "*" not in self.pattern and self._regex.fullmatch(names.ended(site.name)) is not None
 
     def hint(self, parameters: Sequence[Parameter]) -> str:
-        near = nearest(self.pattern, (site.name for p in parameters for site in p.sites))
+        near = names.nearest(self.pattern, (site.name for p in parameters for site in p.sites))
         if near:
             return f"The nearest names are {', '.join(map(repr, near))}."
         tops = dict.fromkeys(site.name.partition(".")[0] for p in parameters for site in p.sites)
@@ -98,10 +88,6 @@ class Named(Selector):
 
     def __repr__(self) -> str:
         return f"named({self.pattern!r})"
-
-
-def _with_dots(site: Site) -> str:
-    return site.name.replace("/", ".") + "."
 
 
 @dataclass(frozen=True, repr=False)
@@ -303,17 +289,3 @@ def as_selector(key: object) -> Selector:
     raise SelectorError(
         f"{key!r} ({type(key).__name__}) selects no parameters", f"a selector, {instead}"
     )
-
-
-def nearest(pattern: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The names of parameters, and of modules above them, that look most like the pattern."""
-    known: dict[str, None] = {}
-    for name in names:
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            known[".".join(parts[:end])] = None
-    wanted = pattern.replace("/", ".")
-    found = difflib.get_close_matches(wanted, known, n=count, cutoff=0.5)
-    # A typo in front of the right ending, or a component without its path.
-    by_end = [name for name in known if name.endswith("." + wanted)]
-    return list(dict.fromkeys([*by_end[:count], *found]))[:count]
