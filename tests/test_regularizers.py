@@ -363,7 +363,7 @@ def test_is_a_value(case: Case) -> None:
     assert again == case.regularizer
     assert hash(again) == hash(case.regularizer)
     with pytest.raises(AttributeError):
-        case.regularizer.strength = 1.0  # type: ignore[attr-defined]
+        case.regularizer.strength = 1.0
 
 
 def test_readable_repr() -> None:
@@ -492,7 +492,7 @@ def test_bad_arrays(array: Any, message: str) -> None:
     [
         (lambda: L1.from_config({"l1": 1.0}), "names must be among"),
         (lambda: L1.from_config({}), "missing 1 required"),
-        (lambda: L1.from_config(3), "names must be among"),  # type: ignore[arg-type]
+        (lambda: L1.from_config(3), "names must be among"),
         (lambda: Sum.from_config({}), "it needs terms"),
         (lambda: Sum.from_config({"terms": [3]}), "it needs terms"),
         (

@@ -174,15 +174,15 @@ def test_bad_names(pattern: Any) -> None:
 
 def test_bad_types_and_predicates() -> None:
     with pytest.raises(SelectorError, match="was not given types"):
-        of_type("Linear")  # type: ignore[arg-type]
+        of_type("Linear")
     with pytest.raises(SelectorError, match="was not given types"):
         of_type()
     with pytest.raises(SelectorError, match="nothing to call"):
-        where("size")  # type: ignore[arg-type]
+        where("size")
     with pytest.raises(SelectorError, match=r"write of_type\(Linear\)"):
-        kernels & Linear  # type: ignore[operator]
+        kernels & Linear
     with pytest.raises(SelectorError, match="3 \\(int\\) selects no parameters"):
-        kernels | 3  # type: ignore[operator]
+        kernels | 3
 
 
 def test_nearest_names() -> None:

@@ -105,12 +105,12 @@ class RulesError(PenalizeError, TypeError):
 
 
 class RoleError(PenalizeError, ValueError):
-    """``roles=`` names a role that does not exist."""
+    """``roles=`` is no mapping, or names a role that does not exist."""
 
-    def __init__(self, selector: object, found: object, known: Iterable[str]) -> None:
+    def __init__(self, found: str, known: Iterable[str]) -> None:
         super().__init__(
-            f"roles gives {selector!r} the role {found!r}; expected one of {', '.join(known)}, as "
-            'in roles={of_type(MyNorm): "norm"}.'
+            f"roles {found}; expected a mapping from selector to one of {', '.join(known)}, "
+            'such as roles={of_type(MyNorm): "norm"}.'
         )
 
 

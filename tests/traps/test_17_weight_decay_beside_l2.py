@@ -13,7 +13,14 @@ from penalize.torch import regularize
 def test_both_are_named_with_the_two_ways_out() -> None:
     model = nn.Linear(3, 2)
     naive = torch.optim.AdamW(model.parameters())
-    assert naive.param_groups[0]["weight_decay"] == 0.01  # nobody asked for it
+    nn.init.ones_(model.weight)
+    model.weight.grad = torch.zeros_like(model.weight)
+    with torch.no_grad():
+        model.weight.mul_(1 - 0.001 * 0.01)  # the L2 of the plan, by hand
+    naive.step()
+    twice = torch.full_like(model.weight, (1 - 0.001 * 0.01) ** 2)  # nobody asked for the second
+    torch.testing.assert_close(model.weight.detach(), twice, rtol=0, atol=1e-7)
+    assert (model.weight < 1 - 1.5 * 0.001 * 0.01).all()
     plan = regularize(model, L2(0.005))
     with pytest.raises(AppliedTwiceError) as caught:
         plan.attach(naive, mode="decoupled")

@@ -30,14 +30,14 @@ def groups_of(layer: nn.Module, word: str) -> int:
     """The axis that a plan resolves the word to."""
     plan = regularize(layer, {kernels: GroupLasso(1.0, groups=word)})
     (target,) = plan.targets()
-    return int(target.regularizer.groups)  # type: ignore[attr-defined]
+    return int(target.regularizer.groups)
 
 
 @pytest.mark.parametrize(("layer", "x"), LAYERS.values(), ids=LAYERS)
 def test_outputs_alone_decide_one_output(layer: nn.Module, x: Tensor) -> None:
     axis = groups_of(layer, "outputs")
     before = layer(x)
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight: Tensor = layer.weight
     for index in range(weight.shape[axis]):
         kept = weight.detach().clone()
         with torch.no_grad():
@@ -52,7 +52,7 @@ def test_outputs_alone_decide_one_output(layer: nn.Module, x: Tensor) -> None:
 @pytest.mark.parametrize(("layer", "x"), LAYERS.values(), ids=LAYERS)
 def test_inputs_alone_meet_one_input(layer: nn.Module, x: Tensor) -> None:
     axis = groups_of(layer, "inputs")
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight: Tensor = layer.weight
     for index in range(weight.shape[axis]):
         kept = weight.detach().clone()
         with torch.no_grad():

@@ -350,8 +350,13 @@ def test_a_later_correction_sees_the_earlier_one() -> None:
 
 @pytest.mark.parametrize("role", ["kernle", None, "Kernel", ["norm"], 3])
 def test_a_role_that_does_not_exist(role: Any) -> None:
-    with pytest.raises(RoleError, match="expected one of kernel, bias, norm, embedding, other"):
+    with pytest.raises(RoleError, match="to one of kernel, bias, norm, embedding, other"):
         regularize(Gate(), roles={"table": role})
+
+
+def test_corrections_that_are_no_mapping() -> None:
+    with pytest.raises(RoleError, match=r"roles is \[1\], a list; expected a mapping"):
+        regularize(Gate(), roles=[1])
 
 
 def test_a_correction_that_matches_nothing() -> None:
@@ -360,7 +365,7 @@ def test_a_correction_that_matches_nothing() -> None:
     with pytest.raises(NoMatchError, match="The modules that hold parameters are Gate, Linear"):
         regularize(Gate(), roles={of_type(nn.Conv2d): "norm"})
     with pytest.raises(SelectorError, match=r"write of_type\(Gate\)"):
-        regularize(Gate(), roles={Gate: "norm"})  # type: ignore[dict-item]
+        regularize(Gate(), roles={Gate: "norm"})
 
 
 # --- axes ---------------------------------------------------------------------------------------
@@ -492,7 +497,7 @@ def reading(model: nn.Module) -> list[tuple[Any, ...]]:
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    wrapped: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
+    wrapped: nn.Module = torch.compile(model, backend="eager")
     return wrapped
 
 

@@ -543,7 +543,7 @@ def test_declare_on_what_an_effective_weight_is_computed_from() -> None:
 def test_declare_on_the_effective_weight_itself_is_no_silence() -> None:
     model = weight_norm(nn.Linear(2, 2))
     with pytest.raises(ModelError, match="no module holds"):
-        declare(model.weight, L1(0.1))  # type: ignore[arg-type]
+        declare(model.weight, L1(0.1))
 
 
 # --- what declarations survive ------------------------------------------------------------------

@@ -39,7 +39,9 @@ def test_a_weight_that_the_data_has_not_reached_is_not_erased(
     model.weight.grad[0] = 1.0
     optimizer.step()
     moved = (0.5 - model.weight.detach()[1]).max().item()
-    assert 0 < moved <= 1.06 * SLACK * LR  # NAdam's first step has 1.056 times the learning rate
+    # The first step of NAdam is 1.0565 times the learning rate, by its formula.
+    own = 1.0565 * LR if isinstance(optimizer, opt.NAdam) else LR
+    assert 0 < moved <= 1.0001 * SLACK * own
 
 
 def test_the_bound_leaves_a_minimiser_alone() -> None:

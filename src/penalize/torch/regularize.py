@@ -60,10 +60,12 @@ def regularize(
 def _with_roles(
     parameters: list[Parameter], roles: Mapping[Selector | str, Role | str]
 ) -> list[Parameter]:
-    for key, value in dict(roles).items():
+    if not isinstance(roles, Mapping):
+        raise RoleError(f"is {roles!r}, a {type(roles).__name__}", list(Role))
+    for key, value in roles.items():
         selector = as_selector(key)
         if value not in list(Role):
-            raise RoleError(selector, value, list(Role))
+            raise RoleError(f"gives {selector!r} the role {value!r}", list(Role))
         hits = [any(selector.matches(p, site) for site in p.sites) for p in parameters]
         if not any(hits):
             raise NoMatchError(selector, f"roles ({callsite()})", selector.hint(parameters))
