@@ -22,9 +22,9 @@ LAYERS = [
     {"backends"},
     {"regularizers"},
     {"parameters"},
-    {"selectors"},
+    {"selectors", "roles"},
     {"rules"},
-    {"plan"},
+    {"plan", "planning"},
     {"penalize"},  # the face: src/penalize/__init__.py
     {"torch"},  # a wing; further wings stand beside it
     {"demo"},

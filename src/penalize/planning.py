@@ -1,0 +1,73 @@
+"""Records and rules → what holds for each parameter. The step that every wing shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from penalize.callsite import callsite
+from penalize.errors import NoMatchError, RoleError
+from penalize.parameters import Parameter, Role
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Decision, Rules, parse, resolve
+from penalize.selectors import Selector, as_selector
+
+Roles = Mapping[Selector | str, Role | str]
+"""Corrections of roles: selector → role."""
+
+
+class Planned(NamedTuple):
+    """One parameter, and what was decided for it."""
+
+    parameter: Parameter
+    decision: Decision
+    regularizer: Regularizer | None
+    """The decided one, with the words of its groups resolved to axes."""
+
+
+def planned(
+    parameters: Sequence[Parameter], rules: Rules | None, roles: Roles | None
+) -> list[Planned]:
+    """Resolve rules against the records of a model, after correcting their roles.
+
+    Args:
+        parameters: the records, in the model's order.
+        rules: what was passed to ``regularize``; None where declarations say it all.
+        roles: what was passed as ``roles=``.
+
+    Raises:
+        RulesError, SelectorError, RoleError: the rules or roles are malformed.
+        NoMatchError: a selector matches nothing.
+        ConflictError: two declarations of the same rank disagree on a tied parameter.
+        GroupsError: groups do not fit a parameter.
+    """
+    table = parse({} if rules is None else rules, "rule", callsite())
+    records = _with_roles(list(parameters), {} if roles is None else roles)
+    decisions = resolve(records, table)
+    return [
+        Planned(
+            record,
+            decision,
+            decision.regularizer
+            and decision.regularizer.resolve(record.layout, record.shape, repr(record.name)),
+        )
+        for record, decision in zip(records, decisions, strict=True)
+    ]
+
+
+def _with_roles(parameters: list[Parameter], roles: Roles) -> list[Parameter]:
+    if not isinstance(roles, Mapping):
+        raise RoleError(f"is {roles!r}, a {type(roles).__name__}", list(Role))
+    for key, value in roles.items():
+        selector = as_selector(key)
+        if value not in list(Role):
+            raise RoleError(f"gives {selector!r} the role {value!r}", list(Role))
+        hits = [any(selector.matches(p, site) for site in p.sites) for p in parameters]
+        if not any(hits):
+            raise NoMatchError(selector, f"roles ({callsite()})", selector.hint(parameters))
+        parameters = [
+            replace(p, role=Role(value)) if hit else p
+            for p, hit in zip(parameters, hits, strict=True)
+        ]
+    return parameters
