@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penalize import L1, L1L2, L2, GroupLasso, Regularizer
+from penalize import L1, L1L2, L2, GroupLasso, Orthogonal, Regularizer
 
 Reference = Callable[[np.ndarray], float]
 
@@ -24,6 +24,8 @@ class Case:
     shape: tuple[int, ...] = (3, 4)
     prox_under: str = "any step"
     """``"any step"``, ``"one step"`` (no array of steps), or ``"refused"``."""
+    kinks_at_zero: bool = True
+    """Whether every kink of Ω is at an element that is 0, where 0 is a subgradient."""
 
     def __str__(self) -> str:
         return repr(self.regularizer)
@@ -45,6 +47,14 @@ def grouped(*groups: list[tuple[int, ...]] | object, weighted: bool = True) -> R
         return float(sum((np.sqrt(len(p)) if weighted else 1.0) * np.linalg.norm(p) for p in parts))
 
     return value
+
+
+def cosines(w: np.ndarray) -> float:
+    """The mean |cosine| between different rows; a row of zeros has none."""
+    pairs = [(a, b) for i, a in enumerate(w) for b in w[:i]]
+    norm = np.linalg.norm
+    each = [abs(a @ b) / (norm(a) * norm(b)) if a.any() and b.any() else 0.0 for a, b in pairs]
+    return float(np.mean(each))
 
 
 ROWS = [[(i, j) for j in range(4)] for i in range(3)]
@@ -108,6 +118,18 @@ CASES = [
         GroupLasso(0.2, groups=0) + GroupLasso(0.2, groups=1),
         lambda w: 0.2 * grouped(*ROWS)(w) + 0.2 * grouped(*COLUMNS)(w),
         prox_under="refused",
+    ),
+    Case(
+        Orthogonal(0.6),
+        lambda w: 0.6 * cosines(w),
+        prox_under="refused",
+        kinks_at_zero=False,
+    ),
+    Case(
+        Orthogonal(0.6, mode="columns"),
+        lambda w: 0.6 * cosines(w.T),
+        prox_under="refused",
+        kinks_at_zero=False,
     ),
     Case(2 * (L1(0.1) + L2(0.2)), lambda w: 0.2 * l1(w) + 0.4 * l2(w)),
 ]

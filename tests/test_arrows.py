@@ -21,7 +21,7 @@ LAYERS = [
     {"errors", "callsite", "names"},
     {"backends"},
     {"regularizers"},
-    {"parameters"},
+    {"parameters", "contrib"},
     {"selectors", "roles"},
     {"rules"},
     {"plan", "planning"},

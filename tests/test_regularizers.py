@@ -27,8 +27,10 @@ from penalize import (
     GroupLasso,
     GroupsError,
     NoProximalOperatorError,
+    Orthogonal,
     Regularizer,
     RegularizerError,
+    ShapeError,
     StepError,
     StrengthError,
     Sum,
@@ -115,7 +117,7 @@ def test_gradient_away_from_kinks(case: Case, framework: str, dtype: str) -> Non
     np.testing.assert_allclose(back(gradient), finite_difference(case.reference, w), atol=2e-6)
 
 
-@all_cases
+@pytest.mark.parametrize("case", [case for case in CASES if case.kinks_at_zero], ids=str)
 @on_each
 def test_gradient_at_kinks_has_least_norm(case: Case, framework: str) -> None:
     """At 0, zero is a subgradient of every penalty here, and the shortest one."""
@@ -127,6 +129,16 @@ def test_gradient_at_kinks_has_least_norm(case: Case, framework: str) -> None:
     # Elsewhere the penalty is smooth in each single element that is not zero.
     smooth = finite_difference(case.reference, w)
     np.testing.assert_allclose(gradient[w != 0], smooth[w != 0], atol=2e-6)
+
+
+@on_each
+def test_orthogonal_vectors_are_left_alone(framework: str) -> None:
+    """Their cosine has its kink at 0; a row of zeros, or a single row, has no cosine."""
+    make, back, _ = ALL[framework]
+    for w in (np.eye(3), np.zeros((3, 2)), np.array([[3.0, 4.0]])):
+        array = make(w, "float64")
+        assert back(Orthogonal(1.0)(array)) == 0.0
+        assert not back(Orthogonal(1.0).gradient(array)).any()
 
 
 @all_cases
@@ -490,7 +502,8 @@ def test_bad_arrays(array: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: L1.from_config({"l1": 1.0}), "names must be among"),
+        (lambda: L1.from_config({"l2": 1.0}), r"names must be among \['l1'\]"),
+        (lambda: L1.from_config({"l1": 1.0, "strength": 1.0}), "in two ways"),
         (lambda: L1.from_config({}), "missing 1 required"),
         (lambda: L1.from_config(3), "names must be among"),
         (lambda: Sum.from_config({}), "it needs terms"),
@@ -516,6 +529,24 @@ def test_a_class_may_not_take_a_name_of_ours() -> None:
     with pytest.raises(RegularizerError, match="is taken by a regularizer of penalize"):
         type("L1", (Regularizer,), {"__module__": "mine"})
     assert Sum.from_config((L1(1.0) + L2(1.0)).get_config()) == L1(1.0) + L2(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(L1, {"l1": 0.5}), (L2, {"l2": 0.5}), (Orthogonal, {"factor": 0.5, "mode": "rows"})],
+)
+def test_configs_have_the_names_that_keras_uses(kind: Any, config: dict[str, Any]) -> None:
+    assert kind(0.5).get_config() == config
+    assert kind.from_config({"strength": 0.5}) == kind(0.5)
+
+
+def test_a_matrix_penalty_refuses_what_is_no_matrix() -> None:
+    with pytest.raises(RegularizerError, match="mode='row'; expected one of"):
+        Orthogonal(1.0, mode="row")
+    with pytest.raises(ShapeError, match=r"given an array of shape \(3,\); expected a matrix"):
+        Orthogonal(1.0)(np.ones(3))
+    with pytest.raises(ShapeError, match=r"array 'conv' of shape \(3, 3, 2\); expected a matrix"):
+        Orthogonal(1.0).resolve({}, (3, 3, 2), "'conv'")
 
 
 @all_cases

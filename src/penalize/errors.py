@@ -34,6 +34,27 @@ class StrengthError(PenalizeError, ValueError):
         )
 
 
+class ScaleError(PenalizeError, ValueError):
+    """What TensorFlow 1 refused as the scale of a regularizer: integers, and what is below 0."""
+
+    def __init__(self, argument: str, value: object) -> None:
+        integral = isinstance(value, int) or hasattr(value, "__index__")
+        super().__init__(
+            f"{argument} cannot be an integer: {value!r}; write {float(value)!r}, as TensorFlow 1 "  # type: ignore[arg-type]
+            "expects."
+            if integral
+            else f"{argument}={value!r} is not a finite number >= 0; write a float such as 1e-4, "
+            "or 0.0 to disable the regularizer."
+        )
+
+
+class PenaltyError(PenalizeError, ValueError):
+    """What a regularizer returned is no penalty, or there was nothing to penalize."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(_sentence(f"{found}; expected {expected}."))
+
+
 class StepError(PenalizeError, ValueError):
     """The step of a proximal operator is not ≥ 0, or its shape does not fit."""
 
@@ -74,6 +95,18 @@ class GroupsError(PenalizeError, ValueError):
     def __init__(self, groups: object, reason: str, instead: str, where: str = "") -> None:
         at = f" on {where}" if where else ""
         super().__init__(f"groups={groups!r}{at}: {reason}; {instead}.")
+
+
+class ShapeError(PenalizeError, ValueError):
+    """A regularizer is applied to an array of a shape that it has no meaning for."""
+
+    def __init__(
+        self, regularizer: object, shape: tuple[int, ...], expected: str, where: str = ""
+    ) -> None:
+        at = f" {where}" if where else ""
+        super().__init__(
+            f"{regularizer!r} was given an array{at} of shape {shape}; expected {expected}."
+        )
 
 
 class NoProximalOperatorError(PenalizeError):

@@ -55,6 +55,9 @@ class Backend(Protocol):
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
         """x in another shape, row-major."""
 
+    def transpose(self, x: Array) -> Array:
+        """A matrix, its axes exchanged."""
+
 
 def _numpy() -> Backend:
     from penalize.backends import numpy

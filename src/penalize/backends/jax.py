@@ -16,6 +16,7 @@ sqrt = jnp.sqrt
 clip = jnp.clip
 where = jnp.where
 reshape = jnp.reshape
+transpose = jnp.transpose
 
 
 @jax.custom_jvp

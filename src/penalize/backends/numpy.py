@@ -17,6 +17,7 @@ clip = np.clip
 where = np.where
 abs = np.abs
 reshape = np.reshape
+transpose = np.transpose
 
 
 def wide(w: Array) -> Array:

@@ -16,6 +16,7 @@ sign = tf.sign
 sqrt = tf.sqrt
 clip = tf.clip_by_value
 reshape = tf.reshape
+transpose = tf.transpose
 
 
 def where(condition: Array, a: Array, b: Array) -> Array:

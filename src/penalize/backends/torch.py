@@ -17,6 +17,10 @@ abs = torch.abs
 reshape = torch.reshape
 
 
+def transpose(x: Tensor) -> Tensor:
+    return x.T
+
+
 def wide(w: Tensor) -> Tensor:
     if not w.dtype.is_floating_point:
         raise ArrayError(f"a torch tensor of dtype {w.dtype}", "a real floating-point dtype")

@@ -9,6 +9,7 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penalize.backends import Array, Backend, open_array
@@ -41,6 +42,9 @@ class Regularizer(ABC):
 
     prox_follows_l1: ClassVar[bool] = False
     """Whether prox of (this + λ‖·‖₁) is this prox after soft-thresholding, exactly."""
+
+    config_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What a field is called in a configuration, where Keras has another word for it."""
 
     # NumPy scalars must leave ``np.float64(2) * r`` to ``__rmul__``.
     __array_ufunc__: ClassVar[None] = None
@@ -191,8 +195,13 @@ class Regularizer(ABC):
     # --- as data ----------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data; ``from_config`` reads them back."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """The constructor's arguments as plain data; ``from_config`` reads them back.
+
+        The names are those of the Keras regularizer of the same name, where there is one, so that
+        each reads the other's configurations: ``{"l2": 0.01}`` for ``L2(0.01)``.
+        """
+        names = self.config_names
+        return {names.get(f.name, f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -202,11 +211,15 @@ class Regularizer(ABC):
             ConfigError: the names are not those of this class.
             StrengthError: a strength is not a finite number ≥ 0.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(config, Mapping) or not names.issuperset(config):
-            raise ConfigError(cls.__name__, config, f"its names must be among {sorted(names)}")
+        fields = {cls.config_names.get(f.name, f.name): f.name for f in dataclasses.fields(cls)}
+        known = {**{name: name for name in fields.values()}, **fields}
+        if not isinstance(config, Mapping) or not known.keys() >= config.keys():
+            raise ConfigError(cls.__name__, config, f"its names must be among {sorted(fields)}")
+        arguments = {known[name]: value for name, value in config.items()}
+        if len(arguments) < len(config):
+            raise ConfigError(cls.__name__, config, "it names one argument in two ways")
         try:
-            return cls(**config)
+            return cls(**arguments)
         except TypeError as error:
             raise ConfigError(cls.__name__, config, str(error)) from None
 

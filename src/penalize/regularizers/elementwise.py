@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 from penalize.backends import Array, Backend
@@ -29,6 +31,8 @@ class L1(Elementwise):
 
     Source: Tibshirani, Regression shrinkage and selection via the lasso (1996).
     """
+
+    config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l1"})
 
     strength: float
 
@@ -61,6 +65,8 @@ class L2(Elementwise):
 
     Source: Hoerl and Kennard, Ridge regression (1970).
     """
+
+    config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l2"})
 
     strength: float
 

@@ -1,0 +1,194 @@
+"""``tf.contrib.layers``' regularizer functions, written once for every graph with collections.
+
+A framework's wing supplies the graph; names, units, checks and collection effects are TensorFlow
+1's.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from penalize.backends import Array, open_array
+from penalize.errors import PenaltyError, ScaleError
+from penalize.regularizers.base import Regularizer
+from penalize.regularizers.elementwise import L1, L2
+
+Penalty = Any
+"""A scalar of the graph's framework."""
+
+Function = Callable[[Any], Penalty | None]
+"""What TensorFlow 1 calls a regularizer: weights → a scalar, or None for no penalty."""
+
+
+class Graph(Protocol):
+    """What these functions ask of a graph and its collections."""
+
+    def name_scope(
+        self, name: str | None, default: str, values: Sequence[Any]
+    ) -> AbstractContextManager[str]:
+        """A block whose operations are named below it; gives the name for the last of them."""
+
+    def multiply(self, scale: Any, value: Array, name: str) -> Penalty:
+        """scale · value, in an operation of that name."""
+
+    def add_n(self, penalties: Sequence[Penalty], name: str) -> Penalty:
+        """The sum of at least one penalty, in an operation of that name."""
+
+    def zero(self) -> Penalty:
+        """A penalty of 0."""
+
+    def rank(self, penalty: Penalty) -> int | None:
+        """How many axes it has; None where that is unknown."""
+
+    def weights(self) -> Sequence[Any]:
+        """The collection ``GraphKeys.WEIGHTS``."""
+
+    def collect(self, penalty: Penalty, again: Callable[[], Penalty]) -> None:
+        """Enter a penalty in ``GraphKeys.REGULARIZATION_LOSSES``; ``again`` computes it anew."""
+
+
+class Layers:
+    """The functions of ``tf.contrib.layers`` on one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def l1_regularizer(self, scale: float | Any, scope: str | None = None) -> Function:
+        """weights → scale · Σ|w|.
+
+        Args:
+            scale: a float ≥ 0, or a scalar tensor. 0.0 disables: the function returns None.
+            scope: the name of the operation; ``"l1_regularizer"`` if None.
+
+        Raises:
+            ScaleError: a ValueError, where TensorFlow 1 raised one: the scale is an integer, or
+                < 0. Also for NaN and infinity.
+        """
+        return self._scaled(L1(1.0), scale, scope, "l1_regularizer")
+
+    def l2_regularizer(self, scale: float | Any, scope: str | None = None) -> Function:
+        """weights → scale · ½Σw². The half is TensorFlow 1's: this is ``L2(scale / 2)``.
+
+        Args:
+            scale: a float ≥ 0, or a scalar tensor. 0.0 disables: the function returns None.
+            scope: the name of the operation; ``"l2_regularizer"`` if None.
+
+        Raises:
+            ScaleError: a ValueError, where TensorFlow 1 raised one: the scale is an integer, or
+                < 0. Also for NaN and infinity.
+        """
+        return self._scaled(L2(0.5), scale, scope, "l2_regularizer")
+
+    def l1_l2_regularizer(
+        self, scale_l1: float | Any = 1.0, scale_l2: float | Any = 1.0, scope: str | None = None
+    ) -> Function:
+        """weights → scale_l1 · Σ|w| + scale_l2 · ½Σw².
+
+        Args:
+            scale_l1: a float ≥ 0, or a scalar tensor. 0.0 leaves the second term alone.
+            scale_l2: a float ≥ 0, or a scalar tensor. 0.0 leaves the first term alone.
+            scope: the name of the operation; ``"l1_l2_regularizer"`` if None.
+
+        Raises:
+            ScaleError: a ValueError, where TensorFlow 1 raised one: a scale is an integer, or < 0.
+                Also for NaN and infinity.
+        """
+        l1_is_on = _check_scale("scale_l1", scale_l1)
+        l2_is_on = _check_scale("scale_l2", scale_l2)
+        scope = scope or "l1_l2_regularizer"
+        if not l1_is_on:
+            return self.l2_regularizer(scale_l2, scope)
+        if not l2_is_on:
+            return self.l1_regularizer(scale_l1, scope)
+        both = [self.l1_regularizer(scale_l1), self.l2_regularizer(scale_l2)]
+        return self._sum(both, scope)
+
+    def sum_regularizer(
+        self, regularizer_list: Iterable[Function | None], scope: str | None = None
+    ) -> Function | None:
+        """weights → the sum of what the regularizers give.
+
+        Args:
+            regularizer_list: functions or penalize regularizers; None among them is dropped. None
+                is returned if none is left.
+            scope: the name of the operation; ``"sum_regularizer"`` if None.
+        """
+        functions = [function for function in regularizer_list if function is not None]
+        return self._sum(functions, scope) if functions else None
+
+    def apply_regularization(
+        self, regularizer: Function, weights_list: Sequence[Any] | None = None
+    ) -> Penalty:
+        """The sum of the penalties of these weights, entered in ``REGULARIZATION_LOSSES``.
+
+        Args:
+            regularizer: a function of one array of weights, or a penalize regularizer. None, from
+                it, counts as 0.
+            weights_list: the weights; those of ``GraphKeys.WEIGHTS`` if None or empty.
+
+        Raises:
+            PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
+                returns something that is no scalar.
+        """
+        weights = list(weights_list or self._graph.weights())
+        if not weights:
+            raise PenaltyError(
+                "No weights to regularize: the list is empty, and so is GraphKeys.WEIGHTS",
+                "weights, such as apply_regularization(regularizer, [kernel])",
+            )
+
+        def summed() -> Penalty:
+            with self._graph.name_scope(None, "get_regularization_penalty", weights) as name:
+                penalties = [p for w in weights if (p := regularizer(w)) is not None]
+                for penalty in penalties:
+                    rank = self._graph.rank(penalty)
+                    if rank != 0:
+                        raise PenaltyError(
+                            f"{regularizer!r} returned a tensor of rank {rank}", "a scalar"
+                        )
+                return self._graph.add_n(penalties or [self._graph.zero()], name)
+
+        penalty = summed()
+        self._graph.collect(penalty, summed)
+        return penalty
+
+    def _scaled(self, unit: Regularizer, scale: Any, scope: str | None, default: str) -> Function:
+        if not _check_scale("scale", scale):
+            return _disabled
+
+        def penalty(weights: Any) -> Penalty:
+            with self._graph.name_scope(scope, default, [weights]) as name:
+                array, xp = open_array(weights)
+                # Summed in float32 or wider, and then of the weights' own dtype.
+                return self._graph.multiply(scale, xp.like(unit(array), array), name)
+
+        penalty.__name__ = default
+        return penalty
+
+    def _sum(self, functions: Sequence[Function], scope: str | None) -> Function:
+        def penalty(weights: Any) -> Penalty | None:
+            with self._graph.name_scope(scope, "sum_regularizer", [weights]) as name:
+                penalties = [p for f in functions if (p := f(weights)) is not None]
+                return self._graph.add_n(penalties, name) if penalties else None
+
+        penalty.__name__ = scope or "sum_regularizer"
+        return penalty
+
+
+def _disabled(weights: Any) -> None:
+    """What a scale of 0.0 gives: a regularizer that adds nothing to any collection."""
+
+
+def _check_scale(argument: str, scale: Any) -> bool:
+    """Whether it is other than 0. Raises :class:`ScaleError` for what TensorFlow 1 refused."""
+    if isinstance(scale, numbers.Real):
+        if isinstance(scale, numbers.Integral) or not (math.isfinite(scale) and float(scale) >= 0):
+            raise ScaleError(argument, scale)
+        return bool(scale)
+    if not hasattr(scale, "dtype"):
+        raise ScaleError(argument, scale)
+    return True
