@@ -16,6 +16,7 @@ from penalize.backends import Array, open_array
 from penalize.errors import PenaltyError, ScaleError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.elementwise import L1, L2
+from penalize.regularizers.sums import Sum
 
 Penalty = Any
 """A scalar of the graph's framework."""
@@ -166,8 +167,8 @@ class Layers:
                 # Summed in float32 or wider, and then of the weights' own dtype.
                 return self._graph.multiply(scale, xp.like(unit(array), array), name)
 
-        penalty.__name__ = default
-        return penalty
+        known = float(scale) * unit if isinstance(scale, numbers.Real) else None
+        return _named(penalty, scope or default, known)
 
     def _sum(self, functions: Sequence[Function], scope: str | None) -> Function:
         def penalty(weights: Any) -> Penalty | None:
@@ -175,8 +176,23 @@ class Layers:
                 penalties = [p for f in functions if (p := f(weights)) is not None]
                 return self._graph.add_n(penalties, name) if penalties else None
 
-        penalty.__name__ = scope or "sum_regularizer"
-        return penalty
+        known = [r for f in functions if f is not _disabled and (r := regularizer_of(f))]
+        complete = known and len(known) == sum(f is not _disabled for f in functions)
+        return _named(penalty, scope or "sum_regularizer", Sum(tuple(known)) if complete else None)
+
+
+def regularizer_of(function: Any) -> Regularizer | None:
+    """The penalize regularizer that equals a function of this module; None for other functions."""
+    if isinstance(function, Regularizer):
+        return function
+    found = getattr(function, "regularizer", None)
+    return found if isinstance(found, Regularizer) else None
+
+
+def _named(function: Function, name: str, regularizer: Regularizer | None) -> Function:
+    function.__name__ = name
+    function.regularizer = regularizer  # type: ignore[attr-defined]
+    return function
 
 
 def _disabled(weights: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
+from penalize.tables import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,10 @@ class Plan(ABC):
 def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
     """The plan as a text table, with the penalties as they are now."""
     header = ("parameter", "role", "shape", "regularizer", "penalty now", "declared at", "note")
-    lines = [header, *(_cells(row, penalties) for row in rows)]
-    used = [i for i in range(len(header)) if any(line[i] for line in lines[1:])]
-    widths = {i: max(len(line[i]) for line in lines) for i in used}
-    text = ["  ".join(line[i].ljust(widths[i]) for i in used).rstrip() for line in lines]
-    text.insert(1, "  ".join("-" * widths[i] for i in used))
+    text = table(header, [_cells(row, penalties) for row in rows])
     penalized = sum(row.regularizer is not None for row in rows)
     total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
-    return "\n".join([*text, f"{penalized} of {len(rows)} parameters penalized{total}"])
+    return f"{text}\n{penalized} of {len(rows)} parameters penalized{total}"
 
 
 def _cells(row: Row, penalties: dict[str, float]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from cases import CASES, Case
 from frameworks import FRAMEWORKS
 
-from penalize import L2, ArrayError, GroupLasso
+from penalize import L1, L2, ArrayError, GroupLasso, Orthogonal, Regularizer
 
 v1 = tf.compat.v1
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
@@ -83,3 +83,52 @@ def test_an_eager_variable() -> None:
 def test_only_real_floating_tensors(dtype: str) -> None:
     with pytest.raises(ArrayError, match=f"a TensorFlow tensor of tf.{dtype}"):
         L2(1.0)(tf.ones(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize("shards", [1, 2, 3])
+@pytest.mark.parametrize(
+    "r",
+    [
+        GroupLasso(0.3, groups=0),
+        GroupLasso(0.3, groups=1),
+        L1(0.2) + GroupLasso(0.3, groups=()),
+        Orthogonal(0.4),
+        L1(0.2),
+    ],
+    ids=str,
+)
+def test_the_shards_of_a_variable_sum_to_the_whole(
+    r: Regularizer, shards: int, use_resource: bool
+) -> None:
+    """Both when TensorFlow asks for each at its creation, and when the collection is used."""
+    w = np.random.default_rng(0).normal(size=(5, 4))
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable(
+            "w",
+            shape=w.shape,
+            dtype=tf.float64,
+            initializer=shard_of(w),
+            partitioner=v1.fixed_size_partitioner(shards),
+            regularizer=r,
+            use_resource=use_resource,
+        )
+        collected = v1.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES)
+        assert len(collected) == shards
+        total = v1.losses.get_regularization_loss()
+        variables = v1.trainable_variables()
+        gradients = tf.gradients(total, variables)
+        session.run(v1.global_variables_initializer())
+        at_creation, now, found = session.run([collected, total, gradients])
+    assert sum(at_creation) == pytest.approx(float(r(w)), rel=1e-12)
+    assert now == pytest.approx(float(r(w)), rel=1e-12)
+    np.testing.assert_allclose(np.concatenate(found), r.gradient(w), rtol=1e-12, atol=1e-14)
+
+
+def test_a_shard_without_the_others_stands_for_itself() -> None:
+    """A variable may be called so and be none."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        made = [tf.Variable(np.ones((2, 2)), name=f"lonely/part_{i}") for i in (0, 1, 3)]
+        values = [GroupLasso(1.0, groups=0, size_weighted=False)(v) for v in made]
+        session.run(v1.global_variables_initializer())
+        assert session.run(values) == pytest.approx([2 * np.sqrt(2)] * 3)

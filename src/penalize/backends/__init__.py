@@ -55,6 +55,13 @@ class Backend(Protocol):
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
         """x in another shape, row-major."""
 
+    def shares(self, w: Array) -> Sequence[tuple[int, Array]]:
+        """The arrays, each with its sign, whose penalties make up the penalty of w.
+
+        (+1, w) alone, but for a shard of a variable that is partitioned: what the shards stand for
+        together is the whole. The first sign is +1.
+        """
+
     def transpose(self, x: Array) -> Array:
         """A matrix, its axes exchanged."""
 

@@ -36,6 +36,10 @@ def wide(w: Array) -> Array:
     return w if w.dtype.itemsize >= 4 else w.astype(jnp.float32)
 
 
+def shares(w: Array) -> list[tuple[int, Array]]:
+    return [(1, w)]
+
+
 def like(x: Array, w: Array) -> Array:
     return x.astype(w.dtype)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import itertools
+import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +35,41 @@ def wide(w: Array) -> Array:
     if not x.dtype.is_floating:
         raise ArrayError(f"a TensorFlow tensor of {x.dtype!r}", "a real floating-point dtype")
     return x if x.dtype.size >= 4 else tf.cast(x, tf.float32)
+
+
+_SHARD = re.compile(r"(.*/part_)\d+:0")
+
+
+def shares(w: Array) -> list[tuple[int, Array]]:
+    # get_variable asks for the penalty of a shard as soon as it is made, when it does not yet know
+    # its place, and the later ones do not exist. So the first stands for itself, and the last, once
+    # it is there, for the difference to the whole.
+    shards = _shards_of(w)
+    placed = shards[0]._get_save_slice_info() if shards else None
+    if placed is None or w is shards[0]:
+        return [(1, w)]
+    if w is shards[-1]:
+        cut = map(operator.ne, placed.full_shape, placed.var_shape)
+        axis = list(cut).index(True)
+        if builtins.sum(v.shape[axis] for v in shards) == placed.full_shape[axis]:
+            return [(1, tf.concat(shards, axis)), (-1, shards[0])]
+    return [(1, w), (-1, w)]
+
+
+def _shards_of(w: Array) -> list[Array]:
+    """The shards of the same variable that exist by now, in their order."""
+    found = _SHARD.fullmatch(w.name) if isinstance(w, tf.Variable) and not _is_eager(w) else None
+    if found is None:
+        return []
+    graph, keys = w.graph, tf.compat.v1.GraphKeys
+    known = graph.get_collection(keys.GLOBAL_VARIABLES) + graph.get_collection(keys.LOCAL_VARIABLES)
+    by_name = {v.name: v for v in known}
+    names = (f"{found[1]}{number}:0" for number in itertools.count())
+    return list(itertools.takewhile(lambda v: v is not None, map(by_name.get, names)))
+
+
+def _is_eager(w: Array) -> bool:
+    return tf.executing_eagerly() or not hasattr(w, "graph")
 
 
 def like(x: Array, w: Array) -> Array:

@@ -27,6 +27,10 @@ def wide(w: Tensor) -> Tensor:
     return w.float() if w.dtype.itemsize < 4 else w
 
 
+def shares(w: Tensor) -> list[tuple[int, Tensor]]:
+    return [(1, w)]
+
+
 def like(x: Tensor, w: Tensor) -> Tensor:
     return x.to(w.dtype)
 

@@ -20,6 +20,7 @@ from penalize.errors import (
     StepError,
     StrengthError,
 )
+from penalize.keras_names import announce
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -59,6 +60,8 @@ class Regularizer(ABC):
                 "choose another: a saved configuration knows a class by its name",
             )
         _classes[cls.__name__] = cls
+        if cls.__module__.startswith(ours):
+            announce(cls)
 
     def __post_init__(self) -> None:
         for name in self.strengths:
@@ -70,11 +73,20 @@ class Regularizer(ABC):
     def __call__(self, w: Array) -> Array:
         """Ω(w): a scalar of w's framework, differentiable there, in float32 or wider.
 
+        TensorFlow 1 asks for the penalty of each shard of a partitioned variable. What the shards
+        give sums to Ω of the whole, also where Ω is not a sum over elements.
+
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
         w, xp = open_array(w)
-        return self._value(xp.wide(w), xp)
+        if self.elementwise:
+            return self._value(xp.wide(w), xp)
+        (_, first), *others = xp.shares(w)
+        value = self._value(xp.wide(first), xp)
+        for sign, part in others:
+            value = value + sign * self._value(xp.wide(part), xp)
+        return value
 
     def gradient(self, w: Array) -> Array:
         """∇Ω(w), of w's shape and dtype. At a kink: the subgradient of least norm.

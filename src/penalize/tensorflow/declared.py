@@ -1,0 +1,40 @@
+"""What the audit and ``regularized`` know of a declared penalty, wherever it was declared."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from penalize.regularizers.base import Regularizer
+
+
+class Declared(Protocol):
+    """A penalty of the collection, or of a plan."""
+
+    @property
+    def name(self) -> str:
+        """What it is declared on."""
+
+    @property
+    def regularizer(self) -> Regularizer | None:
+        """The penalize regularizer; None where it is some other function."""
+
+    @property
+    def variables(self) -> tuple[Any, ...]:
+        """The variables that it penalizes, where they are known."""
+
+    @property
+    def is_penalty(self) -> bool:
+        """Whether it is a scalar, and not weights that somebody entered as they are."""
+
+    @property
+    def sources(self) -> set[Any]:
+        """Operations that it is computed from, those of its variables among them."""
+
+    def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
+        """The tensors that bring this penalty into the loss, whose ancestors are ops."""
+
+    def takes_in(self, other: Declared) -> bool:
+        """Whether it is computed from another declared penalty."""
+
+    def penalty(self) -> Any:
+        """The penalty as a tensor of the current graph."""

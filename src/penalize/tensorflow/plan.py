@@ -1,0 +1,179 @@
+"""The plan of TensorFlow variables, and how it acts: as a term of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import tensorflow as tf
+
+from penalize.errors import ModelError
+from penalize.parameters import Parameter
+from penalize.plan import Plan as AnyPlan
+from penalize.plan import Row, describe, row_of
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Decision
+from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.weights import Weight
+
+v1 = tf.compat.v1
+
+Probe = Callable[[str, Any], Any]
+"""(name, penalty) → what takes the place of the penalty."""
+
+
+class Entry(NamedTuple):
+    """One parameter: its record, what was decided, and how to reach it."""
+
+    parameter: Parameter
+    decision: Decision
+    weight: Weight
+    regularizer: Regularizer | None
+
+
+class Plan(AnyPlan):
+    """Rules resolved against variables. Made by :func:`penalize.tensorflow.regularize`.
+
+    The rules are fixed; the variables are read each time. In a traced ``tf.function`` and in a
+    graph of TensorFlow 1, what is frozen is decided when the graph is made.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = tuple(entries)
+        self._probe: Probe | None = None
+        self._made: WeakKeyDictionary[Any, dict[str, list[Any]]] = WeakKeyDictionary()
+        self._shown: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One row per parameter, in the model's order; the rows tell what is frozen now."""
+        return tuple(
+            row_of(e.parameter, e.decision, e.weight.shape, e.weight.trainable)
+            for e in self._entries
+        )
+
+    def targets(self) -> list[Target]:
+        """What is penalized now: frozen variables are left out."""
+        return [
+            Target(e.parameter.name, e.weight, e.regularizer, self._made)
+            for e in self._entries
+            if e.regularizer is not None and e.weight.trainable
+        ]
+
+    def penalty(self) -> tf.Tensor:
+        """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
+
+        Works eagerly, under ``tf.GradientTape``, in ``tf.function`` and in graphs of TensorFlow 1.
+
+        In a replica of a ``tf.distribute`` strategy it is Σ Ω(w) divided by the number of replicas,
+        since the gradients of the replicas are summed: it belongs beside
+        ``tf.nn.compute_average_loss``, and gives the update that a single device gives.
+        """
+        total = tf.zeros(())
+        for target in self.targets():
+            value = target.penalty()
+            if self._probe is not None:
+                value = self._probe(target.name, value)
+            dtype = max(total.dtype, value.dtype, key=lambda kind: kind.size)
+            total = tf.cast(total, dtype) + tf.cast(value, dtype)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return total
+        return total / replica.num_replicas_in_sync
+
+    def breakdown(self) -> dict[str, float]:
+        """The penalty of each penalized parameter by name, for logging.
+
+        In a graph of TensorFlow 1 the values are those of the default session.
+
+        Raises:
+            ModelError: the variables are those of a graph, and there is no default session.
+        """
+        targets = self.targets()
+        if tf.executing_eagerly():
+            return {t.name: float(t.regularizer(t.weight.read())) for t in targets}
+        session = v1.get_default_session()
+        if session is None:
+            raise ModelError(
+                "breakdown() needs the values of variables in a graph, and there is no session",
+                'call it inside "with session.as_default():"',
+            )
+        with session.graph.as_default():
+            shown = self._shown.setdefault(session.graph, {})
+            for t in targets:
+                if t.name not in shown:
+                    shown[t.name] = t.regularizer(t.weight.read())
+        values = session.run([shown[t.name] for t in targets])
+        return {t.name: float(v) for t, v in zip(targets, values, strict=True)}
+
+    def __str__(self) -> str:
+        has_values = tf.executing_eagerly() or v1.get_default_session() is not None
+        return describe(self.rows, self.breakdown() if has_values else {})
+
+    @contextmanager
+    def probed(self, probe: Probe) -> Iterator[None]:
+        """Within the block, each penalty is shown to the probe, with the row's name.
+
+        Also those that Keras adds to ``model.losses`` by itself, for a variable of the plan.
+        """
+        changed = []
+        try:
+            for target in self.targets():
+                (variable, *_) = target.variables
+                own = getattr(variable, "regularizer", None)
+                if own is not None:
+                    changed.append((variable, own))
+                    variable.regularizer = partial(_shown_to, probe, target.name, own)
+            self._probe = probe
+            yield
+        finally:
+            self._probe = None
+            for variable, own in changed:
+                variable.regularizer = own
+
+
+def _shown_to(probe: Probe, name: str, regularizer: Callable[[Any], Any], w: Any) -> Any:
+    return probe(name, regularizer(w))
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One weight and its regularizer, and where its penalty was used in graphs."""
+
+    name: str
+    weight: Weight
+    regularizer: Regularizer
+    made: WeakKeyDictionary[Any, dict[str, list[Any]]]
+
+    is_penalty = True
+
+    @property
+    def variables(self) -> tuple[Any, ...]:
+        """The variables that it penalizes."""
+        return self.weight.variables
+
+    def penalty(self) -> Any:
+        """The penalty as a tensor, which a graph of TensorFlow 1 will find again in a loss."""
+        value = self.regularizer(self.weight.read())
+        graph = None if tf.executing_eagerly() else v1.get_default_graph()
+        if graph is not None and not graph.building_function:
+            self.made.setdefault(graph, {}).setdefault(self.name, []).append(value)
+        return value
+
+    @property
+    def sources(self) -> set[Any]:
+        """The operations of its variables."""
+        return {variable.op for variable in self.variables}
+
+    def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
+        """The tensors that bring this penalty into the loss, whose ancestors are ops."""
+        made = self.made.get(loss.graph, {}).get(self.name, [])
+        return [tensor for tensor in made if tensor.op in ops]
+
+    def takes_in(self, other: Declared) -> bool:
+        """A plan's penalty is that of a weight, and of nothing else."""
+        return False

@@ -1,0 +1,104 @@
+"""The proximal step behind an update of TensorFlow 1: w ← prox of step·Ω at w."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from penalize.errors import ModeError
+from penalize.regularizers.base import Regularizer
+from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.steps import bounded, step_size_of
+from penalize.tensorflow.weights import Weight, weights_of
+
+v1 = tf.compat.v1
+
+
+class Target(NamedTuple):
+    """One weight, and what acts on it."""
+
+    weight: Weight
+    regularizer: Regularizer
+
+
+def check_can_act(optimizer: Any) -> None:
+    """Raise :class:`ModeError` unless the optimizer's step is known."""
+    step_size_of(optimizer)
+
+
+def targets_of(
+    declared: Iterable[Declared],
+    pairs: Sequence[tuple[Any, Any]],
+    optimizer: Any,
+) -> list[Target]:
+    """What the proximal step acts on: each weight once, its declared penalties added up.
+
+    Raises:
+        ModeError: a penalty is some function, or a variable has a sparse gradient, a constraint, or
+            shards of which only some are updated.
+        NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+    """
+    _, per_element = step_size_of(optimizer)
+    gradients = {variable.ref(): gradient for gradient, variable in pairs}
+    targets = _put_together(declared)
+    for weight, regularizer in targets:
+        for variable in weight.variables:
+            _check_variable(weight.name, variable, gradients)
+        where = f"{weight.name!r} under {type(optimizer).__name__}"
+        regularizer.check_prox(per_element=per_element, where=where)
+    return targets
+
+
+def _put_together(declared: Iterable[Declared]) -> list[Target]:
+    """Shards are put together to one weight, and penalties of one weight to their sum."""
+    shards: list[Any] = []
+    by_variable: dict[Any, list[Regularizer]] = {}
+    for entry in declared:
+        if entry.regularizer is None:
+            raise ModeError(
+                f"the penalty on {entry.name!r} is a function, and a proximal step needs its "
+                "proximal operator",
+                'declare a regularizer of penalize, such as L1(1e-3), or use mode="gradient"',
+            )
+        shards.extend(entry.variables)
+        by_variable.setdefault(entry.variables[0].ref(), []).append(entry.regularizer)
+    found = []
+    for weight in weights_of(shards):
+        terms = by_variable[weight.variables[0].ref()]
+        found.append(Target(weight, sum(terms[1:], terms[0])))
+    return found
+
+
+def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> None:
+    if variable.ref() not in gradients:
+        raise ModeError(
+            f"{name!r} is partitioned, and only some of its shards are updated",
+            "update all of them, or none",
+        )
+    if isinstance(gradients[variable.ref()], tf.IndexedSlices):
+        raise ModeError(
+            f"{name!r} has a sparse gradient, and the proximal step acts on all of it",
+            'use mode="gradient", or exempt it with no_regularizer',
+        )
+    if variable.constraint is not None:
+        raise ModeError(
+            f"{name!r} has a constraint, which the proximal step would undo",
+            'take the constraint away, or use mode="gradient"',
+        )
+
+
+def proximal_update(
+    update: Any, targets: Sequence[Target], optimizer: Any, name: str | None
+) -> Any:
+    """The operation that runs the update and then the proximal steps."""
+    step_size, _ = step_size_of(optimizer)
+    with tf.control_dependencies([update]), v1.name_scope("proximal"):
+        done = []
+        for weight, regularizer in targets:
+            w = weight.joined(lambda variable: variable.read_value())
+            taken = step_size(optimizer, weight)
+            step = bounded(taken, regularizer.gradient(w))
+            done += weight.assign(regularizer.prox(w, step))
+    return tf.group(update, *done, name=name)

@@ -1,0 +1,119 @@
+"""The proximal step that an optimizer of TensorFlow 1 really took.
+
+Proximal gradient descent reaches the penalized minimiser only if the proximal step is the factor
+with which a constant gradient would have entered the update. For plain gradient descent that is the
+learning rate; momentum multiplies it, and an adaptive method has one per element: its learning rate
+over the denominator of its update (Yun, Lozano and Yang, Adaptive proximal gradient methods for
+structured neural networks, 2021). Each function reads the state after the update. Optimizers that
+are not in the table are refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from penalize.errors import ModeError
+from penalize.tensorflow.weights import Weight
+
+v1 = tf.compat.v1
+
+
+class Step(NamedTuple):
+    """The step of one weight: factor, over a denominator per element where there is one."""
+
+    factor: Any
+    """A number, in float64."""
+
+    denominator: Any = None
+
+
+StepSize = Callable[[Any, Weight], Step]
+"""(optimizer, weight) → its step."""
+
+
+def _slot(optimizer: Any, weight: Weight, name: str) -> Any:
+    return weight.joined(lambda variable: optimizer.get_slot(variable, name).read_value())
+
+
+def _number(value: Any) -> Any:
+    return tf.cast(value, tf.float64)
+
+
+def _gradient_descent(optimizer: Any, weight: Weight) -> Step:
+    return Step(_number(optimizer._learning_rate_tensor))
+
+
+def _momentum(optimizer: Any, weight: Weight) -> Step:
+    # Also with Nesterov's: a constant gradient enters lr·(1 + μ/(1 − μ)) times.
+    rate = _number(optimizer._learning_rate_tensor)
+    return Step(rate / (1 - _number(optimizer._momentum_tensor)))
+
+
+def _adam(optimizer: Any, weight: Weight) -> Step:
+    # The optimizer multiplies the power once more after the update.
+    after = _number(optimizer._get_beta_accumulators()[1].read_value())
+    power = after / _number(optimizer._beta2_t)
+    second = _slot(optimizer, weight, "v")
+    factor = _number(optimizer._lr_t) * tf.sqrt(1 - power)
+    return Step(factor, tf.sqrt(second) + tf.cast(optimizer._epsilon_t, second.dtype))
+
+
+def _adagrad(optimizer: Any, weight: Weight) -> Step:
+    rate = _number(optimizer._learning_rate_tensor)
+    return Step(rate, tf.sqrt(_slot(optimizer, weight, "accumulator")))
+
+
+def _rmsprop(optimizer: Any, weight: Weight) -> Step:
+    rate = _number(optimizer._learning_rate_tensor)
+    squares = _slot(optimizer, weight, "rms")
+    denominator = tf.sqrt(squares + tf.cast(optimizer._epsilon_tensor, squares.dtype))
+    return Step(rate / (1 - _number(optimizer._momentum_tensor)), denominator)
+
+
+_KNOWN: dict[type, StepSize] = {
+    v1.train.GradientDescentOptimizer: _gradient_descent,
+    v1.train.MomentumOptimizer: _momentum,
+    v1.train.AdamOptimizer: _adam,
+    v1.train.AdagradOptimizer: _adagrad,
+    v1.train.RMSPropOptimizer: _rmsprop,
+}
+
+_ONE_STEP = (_gradient_descent, _momentum)
+
+
+def step_size_of(optimizer: Any) -> tuple[StepSize, bool]:
+    """How to read the step that this optimizer takes, and whether it differs by element.
+
+    Raises:
+        ModeError: its step is not known.
+    """
+    found = _KNOWN.get(type(optimizer))
+    if found is None or getattr(optimizer, "_centered", False):
+        # Centered, it divides by the spread of the gradient, which is 0 where the gradient stands
+        # still, as it does at a penalized minimum: the step grows without bound.
+        kind = "a centered " if found else ""
+        raise ModeError(
+            'mode="proximal" needs the step that the optimizer really takes, and that of '
+            f"{kind}{type(optimizer).__name__} is not known",
+            f"use one of {', '.join(sorted(k.__name__ for k in _KNOWN))}, or leave the mode out",
+        )
+    return found, found not in _ONE_STEP
+
+
+SLACK = 10.0
+
+
+def bounded(step: Step, penalty_gradient: Any) -> Any:
+    """The step as a number or array, with a floor of |∇Ω(w)| / SLACK under the denominator.
+
+    At a minimiser that is not zero the data gradient is as large as the penalty's, and so is the
+    denominator: the floor leaves it alone. But an element whose data gradient has been zero so far
+    has a denominator of eps, and one such step would erase it.
+    """
+    factor = tf.cast(step.factor, penalty_gradient.dtype)
+    if step.denominator is None:
+        return factor
+    return factor / tf.maximum(step.denominator, tf.abs(penalty_gradient) / SLACK)

@@ -1,0 +1,84 @@
+"""How a plan reaches variables: a weight is one of them, or all shards of a partitioned one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+v1 = tf.compat.v1
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One array of a model."""
+
+    name: str
+    variables: tuple[Any, ...]
+    """The variable, or the shards in their order. A Keras variable is kept as it is: it knows
+    whether it is frozen, and the variable within does not.
+    """
+
+    shape: tuple[int, ...]
+    axis: int = 0
+    """The axis along which the shards follow each other."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it is trained now."""
+        return all(variable.trainable for variable in self.variables)
+
+    def read(self) -> Any:
+        """Its value: differentiable, and read anew each time."""
+        return self.joined(lambda variable: variable)
+
+    def joined(self, read: Callable[[Any], Any]) -> Any:
+        """An array per variable, put together as the variables are."""
+        arrays = [read(opened(variable)) for variable in self.variables]
+        return arrays[0] if len(arrays) == 1 else tf.concat(arrays, self.axis)
+
+    def assign(self, value: Any) -> list[Any]:
+        """Set it: the operations that do so, one per variable."""
+        sizes = [variable.shape[self.axis] for variable in self.variables]
+        parts = [value] if len(sizes) == 1 else tf.split(value, sizes, self.axis)
+        pairs = zip(self.variables, parts, strict=True)
+        return [opened(variable).assign(part) for variable, part in pairs]
+
+
+def opened(variable: Any) -> Any:
+    """TensorFlow's variable within a Keras variable; others as they are."""
+    return variable.value if type(variable).__module__.startswith("keras.") else variable
+
+
+def weights_of(variables: Iterable[Any]) -> list[Weight]:
+    """The weights that variables are, or are shards of; each once, where it first appears."""
+    shards: dict[Any, list[Any]] = {}
+    for variable in _flat(variables):
+        placed = getattr(variable, "_get_save_slice_info", lambda: None)()
+        key = variable.ref() if placed is None else (placed.full_name, id(variable.graph))
+        known = shards.setdefault(key, [])
+        if not any(variable is other for other in known):
+            known.append(variable)
+    return [_weight(group) for group in shards.values()]
+
+
+def _flat(variables: Iterable[Any]) -> Iterable[Any]:
+    for variable in variables:
+        if isinstance(variable, v1.PartitionedVariable):
+            yield from variable
+        else:
+            yield variable
+
+
+def _weight(shards: list[Any]) -> Weight:
+    first = shards[0]
+    placed = getattr(first, "_get_save_slice_info", lambda: None)()
+    if placed is None:
+        name = getattr(first, "path", None) or first.name.partition(":")[0]
+        return Weight(name, (first,), tuple(first.shape))
+    full, part = tuple(placed.full_shape), tuple(placed.var_shape)
+    axis = next((i for i, size in enumerate(full) if size != part[i]), 0)
+    shards = sorted(shards, key=lambda v: v._get_save_slice_info().var_offset[axis])
+    return Weight(placed.full_name, tuple(shards), full, axis)
