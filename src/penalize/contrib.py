@@ -33,8 +33,8 @@ class Graph(Protocol):
     ) -> AbstractContextManager[str]:
         """A block whose operations are named below it; gives the name for the last of them."""
 
-    def multiply(self, scale: Any, value: Array, name: str) -> Penalty:
-        """scale · value, in an operation of that name."""
+    def multiply(self, scale: Any, value: Array, weights: Array, name: str) -> Penalty:
+        """scale · value, of the dtype of the weights, in an operation of that name."""
 
     def add_n(self, penalties: Sequence[Penalty], name: str) -> Penalty:
         """The sum of at least one penalty, in an operation of that name."""
@@ -163,9 +163,8 @@ class Layers:
 
         def penalty(weights: Any) -> Penalty:
             with self._graph.name_scope(scope, default, [weights]) as name:
-                array, xp = open_array(weights)
-                # Summed in float32 or wider, and then of the weights' own dtype.
-                return self._graph.multiply(scale, xp.like(unit(array), array), name)
+                array, _ = open_array(weights)
+                return self._graph.multiply(scale, unit(array), array, name)
 
         known = float(scale) * unit if isinstance(scale, numbers.Real) else None
         return _named(penalty, scope or default, known)

@@ -132,7 +132,7 @@ def _row(entry: Declared, factor: Factor, entries: Sequence[Declared]) -> Measur
     if factor.reason == "nonlinear":
         note = _OF
     elif factor.reason:
-        note = f"depends on {factor.reason!r}: pass session= (and feed_dict=) to look it up"
+        note = f"depends on {factor.reason}: pass session= (and feed_dict=) to look it up"
     elif inside:
         note = f"made of what is collected already: {', '.join(map(repr, inside))}"
     else:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from penalize.errors import some
+
 v1 = tf.compat.v1
 
 
@@ -47,7 +49,7 @@ class Factor(NamedTuple):
     """NaN where it is no known number."""
 
     reason: str = ""
-    """Why it is not: ``"nonlinear"``, or the name of the tensor that it depends on."""
+    """Why it is not: ``"nonlinear"``, or what it depends on."""
 
 
 def factors(
@@ -108,7 +110,7 @@ def _evaluate(
     """The sum of gradients, with what it depends on taken from the session."""
     unknown = list(_states(behind))
     if unknown and session is None:
-        return Factor(math.nan, unknown[0].name)
+        return Factor(math.nan, some(sorted(tensor.name for tensor in unknown)))
     names = [tensor.name for tensor in unknown]
     values = session.run(names, feed_dict) if names else []
     with v1.Session(graph=gradients[0].graph) as own:

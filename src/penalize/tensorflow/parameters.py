@@ -11,11 +11,9 @@ import tensorflow as tf
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Site
 from penalize.tensorflow.roles import axes_of, role_of
-from penalize.tensorflow.weights import Weight, weights_of
+from penalize.tensorflow.weights import Weight, is_partitioned, weights_of
 
 Read = list[tuple[Parameter, Weight]]
-
-v1 = tf.compat.v1
 
 
 def read(model: Any) -> Read:
@@ -43,8 +41,9 @@ def _is_keras_layer(value: Any) -> bool:
 
 
 def _is_variable(value: Any) -> bool:
-    kinds = tf.Variable | v1.PartitionedVariable
-    return isinstance(value, kinds) or _is_of_keras(value, "Variable")
+    return (
+        isinstance(value, tf.Variable) or is_partitioned(value) or _is_of_keras(value, "Variable")
+    )
 
 
 def _is_of_keras(value: Any, name: str) -> bool:

@@ -8,8 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-v1 = tf.compat.v1
-
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -52,6 +50,13 @@ def opened(variable: Any) -> Any:
     return variable.value if type(variable).__module__.startswith("keras.") else variable
 
 
+def is_partitioned(value: Any) -> bool:
+    """Whether it is what ``get_variable`` returns under a partitioner, a class without a public
+    name.
+    """
+    return type(value).__name__ == "PartitionedVariable"
+
+
 def weights_of(variables: Iterable[Any]) -> list[Weight]:
     """The weights that variables are, or are shards of; each once, where it first appears."""
     shards: dict[Any, list[Any]] = {}
@@ -66,7 +71,7 @@ def weights_of(variables: Iterable[Any]) -> list[Weight]:
 
 def _flat(variables: Iterable[Any]) -> Iterable[Any]:
     for variable in variables:
-        if isinstance(variable, v1.PartitionedVariable):
+        if is_partitioned(variable):
             yield from variable
         else:
             yield variable

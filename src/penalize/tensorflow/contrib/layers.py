@@ -40,10 +40,13 @@ class _Graph:
         )
         return scope
 
-    def multiply(self, scale: Any, value: Any, name: str) -> Any:
+    def multiply(self, scale: Any, value: Any, weights: Any, name: str) -> Any:
         if not (tf.is_tensor(value) or isinstance(value, np.ndarray | np.generic)):
             return scale * value  # an array of another framework, under Keras
-        return tf.multiply(tf.cast(scale, value.dtype), value, name=name)
+        dtype = tf.as_dtype(weights.dtype).base_dtype
+        if dtype == value.dtype:
+            return tf.multiply(tf.cast(scale, dtype), value, name=name)
+        return tf.cast(tf.multiply(tf.cast(scale, value.dtype), value), dtype, name=name)
 
     def add_n(self, penalties: Sequence[Any], name: str) -> Any:
         if not any(map(tf.is_tensor, penalties)):

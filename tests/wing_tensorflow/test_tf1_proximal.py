@@ -1,0 +1,239 @@
+"""Proximal training with a session: exact zeros, at the true minimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.linear_model import Lasso
+
+from penalize import (
+    L1,
+    L2,
+    AppliedTwiceError,
+    GroupLasso,
+    ModeError,
+    NoProximalOperatorError,
+    Orthogonal,
+)
+from penalize.tensorflow import contrib, regularize, regularized
+
+v1 = tf.compat.v1
+STRENGTH = 0.1
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(100, 8))
+Y = X @ np.array([3.0, -2, 0, 0, 1.5, 0, 0, 0]) + 0.1 * rng.normal(size=100)
+TRUE = Lasso(alpha=STRENGTH, fit_intercept=False, tol=1e-12).fit(X, Y).coef_
+
+
+def data_loss(w: Any) -> Any:
+    residual = tf.linalg.matvec(X, tf.convert_to_tensor(w)) - Y
+    return 0.5 * tf.reduce_mean(tf.square(residual))
+
+
+def decayed(rate: float) -> Any:
+    """A rate that falls as steps are counted: an adaptive step of fixed size never settles."""
+    step = tf.cast(v1.train.get_or_create_global_step(), tf.float32)
+    return rate / (1 + step / 50)
+
+
+OPTIMIZERS: dict[str, tuple[Callable[[], Any], int]] = {
+    "gradient descent": (lambda: v1.train.GradientDescentOptimizer(0.1), 800),
+    "momentum": (lambda: v1.train.MomentumOptimizer(0.02, 0.9), 800),
+    "nesterov": (lambda: v1.train.MomentumOptimizer(0.02, 0.9, use_nesterov=True), 800),
+    "Adam": (lambda: v1.train.AdamOptimizer(0.02), 3000),
+    "Adagrad": (lambda: v1.train.AdagradOptimizer(0.5), 3000),
+    "RMSProp": (lambda: v1.train.RMSPropOptimizer(decayed(0.02)), 4000),
+    "RMSProp with momentum": (lambda: v1.train.RMSPropOptimizer(decayed(0.02), momentum=0.5), 8000),
+}
+
+
+def minimise(optimizer: Any, loss: Any, steps: int) -> np.ndarray:
+    """The weight after training in a loop inside of one session call per hundred steps."""
+    operation = optimizer.minimize(loss, global_step=v1.train.get_or_create_global_step())
+    (w,) = [v for v in v1.trainable_variables() if v.op.name == "w"]
+    with v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        for _ in range(steps):
+            session.run(operation)
+        return session.run(w)
+
+
+def start(regularizer: Any, **arguments: Any) -> Any:
+    return v1.get_variable("w", initializer=np.full(8, 0.5), regularizer=regularizer, **arguments)
+
+
+@pytest.mark.parametrize(("optimizer", "steps"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_reaches_the_lasso(optimizer: Callable[[], Any], steps: int) -> None:
+    with tf.Graph().as_default():
+        w = start(L1(STRENGTH))
+        found = minimise(regularized(optimizer(), mode="proximal"), data_loss(w), steps)
+    np.testing.assert_allclose(found, TRUE, atol=1e-5)
+    np.testing.assert_array_equal(found == 0, TRUE == 0)
+    assert (TRUE == 0).sum() >= 4
+
+
+def test_the_loss_term_gives_no_zero() -> None:
+    with tf.Graph().as_default():
+        w = start(L1(STRENGTH))
+        naive = data_loss(w) + v1.losses.get_regularization_loss()
+        found = minimise(v1.train.AdamOptimizer(0.02), naive, 800)
+    assert (found == 0).sum() == 0
+
+
+def test_contribs_regularizers_and_reference_variables() -> None:
+    with tf.Graph().as_default():
+        w = start(contrib.layers.l1_regularizer(STRENGTH), use_resource=False)
+        optimizer = regularized(v1.train.GradientDescentOptimizer(0.1), mode="proximal")
+        found = minimise(optimizer, data_loss(w), 800)
+    np.testing.assert_allclose(found, TRUE, atol=1e-9)
+
+
+def one_step(build: Callable[[], Any]) -> list[np.ndarray]:
+    with tf.Graph().as_default(), v1.Session() as session:
+        operation = build()
+        session.run(v1.global_variables_initializer())
+        before = session.run(v1.trainable_variables())
+        session.run(operation)
+        return [before, session.run(v1.trainable_variables())]
+
+
+W = np.random.default_rng(3).normal(size=(4, 3))
+
+
+def quadratic(regularizer: Any, *, rate: float = 0.1, **arguments: Any) -> Callable[[], Any]:
+    """One proximal step of gradient descent on ½‖w‖²."""
+
+    def build() -> Any:
+        w = v1.get_variable("w", initializer=tf.constant(W), regularizer=regularizer, **arguments)
+        loss = 0.5 * tf.reduce_sum(tf.square(tf.convert_to_tensor(w)))
+        inner = v1.train.GradientDescentOptimizer(rate)
+        return regularized(inner, mode="proximal").minimize(loss)
+
+    return build
+
+
+@pytest.mark.parametrize("partitioner", [None, v1.fixed_size_partitioner(3)])
+def test_a_group_that_crosses_shards(partitioner: Any) -> None:
+    r = GroupLasso(6.0, groups=1)
+    _, after = one_step(quadratic(r, partitioner=partitioner))
+    expected = r.prox(0.9 * W, 0.1)
+    np.testing.assert_allclose(np.concatenate(after).reshape(4, 3), expected, rtol=1e-6)
+    assert 0 < (expected == 0).all(axis=0).sum() < 3
+
+
+def test_two_penalties_of_one_weight_are_one_step() -> None:
+    def build() -> Any:
+        w = v1.get_variable("w", initializer=tf.constant(W))
+        plan = regularize([w], {"w": L1(1.0) + L2(0.5)})
+        loss = 0.5 * tf.reduce_sum(tf.square(tf.convert_to_tensor(w)))
+        inner = v1.train.GradientDescentOptimizer(0.1)
+        return regularized(inner, plan=plan, mode="proximal").minimize(loss)
+
+    _, (after,) = one_step(build)
+    np.testing.assert_allclose(after, (L1(1.0) + L2(0.5)).prox(0.9 * W, 0.1), rtol=1e-6)
+
+
+def test_a_penalty_acts_where_the_data_gives_no_gradient() -> None:
+    def build() -> Any:
+        v1.get_variable("unused", initializer=tf.constant(W), regularizer=L1(1.0))
+        w = v1.get_variable("w", initializer=tf.constant(W))
+        loss = tf.reduce_sum(tf.convert_to_tensor(w))
+        inner = v1.train.GradientDescentOptimizer(0.1)
+        return regularized(inner, mode="proximal").minimize(loss)
+
+    _, (unused, _) = one_step(build)
+    np.testing.assert_allclose(unused, L1(1.0).prox(W, 0.1), rtol=1e-6)
+
+
+def test_a_dead_unit_is_not_erased_by_an_adaptive_step() -> None:
+    def build() -> Any:
+        v1.get_variable("unused", initializer=tf.constant(W), regularizer=L1(1e-3))
+        loss = tf.reduce_sum(tf.convert_to_tensor(v1.get_variable("w", initializer=W)))
+        return regularized(v1.train.AdamOptimizer(0.01), mode="proximal").minimize(loss)
+
+    (before, _), (unused, _) = one_step(build)
+    assert 0 < abs(unused - before).max() < 0.11
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "a function": (
+        quadratic(tf.nn.l2_loss),
+        ModeError,
+        "the penalty on 'w' is a function, and a proximal step needs",
+    ),
+    "no prox": (quadratic(Orthogonal(0.1)), NoProximalOperatorError, "on 'w' under Gradient"),
+    "a constraint": (
+        quadratic(L1(0.1), constraint=tf.abs),
+        ModeError,
+        "'w' has a constraint, which the proximal step would undo",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(build: Any, error: type[Exception], message: str) -> None:
+    with tf.Graph().as_default(), pytest.raises(error, match=f"(?i){message}"):
+        build()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [v1.train.FtrlOptimizer, v1.train.AdadeltaOptimizer, v1.train.ProximalGradientDescentOptimizer],
+)
+def test_optimizers_whose_step_is_not_known(optimizer: Any) -> None:
+    with (
+        tf.Graph().as_default(),
+        pytest.raises(ModeError, match=f"that of {optimizer.__name__} is"),
+    ):
+        regularized(optimizer(0.1), mode="proximal")
+
+
+def test_a_centered_rmsprop_is_refused() -> None:
+    with tf.Graph().as_default(), pytest.raises(ModeError, match="that of a centered RMSProp"):
+        regularized(v1.train.RMSPropOptimizer(0.1, centered=True), mode="proximal")
+
+
+def test_a_group_under_a_step_per_element_is_refused() -> None:
+    with tf.Graph().as_default():
+        w = v1.get_variable("w", initializer=W, regularizer=GroupLasso(0.1, groups=0))
+        optimizer = regularized(v1.train.AdamOptimizer(), mode="proximal")
+        with pytest.raises(NoProximalOperatorError, match=r"'w' under AdamOptimizer.*element"):
+            optimizer.minimize(tf.reduce_sum(tf.convert_to_tensor(w)))
+
+
+def test_a_sparse_gradient_is_refused() -> None:
+    with tf.Graph().as_default():
+        table = v1.get_variable("table", initializer=W, regularizer=L1(0.1))
+        loss = tf.reduce_sum(tf.nn.embedding_lookup(table, [0, 2]))
+        optimizer = regularized(v1.train.GradientDescentOptimizer(0.1), mode="proximal")
+        with pytest.raises(ModeError, match="'table' has a sparse gradient"):
+            optimizer.minimize(loss)
+
+
+def test_shards_that_are_updated_apart_are_refused() -> None:
+    with tf.Graph().as_default():
+        shards = v1.get_variable(
+            "w",
+            initializer=tf.constant(W),
+            regularizer=L1(0.1),
+            partitioner=v1.fixed_size_partitioner(2),
+        )
+        plan = regularize([shards], L1(0.1))
+        loss = tf.reduce_sum(tf.convert_to_tensor(shards))
+        inner = v1.train.GradientDescentOptimizer(0.1)
+        optimizer = regularized(inner, plan=plan, mode="proximal")
+        with pytest.raises(ModeError, match="'w' is partitioned, and only some of its shards"):
+            optimizer.minimize(loss, var_list=[next(iter(shards))])
+
+
+def test_a_penalty_in_the_loss_and_in_the_step_is_refused() -> None:
+    with tf.Graph().as_default():
+        w = start(L1(STRENGTH))
+        loss = data_loss(w) + v1.losses.get_regularization_loss()
+        with pytest.raises(AppliedTwiceError, match="'w' would be applied twice: by the loss"):
+            regularized(v1.train.AdamOptimizer(), mode="proximal").minimize(loss)
