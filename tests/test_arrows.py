@@ -18,15 +18,16 @@ import penalize
 
 # Lowest first. What stands in one row does not import each other. A new module needs a place here.
 LAYERS = [
-    {"errors", "callsite", "names"},
+    {"errors", "callsite", "names", "keras_names", "tables"},
     {"backends"},
     {"regularizers"},
-    {"parameters", "contrib"},
+    {"parameters", "contrib", "report"},
     {"selectors", "roles"},
     {"rules"},
     {"plan", "planning"},
     {"penalize"},  # the face: src/penalize/__init__.py
-    {"torch"},  # a wing; further wings stand beside it
+    {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
+    {"torch", "tensorflow"},  # a wing; further wings stand beside it
     {"demo"},
     {"cli"},
 ]
@@ -47,6 +48,35 @@ WINGS = {
         "watch",
         "regularize",
         "__init__",
+        "tf1",
+    ],
+    "tensorflow": [
+        "contrib",
+        "weights",
+        "roles",
+        "parameters",
+        "graphs",
+        "declared",
+        "collection",
+        "plan",
+        "regularize",
+        "audit",
+        "steps",
+        "proximal",
+        "optimizer",
+        "__init__",
+    ],
+    "keras": [
+        "conversion",
+        "roles",
+        "parameters",
+        "models",
+        "steps",
+        "modes",
+        "checks",
+        "plan",
+        "regularize",
+        "__init__",
     ],
 }
 
@@ -60,6 +90,9 @@ THIRD_PARTY = {
     "penalize.backends.jax": {"jax"},
     "penalize.backends.tensorflow": {"tensorflow"},
     "penalize.torch": {"torch"},
+    "penalize.torch.tf1": {"torch", "tensorflow", "numpy"},
+    "penalize.keras": {"keras"},
+    "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},
 }
 
@@ -146,6 +179,8 @@ def _wrong_way(unit: str, part: str, item: Import) -> str:
         order = WINGS.get(unit, [])
         target_part = _part(item.target, unit)
         target_part = target_part if target_part in order else "__init__"
+        if target_part == part and (SOURCE / unit / part).is_dir():
+            return ""  # a package within a wing imports its own files
         points_up = bool(order) and order.index(target_part) >= order.index(part)
         return f"{target_part} is not below {part}" if points_up else ""
     return f"{target} is not below {unit}" if LEVEL[target] >= LEVEL[unit] else ""

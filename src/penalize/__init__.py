@@ -1,7 +1,10 @@
 """Declare penalties once; have them applied exactly once.
 
-This package imports no framework. ``penalize.torch`` is the PyTorch wing.
+This package imports no framework. ``penalize.torch`` is the PyTorch wing, ``penalize.keras`` the
+Keras wing.
 """
+
+from penalize.keras_names import watch as _watch_for_keras
 
 # The names below are loaded when they are first used (PEP 562), so that importing the package, as
 # every wing and the command do, costs next to nothing. typing itself is among what that saves.
@@ -10,9 +13,14 @@ if TYPE_CHECKING:
     from penalize.errors import (
         AppliedTwiceError,
         ArrayError,
+        AuditError,
+        CheckpointError,
         ConfigError,
         ConflictError,
         GroupsError,
+        IgnoredRegularizerWarning,
+        LossError,
+        MissingPackageError,
         ModeError,
         ModelError,
         NeverAppliedWarning,
@@ -21,15 +29,18 @@ if TYPE_CHECKING:
         OptimizerError,
         PenalizeError,
         PenaltyError,
+        PenaltyOfPenaltyWarning,
         RegularizerError,
         ReplacedParameterError,
         RoleError,
         RulesError,
         ScaleError,
+        ScopeError,
         SelectorError,
         ShapeError,
         StepError,
         StrengthError,
+        VariableError,
     )
     from penalize.parameters import Role
     from penalize.regularizers import (
@@ -61,11 +72,16 @@ __all__ = [
     "L2",
     "AppliedTwiceError",
     "ArrayError",
+    "AuditError",
+    "CheckpointError",
     "ConfigError",
     "ConflictError",
     "Elementwise",
     "GroupLasso",
     "GroupsError",
+    "IgnoredRegularizerWarning",
+    "LossError",
+    "MissingPackageError",
     "ModeError",
     "ModelError",
     "NeverAppliedWarning",
@@ -75,6 +91,7 @@ __all__ = [
     "Orthogonal",
     "PenalizeError",
     "PenaltyError",
+    "PenaltyOfPenaltyWarning",
     "Regularizer",
     "RegularizerError",
     "ReplacedParameterError",
@@ -82,11 +99,13 @@ __all__ = [
     "RoleError",
     "RulesError",
     "ScaleError",
+    "ScopeError",
     "SelectorError",
     "ShapeError",
     "StepError",
     "StrengthError",
     "Sum",
+    "VariableError",
     "biases",
     "embeddings",
     "everything",
@@ -98,6 +117,16 @@ __all__ = [
 ]
 
 _HOMES = ("regularizers", "selectors", "parameters", "errors")
+
+
+def _define_regularizers() -> None:
+    from importlib import import_module
+
+    import_module(f"{__name__}.regularizers")
+
+
+# A model that was saved with our regularizers must load whether or not they were used before.
+_watch_for_keras(_define_regularizers)
 
 
 def __getattr__(name: str) -> object:

@@ -196,6 +196,20 @@ class AppliedTwiceError(PenalizeError, RuntimeError):
         )
 
 
+class LossError(PenalizeError, TypeError):
+    """A loss is not what can be measured or differentiated here."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class AuditError(PenalizeError, AssertionError):
+    """A declared penalty does not enter exactly once."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(f"Declared penalties are not applied exactly once:\n{table}")
+
+
 class ReplacedParameterError(PenalizeError, RuntimeError):
     """A parameter of an attached plan is no longer the one that the optimizer steps."""
 
@@ -204,6 +218,51 @@ class ReplacedParameterError(PenalizeError, RuntimeError):
             f"{some(names)}: no longer what the optimizer steps (to_empty, fully_shard and "
             "load_state_dict(assign=True) replace parameters, and param groups may have changed); "
             "detach(), make the optimizer from the model as it is now, and attach again."
+        )
+
+
+class PenaltyOfPenaltyWarning(UserWarning):
+    """A regularizer is given penalties where it expects weights."""
+
+
+class VariableError(PenalizeError, ValueError):
+    """A variable of TensorFlow 1's vocabulary cannot be made or shared as it was asked for."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(_sentence(f"{found}; expected {expected}."))
+
+
+class ScopeError(PenalizeError, TypeError):
+    """A scope, or an argument of it, is of a type that means nothing there."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(_sentence(f"{found}; expected {expected}."))
+
+
+class CheckpointError(PenalizeError, ValueError):
+    """A checkpoint cannot be loaded: everything that does not fit, at once."""
+
+    def __init__(self, path: object, problems: Sequence[str]) -> None:
+        super().__init__(
+            f"The checkpoint {str(path)!r} cannot be loaded, and nothing was: "
+            f"{'; '.join(problems)}."
+        )
+
+
+class MissingPackageError(PenalizeError, ImportError):
+    """A package that is needed for this is not installed."""
+
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(f"{_sentence(purpose)} needs {package}, which is not installed here.")
+
+
+class IgnoredRegularizerWarning(UserWarning):
+    """A variable is shared with another regularizer than it was made with."""
+
+    def __init__(self, name: str, old: str, new: str) -> None:
+        super().__init__(
+            f"Variable {name!r} was made with the regularizer {old}; it is shared here with {new}, "
+            "which is ignored, as in TensorFlow 1. Give both the same one, or leave it out here."
         )
 
 

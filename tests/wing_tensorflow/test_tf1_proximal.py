@@ -36,9 +36,9 @@ def data_loss(w: Any) -> Any:
 
 
 def decayed(rate: float) -> Any:
-    """A rate that falls as steps are counted: an adaptive step of fixed size never settles."""
+    """A rate that falls by halves: under a rate that falls in each step momentum lags behind."""
     step = tf.cast(v1.train.get_or_create_global_step(), tf.float32)
-    return rate / (1 + step / 50)
+    return rate * 0.5 ** tf.floor(step / 1000)
 
 
 OPTIMIZERS: dict[str, tuple[Callable[[], Any], int]] = {
@@ -48,7 +48,7 @@ OPTIMIZERS: dict[str, tuple[Callable[[], Any], int]] = {
     "Adam": (lambda: v1.train.AdamOptimizer(0.02), 3000),
     "Adagrad": (lambda: v1.train.AdagradOptimizer(0.5), 3000),
     "RMSProp": (lambda: v1.train.RMSPropOptimizer(decayed(0.02)), 4000),
-    "RMSProp with momentum": (lambda: v1.train.RMSPropOptimizer(decayed(0.02), momentum=0.5), 8000),
+    "RMSProp with momentum": (lambda: v1.train.RMSPropOptimizer(decayed(0.02), momentum=0.5), 4000),
 }
 
 

@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
+from penalize.roles import role_by_name
 from penalize.torch.bindings import Binding, bindings_of, trainable
 from penalize.torch.roles import axes_of, role_of
 from penalize.torch.scope import declared_on, scopes_of
@@ -77,6 +78,9 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
 def _role(
     module: nn.Module, path: tuple[str, ...], name: str, shape: tuple[int, ...] | None
 ) -> Role:
+    if "/" in name:  # the name is a path itself, in place of modules
+        owner, own = name.rsplit("/", 1)
+        return role_by_name(own, shape, owner.rpartition("/")[2])
     role = role_of(type(module), name, shape)
     if role is Role.KERNEL and path and isinstance(module, nn.ParameterList | nn.ParameterDict):
         # Its items have numbers or keys for names; what they are, the name of the list may say.

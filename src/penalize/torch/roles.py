@@ -46,9 +46,14 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
     inputs) and the ``Conv1D`` of transformers are input-first. In a convolution with several
     groups one of the two axes repeats per group, so it holds no single input or output. What the
     axes of other parameters with more than two mean is not known.
+
+    A class whose kernels are laid out as TensorFlow's, outputs on the last axis and inputs on the
+    one before, says so by an attribute ``_penalize_output_last = True``.
     """
     if ndim is not None and ndim < 2:
         return 0 if ndim else None, None
+    if ndim is not None and getattr(type(owner), "_penalize_output_last", False):
+        return ndim - 1, ndim - 2
     grouped = getattr(owner, "groups", 1) != 1
     if isinstance(owner, _TRANSPOSED):
         return (None if grouped else 1), 0

@@ -1,0 +1,124 @@
+"""What stands in a collection: plain data that is read when somebody asks.
+
+A variable is kept by its name, never by its tensor, so that an entry stays right when the tensor
+is replaced or the whole store is copied. A penalty is kept as regularizer and weights, and computed
+anew at each reading: there is no graph that would do it, and the graph of an earlier step is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from penalize.errors import PenaltyError
+from penalize.regularizers.base import Regularizer
+from penalize.torch.roles import axes_of
+from penalize.torch.tf1.sameness import described, same
+
+
+class Entry(Protocol):
+    """One item of a collection of a store."""
+
+    @property
+    def name(self) -> str | None:
+        """What a scope filter looks at; None for an item that no scope holds."""
+
+    def read(self, store: nn.Module) -> Any:
+        """The item as it is now."""
+
+    def repeats(self, other: Entry) -> bool:
+        """Whether this is what the other one is, only declared once more."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """Anything at all, returned as it was given."""
+
+    value: Any
+
+    @property
+    def name(self) -> str | None:
+        name = getattr(self.value, "name", None)
+        return name if isinstance(name, str) else None
+
+    def read(self, store: nn.Module) -> Any:
+        return self.value
+
+    def repeats(self, other: Entry) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the store."""
+
+    name: str
+
+    def read(self, store: nn.Module) -> Tensor:
+        tensor: Tensor = getattr(store, self.name)
+        return tensor
+
+    def repeats(self, other: Entry) -> bool:
+        return self == other
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The penalty of some weights."""
+
+    name: str
+    regularizer: Any
+    weights: tuple[Entry, ...]
+
+    def read(self, store: nn.Module) -> Tensor:
+        return total(
+            evaluate(self.regularizer, weight.read(store), store, weight.name)
+            for weight in self.weights
+        )
+
+    def repeats(self, other: Entry) -> bool:
+        return (
+            isinstance(other, Penalty)
+            and self.name == other.name
+            and same(self.regularizer, other.regularizer)
+            and same(self.weights, other.weights)
+        )
+
+
+def evaluate(regularizer: Any, weight: Any, store: nn.Module, name: str | None) -> Tensor | None:
+    """The penalty of one weight now; None where the regularizer gives none.
+
+    Raises:
+        PenaltyError: the regularizer gives something that is no scalar.
+        GroupsError: its groups do not fit the weight.
+    """
+    penalty = laid_out(regularizer, weight, store, name)(weight)
+    if penalty is None:
+        return None
+    penalty = torch.as_tensor(penalty)
+    if penalty.ndim:
+        raise PenaltyError(
+            f"{described(regularizer)} returned a tensor of shape {tuple(penalty.shape)} for "
+            f"{name or 'a weight'!r}",
+            "a scalar",
+        )
+    return penalty
+
+
+def laid_out(regularizer: Any, weight: Any, store: nn.Module, name: str | None) -> Any:
+    """The regularizer with ``"outputs"`` and ``"inputs"`` resolved to the axes of TensorFlow."""
+    if not isinstance(regularizer, Regularizer):
+        return regularizer
+    outputs, inputs = axes_of(store, weight.ndim)
+    axes = {"outputs": outputs, "inputs": inputs}
+    return regularizer.resolve(axes, tuple(weight.shape), repr(name or "a weight"))
+
+
+def total(penalties: Iterable[Tensor | None]) -> Tensor:
+    """The sum of what is not None; 0 if nothing is."""
+    found = [penalty for penalty in penalties if penalty is not None]
+    return torch.stack(found).sum() if len(found) > 1 else found[0] if found else torch.tensor(0.0)
