@@ -410,6 +410,9 @@ def test_units() -> None:
     assert L2(0.01)(x) == pytest.approx(0.3)
     assert L2.from_weight_decay(0.01) == L2(0.005)
     np.testing.assert_allclose(L2.from_weight_decay(0.01).gradient(x), 0.01 * x)
+    assert L2.from_half(0.01) == L2(0.005)
+    assert float(L2.from_half(0.01)(x)) == pytest.approx(0.01 * float((x**2).sum()) / 2)
+    assert L2.from_weight_decay(0.01).weight_decay == 0.01
 
 
 @pytest.mark.parametrize("strength", [1, 0, 1.5, np.float32(0.5), np.int64(2), np.float64(1e-300)])
@@ -434,7 +437,9 @@ def test_good_strengths(strength: Any) -> None:
         torch.tensor(1),
     ],
 )
-@pytest.mark.parametrize("make", [L1, L2, GroupLasso, L2.from_weight_decay, lambda s: L1L2(l2=s)])
+@pytest.mark.parametrize(
+    "make", [L1, L2, GroupLasso, L2.from_weight_decay, L2.from_half, lambda s: L1L2(l2=s)]
+)
 def test_bad_strengths(strength: Any, make: Callable[[Any], Any]) -> None:
     with pytest.raises(StrengthError, match="expected a finite number >= 0") as caught:
         make(strength)

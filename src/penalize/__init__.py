@@ -4,7 +4,7 @@ This package imports no framework. ``penalize.torch`` is the PyTorch wing, ``pen
 Keras wing.
 """
 
-from penalize.keras_names import watch as _watch_for_keras
+import sys as _sys
 
 # The names below are loaded when they are first used (PEP 562), so that importing the package, as
 # every wing and the command do, costs next to nothing. typing itself is among what that saves.
@@ -125,8 +125,31 @@ def _define_regularizers() -> None:
     import_module(f"{__name__}.regularizers")
 
 
-# A model that was saved with our regularizers must load whether or not they were used before.
-_watch_for_keras(_define_regularizers)
+class _KerasHook:
+    """An importer that finds nothing itself: it has our regularizers registered with Keras.
+
+    A model that was saved with them must load whether or not they were used before, and whichever
+    package is imported first. The hook stays, so that it also sees a Keras that is reloaded, or
+    imported again after a failure: the names live in Keras. It costs an import one comparison.
+    """
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+        if name != "keras":
+            return None
+        from penalize.keras_names import find
+
+        return find(self, _define_regularizers, name, path, target)
+
+
+if not any(type(finder).__name__ == "_KerasHook" for finder in _sys.meta_path):
+    _sys.meta_path.insert(0, _KerasHook())
+if _sys.modules.get("keras") is not None:
+    from importlib import import_module as _import_module
+
+    from penalize.keras_names import register_all as _register_all
+
+    _import_module("keras")  # waits, where another thread has begun with it
+    _register_all(_define_regularizers)
 
 
 def __getattr__(name: str) -> object:

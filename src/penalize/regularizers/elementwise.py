@@ -54,8 +54,8 @@ class L2(Elementwise):
     """The ridge penalty: λ Σw², without a half.
 
     Units are Keras'. ``gradient`` is 2λw; ``prox`` is w / (1 + 2·step·λ). TensorFlow 1's
-    ``l2_regularizer(s)`` is ``L2(s / 2)``, an optimizer's coupled ``weight_decay=wd`` is
-    :meth:`from_weight_decay`.
+    ``l2_regularizer(s)`` is :meth:`from_half`, an optimizer's coupled ``weight_decay=wd`` is
+    :meth:`from_weight_decay`: both are ``L2(s / 2)``.
 
     Args:
         strength: λ, finite and ≥ 0.
@@ -74,6 +74,16 @@ class L2(Elementwise):
     def from_weight_decay(cls, weight_decay: float) -> Self:
         """The L2 whose gradient is weight_decay·w: ``L2(weight_decay / 2)``."""
         return 0.5 * cls(weight_decay)
+
+    @classmethod
+    def from_half(cls, scale: float) -> Self:
+        """scale · ½Σw², TensorFlow 1's ``l2_regularizer(scale)``: ``L2(scale / 2)``."""
+        return 0.5 * cls(scale)
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay, and the scale of a halved L2, that this is: 2λ."""
+        return 2 * self.strength
 
     def _value(self, w: Array, xp: Backend) -> Array:
         return self.strength * xp.sum(w * w)

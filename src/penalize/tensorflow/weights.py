@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +59,19 @@ def is_partitioned(value: Any) -> bool:
 
 def weights_of(variables: Iterable[Any]) -> list[Weight]:
     """The weights that variables are, or are shards of; each once, where it first appears."""
-    shards: dict[Any, list[Any]] = {}
+    shards: dict[Hashable, list[Any]] = {}
     for variable in _flat(variables):
-        placed = getattr(variable, "_get_save_slice_info", lambda: None)()
-        key = variable.ref() if placed is None else (placed.full_name, id(variable.graph))
+        placed = _placed(variable)
+        key = id(variable) if placed is None else (placed.full_name, id(variable.graph))
         known = shards.setdefault(key, [])
         if not any(variable is other for other in known):
             known.append(variable)
     return [_weight(group) for group in shards.values()]
+
+
+def _placed(variable: Any) -> Any:
+    """Where a shard lies in its whole; None for a variable that is no shard."""
+    return getattr(variable, "_get_save_slice_info", lambda: None)()
 
 
 def _flat(variables: Iterable[Any]) -> Iterable[Any]:
@@ -79,11 +84,11 @@ def _flat(variables: Iterable[Any]) -> Iterable[Any]:
 
 def _weight(shards: list[Any]) -> Weight:
     first = shards[0]
-    placed = getattr(first, "_get_save_slice_info", lambda: None)()
+    placed = _placed(first)
     if placed is None:
         name = getattr(first, "path", None) or first.name.partition(":")[0]
         return Weight(name, (first,), tuple(first.shape))
     full, part = tuple(placed.full_shape), tuple(placed.var_shape)
     axis = next((i for i, size in enumerate(full) if size != part[i]), 0)
-    shards = sorted(shards, key=lambda v: v._get_save_slice_info().var_offset[axis])
+    shards = sorted(shards, key=lambda v: _placed(v).var_offset[axis])
     return Weight(placed.full_name, tuple(shards), full, axis)

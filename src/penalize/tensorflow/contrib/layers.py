@@ -44,9 +44,12 @@ class _Graph:
         if not (tf.is_tensor(value) or isinstance(value, np.ndarray | np.generic)):
             return scale * value  # an array of another framework, under Keras
         dtype = tf.as_dtype(weights.dtype).base_dtype
+        # tf.cast would make a float32 of a Python float first.
+        is_tensor = tf.is_tensor(scale)
+        scale = tf.cast(scale, value.dtype) if is_tensor else tf.constant(scale, value.dtype)
         if dtype == value.dtype:
-            return tf.multiply(tf.cast(scale, dtype), value, name=name)
-        return tf.cast(tf.multiply(tf.cast(scale, value.dtype), value), dtype, name=name)
+            return tf.multiply(scale, value, name=name)
+        return tf.cast(tf.multiply(scale, value), dtype, name=name)
 
     def add_n(self, penalties: Sequence[Any], name: str) -> Any:
         if not any(map(tf.is_tensor, penalties)):

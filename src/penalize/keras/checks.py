@@ -1,0 +1,30 @@
+"""One door per penalty: what would apply one of a plan's penalties a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from penalize.errors import AppliedTwiceError
+from penalize.keras.modes import Target
+
+
+def check_weight_decay(models: Iterable[Any], targets: Sequence[Target]) -> None:
+    """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
+    for model in models:
+        optimizer = getattr(model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        decay = getattr(optimizer, "weight_decay", None)
+        if optimizer is None or not decay:
+            continue
+        for target in targets:
+            if target.regularizer.split()[1] and optimizer._use_weight_decay(
+                target.weight.variable
+            ):
+                raise AppliedTwiceError(
+                    [target.name],
+                    f"{target.regularizer!r} of the plan",
+                    f"weight_decay={decay!r} of {type(optimizer).__name__}",
+                    "Compile with weight_decay=0.0, or exclude_from_weight_decay() what the plan "
+                    "penalizes, or leave the L2 out of the rules",
+                )

@@ -1,0 +1,201 @@
+"""How a plan acts on a Keras model: by what it sets on variables and layers.
+
+Keras asks a variable for its regularizer in each step, and its layer's attribute when it saves or
+clones the layer. After each update it asks a variable for its constraint.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+
+from penalize.errors import ModeError, ModelError
+from penalize.keras.conversion import name_of
+from penalize.keras.parameters import Owner, Weight
+from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
+from penalize.regularizers.base import Regularizer
+
+
+class Target(NamedTuple):
+    """One variable that is penalized."""
+
+    name: str
+    weight: Weight
+    regularizer: Regularizer
+
+
+class Change(NamedTuple):
+    """One attribute that a plan sets, and what was there before."""
+
+    holder: Any
+    attribute: str
+    before: Any
+    now: Any
+
+    def make(self) -> None:
+        setattr(self.holder, self.attribute, self.now)
+
+    def undo(self) -> None:
+        """Restore what was there, unless somebody has set something else since."""
+        if getattr(self.holder, self.attribute) is self.now:
+            setattr(self.holder, self.attribute, self.before)
+
+
+def _change(holder: Any, attribute: str, now: Any) -> Change:
+    return Change(holder, attribute, getattr(holder, attribute), now)
+
+
+class Mode:
+    """One way to act."""
+
+    name: ClassVar[str]
+
+    def check(self, model: Any, targets: Sequence[Target]) -> None:
+        """Raise a sentence if the mode cannot act on these targets."""
+
+    def changes(self, model: Any, target: Target) -> Iterator[Change]:
+        """What is to be set for a target."""
+        raise NotImplementedError
+
+
+class Loss(Mode):
+    """The penalty is one of ``model.losses``."""
+
+    name = "loss"
+
+    def changes(self, model: Any, target: Target) -> Iterator[Change]:
+        variable, regularizer = target.weight.variable, target.regularizer
+        there = variable.regularizer
+        if there is not None and not (isinstance(there, Regularizer) and there != regularizer):
+            return  # declared on the variable, and in force as it is
+        yield _change(variable, "regularizer", regularizer)
+        for owner in target.weight.owners:
+            attribute = attribute_of(owner)
+            if attribute is not None:
+                yield _change(owner.layer, attribute, regularizer)
+
+
+def attribute_of(owner: Owner) -> str | None:
+    """The layer's attribute for the regularizer of a variable; None where it has none.
+
+    ``kernel_regularizer`` for ``kernel``, ``recurrent_regularizer`` for ``recurrent_kernel``, and
+    for the kernel of a depthwise convolution ``depthwise_regularizer``.
+    """
+    stems = [owner.name, owner.name.removesuffix("_kernel")]
+    stems += ["depthwise"] if owner.name == "kernel" else []
+    names = (f"{stem}_regularizer" for stem in stems)
+    return next((name for name in names if name in vars(owner.layer)), None)
+
+
+class Proximal(Mode):
+    """The variable's constraint is the proximal operator, with the step really taken."""
+
+    name = "proximal"
+
+    def check(self, model: Any, targets: Sequence[Target]) -> None:
+        optimizer = optimizer_of(model)
+        per_element = is_per_element(optimizer)
+        for target in targets:
+            constraint = target.weight.variable.constraint
+            if constraint is not None:
+                raise ModeError(
+                    f"{target.name!r} has the constraint {name_of(constraint)}, and a proximal "
+                    "step beside it is not the proximal operator of both",
+                    'take the constraint off, or use mode="loss"',
+                )
+            target.regularizer.check_prox(
+                per_element=per_element,
+                where=f"{target.name!r} under {type(optimizer).__name__}",
+            )
+
+    def changes(self, model: Any, target: Target) -> Iterator[Change]:
+        variable = target.weight.variable
+        if variable.regularizer is not None:
+            # What was declared on the variable acts here, and must not act in the loss too.
+            yield _change(variable, "regularizer", None)
+        yield _change(variable, "constraint", ProximalStep(model, target.name, target.regularizer))
+
+
+@dataclass(frozen=True, eq=False)
+class ProximalStep:
+    """w ← prox of step·Ω at w: a constraint, which Keras applies right after the update."""
+
+    model: Any
+    name: str
+    regularizer: Regularizer
+
+    def __call__(self, variable: Any) -> Any:
+        # The optimizer is looked up in each (traced) step: the model may have been compiled anew.
+        optimizer = optimizer_of(self.model)
+        # Keras does not tell a constraint who steps the variable; it is the caller, where it can
+        # be seen.
+        stepping = sys._getframe(1).f_locals.get("self")
+        if isinstance(stepping, keras.optimizers.Optimizer) and stepping is not optimizer:
+            raise ModeError(
+                f"{self.name!r} is stepped by an optimizer ({type(stepping).__name__}) that is not "
+                "the one its model was compiled with",
+                "make the plan with the model that is trained",
+            )
+        per_element = is_per_element(optimizer)
+        self.regularizer.check_prox(
+            per_element=per_element,
+            where=f"{self.name!r} under {type(optimizer).__name__}",
+        )
+        gradient = self.regularizer.gradient(variable) if per_element else None
+        step = step_taken(optimizer, variable, gradient)
+        return self.regularizer.prox(variable, step)
+
+
+def optimizer_of(model: Any) -> Any:
+    """The optimizer of a compiled model, if the step that it takes is known.
+
+    Raises:
+        ModelError: the model is not compiled.
+        ModeError: the proximal step would not be exact.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ModelError(
+            f'mode="proximal" needs the optimizer, and this {type(model).__name__} has none',
+            "compile it first",
+        )
+    what = type(optimizer).__name__
+    if step_size_of(optimizer) is None:
+        raise ModeError(
+            f'mode="proximal" needs the step that the optimizer really takes, and that of {what} '
+            "is not known",
+            f'use one of {KNOWN}, or mode="loss"',
+        )
+    for argument, reason in _INEXACT.items():
+        value = getattr(optimizer, argument, None)
+        if value:
+            raise ModeError(
+                f'mode="proximal" is not exact under {argument}={value!r} of {what}: {reason}',
+                f'leave {argument} out, or use mode="loss"',
+            )
+    return optimizer
+
+
+_CLIPPED = "clipping shortens the step of the data, not that of the penalty"
+_INEXACT = {
+    "clipnorm": _CLIPPED,
+    "global_clipnorm": _CLIPPED,
+    "clipvalue": _CLIPPED,
+    "use_ema": "Keras averages the weights before their constraints, and sets them to the average",
+    "gradient_accumulation_steps": "Keras applies constraints also where the optimizer only "
+    "accumulates",
+}
+"""Arguments of optimizers under which a constraint is not the proximal step."""
+
+MODES: dict[str, Mode] = {mode.name: mode for mode in (Loss(), Proximal())}
+
+
+def mode_named(name: object) -> Mode:
+    """The mode of that name. Raises :class:`ModeError` if there is none."""
+    if not isinstance(name, str) or name not in MODES:
+        raise ModeError(f"there is no mode {name!r}", f"expected one of {', '.join(MODES)}")
+    return MODES[name]

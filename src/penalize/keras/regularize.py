@@ -1,0 +1,111 @@
+"""``regularize``: rules and a model → a plan that is in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from penalize.callsite import callsite
+from penalize.errors import AppliedTwiceError, ArrayError
+from penalize.keras.checks import check_weight_decay
+from penalize.keras.models import models_with
+from penalize.keras.modes import mode_named
+from penalize.keras.parameters import Weight, read
+from penalize.keras.plan import Entry, Plan, plan_on
+from penalize.parameters import Parameter
+from penalize.planning import Roles, planned
+from penalize.rules import Rules
+
+
+def regularize(
+    model: Any,
+    rules: Rules | None = None,
+    *,
+    roles: Roles | None = None,
+    mode: str = "loss",
+) -> Plan:
+    """Resolve rules against a Keras model that is built, and put them in force in the next step.
+
+    Weights, the optimizer's state and its iterations stay as they are; ``plan.detach()`` restores
+    the model.
+
+    ==============  ================================================================
+    mode            in each step
+    ==============  ================================================================
+    ``"loss"``       the penalty is one of ``model.losses``, as ``kernel_regularizer=`` would
+                    have it; it is saved and cloned with the layers that are
+    ``"proximal"``   w ← prox of step·Ω at w after the update, with the step that the
+                    optimizer really took; exact zeros. Nothing is added to
+                    ``model.losses``, and nothing is saved with the model
+    ==============  ================================================================
+
+    A regularizer that is on a variable already, from ``kernel_regularizer=`` or a loaded model, is
+    a declaration: it is stronger than the rules. Set ``variable.regularizer = None`` to be rid of
+    it.
+
+    Every live model that holds one of the variables, such as the compiled one around the given
+    model, is traced again when it is next trained. A ``tf.function`` or ``jax.jit`` of your own is
+    not known here.
+
+    Args:
+        model: any ``keras.Model`` or ``keras.Layer``, compiled or not; ``"proximal"`` needs the
+            compiled model that is trained.
+        rules: a regularizer, for the kernels; or a mapping (or list of pairs) selector →
+            regularizer, or → None to exempt. Later rows win. A rule that mentions no role and
+            names no variable in full acts on kernels. None to look at what is declared.
+        roles: corrects what a variable is taken for, selector → role:
+            ``roles={of_type(MyNorm): "norm"}``.
+        mode: how the plan acts.
+
+    Raises:
+        RulesError, SelectorError, RoleError: the rules or roles are malformed.
+        NoMatchError: a selector matches nothing.
+        GroupsError, ShapeError: a regularizer does not fit a variable.
+        ArrayError: a trainable variable with a regularizer is not real floating-point.
+        ModelError: this is no Keras model, it is not built, or not compiled where it must be.
+        ModeError: there is no such mode, or it cannot act on a variable or optimizer.
+        NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+        AppliedTwiceError: a plan is in force on the model, or an L2 meets ``weight_decay``.
+
+    The model is as it was if it raises.
+    """
+    chosen = mode_named(mode)
+    found = read(model)
+    place = callsite()
+    _check_free(found, place)
+    rows = planned([parameter for parameter, _ in found], rules, roles)
+    entries = [
+        Entry(row.parameter, row.decision, weight, row.regularizer)
+        for row, (_, weight) in zip(rows, found, strict=True)
+    ]
+    for entry in entries:
+        _check_dtype(entry)
+    plan = Plan(model, entries, chosen, place)
+    chosen.check(model, plan.targets())
+    models = models_with(w.variable for _, w in found)
+    check_weight_decay(models, plan.targets())
+    plan.apply(models)
+    return plan
+
+
+def _check_free(found: list[tuple[Parameter, Weight]], place: str) -> None:
+    held = {p.name: plan for p, w in found if (plan := plan_on(w.variable)) is not None}
+    if held:
+        first = next(iter(held.values()))
+        raise AppliedTwiceError(
+            list(held),
+            f"the plan of {first.place}",
+            f"the plan of {place}",
+            "Call detach() on the first one; penalize.keras.plan_on(variable) gives it",
+        )
+
+
+def _check_dtype(entry: Entry) -> None:
+    dtype = entry.weight.variable.dtype
+    floating = keras.backend.is_float_dtype(dtype)
+    if entry.regularizer is not None and entry.parameter.trainable and not floating:
+        raise ArrayError(
+            f"{entry.parameter.name!r} of dtype {dtype}",
+            "a real floating-point variable; exempt it with a rule that gives None",
+        )

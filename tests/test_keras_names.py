@@ -1,0 +1,126 @@
+"""Keras loads what was saved with penalize, whichever of the two is imported first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import keras
+import pytest
+from keras_programs import python
+
+import penalize
+from penalize import Regularizer, keras_names
+from penalize.regularizers.base import _classes
+
+# What a user does who only loads: no class of penalize has been used yet.
+LOAD = """
+import keras
+found = keras.saving.deserialize_keras_object({config!r})
+assert repr(found) == {expected!r}, found
+"""
+
+
+def saved(regularizer: Regularizer) -> dict[str, object]:
+    """Its configuration as a file holds it."""
+    config = keras.saving.serialize_keras_object(regularizer)
+    loaded: dict[str, object] = json.loads(json.dumps(config))
+    return loaded
+
+
+SAVED = penalize.L1(0.1) + penalize.GroupLasso(0.2, groups=((0, 1), (2,)))
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import penalize; import keras",
+        "import keras; import penalize",
+        "from penalize import L1; from keras import layers",
+        "import penalize, importlib, keras, keras.src.saving as s; "
+        "importlib.reload(s.object_registration); importlib.reload(keras); "
+        "importlib.reload(penalize)",
+    ],
+)
+def test_either_order(imports: str) -> None:
+    load = LOAD.format(config=saved(SAVED), expected=repr(SAVED))
+    done = python(f"{imports}\n{load}", KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_without_the_hook_keras_refuses() -> None:
+    load = LOAD.format(config=saved(SAVED), expected=repr(SAVED))
+    done = python(f"import keras\n{load}", KERAS_BACKEND="jax")
+    assert "Could not locate class 'Sum'" in done.stderr
+
+
+def test_every_class_is_registered_by_its_name() -> None:
+    ours = [c for c in _classes.values() if c.__module__.startswith("penalize.")]
+    assert penalize.Sum in ours
+    for cls in ours:
+        assert keras.saving.get_registered_name(cls) == f"penalize>{cls.__name__}"
+
+
+def test_classes_of_users_are_left_to_them() -> None:
+    class Mine(penalize.L2):
+        pass
+
+    assert keras.saving.get_registered_name(Mine) == "Mine"
+
+
+PACKAGES = {
+    "missing": ("", "ModuleNotFoundError: No module named 'keras'"),
+    "failing": ("raise RuntimeError('half way')", "RuntimeError: half way"),
+    "something else": ("x = 1", ""),
+}
+
+
+@pytest.mark.parametrize("case", PACKAGES)
+def test_the_hook_is_in_nobodys_way(case: str, tmp_path: object) -> None:
+    """A Keras that is missing, fails, or is another package behaves as it would without us."""
+    source, error = PACKAGES[case]
+    if source:
+        (tmp_path / "keras.py").write_text(source)  # type: ignore[operator]
+    program = (
+        "import sys, penalize; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
+        f"sys.path.insert(0, {str(tmp_path)!r}); import keras; print(keras.x)"
+    )
+    done = python(program)
+    if error:
+        assert done.stderr.strip().endswith(error)
+    else:
+        assert done.stdout == "1\n"
+
+
+def test_it_costs_no_framework_and_no_second_hook() -> None:
+    program = (
+        "import sys, importlib.util, penalize; "
+        "importlib.reload(penalize); "
+        "print(sum(type(f).__name__ == '_KerasHook' for f in sys.meta_path), "
+        "'penalize.keras_names' in sys.modules, "
+        "importlib.util.find_spec('keras') is not None, 'keras' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["1", "False", "True", "False"], done.stderr
+
+
+def test_importing_keras_in_several_threads_at_once() -> None:
+    program = """
+import threading
+def first(): import penalize
+def second(): import keras
+threads = [threading.Thread(target=t) for t in (second, first, second, first)]
+[t.start() for t in threads]; [t.join() for t in threads]
+"""
+    load = LOAD.format(config=saved(SAVED), expected=repr(SAVED))
+    done = python(program + load, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_announce_registers_at_once_where_keras_is_there() -> None:
+    cls = type("Announced", (), {"get_config": lambda self: {}})
+    keras_names.announce(cls)
+    assert keras.saving.get_registered_name(cls) == "penalize>Announced"

@@ -1,0 +1,21 @@
+"""Trap 12: the same Keras program trains differently on TensorFlow, JAX and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras_programs import results
+
+
+def weights(backend: str, check: str) -> np.ndarray:
+    found = results(backend)[f"fitting.{check}"]
+    assert "error" not in found, found["error"]
+    return np.concatenate(found["value"])
+
+
+def test_fit_gives_the_same_update_on_all_three() -> None:
+    naive = {b: weights(b, "check_naive_regularizer_after_tracing") for b in ("jax", "torch")}
+    assert np.abs(naive["jax"] - naive["torch"]).max() > 1e-3  # JAX kept what it had traced
+
+    ours = {b: weights(b, "check_training_agrees") for b in ("tensorflow", "jax", "torch")}
+    for other in ("tensorflow", "jax"):
+        np.testing.assert_allclose(ours[other], ours["torch"], rtol=0, atol=1e-6)

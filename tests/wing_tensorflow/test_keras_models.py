@@ -1,0 +1,116 @@
+"""Keras models planned for a TensorFlow loop: what acts is ``plan.penalty()``, and nothing else."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from penalize import L1, L2, ModelError, kernels, of_type
+from penalize.tensorflow import audit, regularize
+
+
+@pytest.fixture(autouse=True)
+def _on_tensorflow() -> None:
+    assert keras.backend.backend() == "tensorflow"
+
+
+def build(**arguments: object) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, name="hidden", **arguments),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def test_a_model() -> None:
+    model = build()
+    plan = regularize(model, {kernels: L2(0.1), "head": L1(0.2)})
+    assert {row.name: row.regularizer for row in plan.rows} == {
+        "hidden.kernel": L2(0.1),
+        "hidden.bias": None,
+        "norm.gamma": None,
+        "norm.beta": None,
+        "head.kernel": L1(0.2),
+        "head.bias": None,
+    }
+    hidden, head = model.layers[0].kernel.numpy(), model.layers[-1].kernel.numpy()
+    expected = {"hidden.kernel": 0.1 * (hidden**2).sum(), "head.kernel": 0.2 * abs(head).sum()}
+    assert plan.breakdown() == pytest.approx(expected)
+    assert model.losses == []
+    with tf.GradientTape() as tape:
+        penalty = plan.penalty()
+    gradient = tape.gradient(penalty, model.layers[0].kernel.value)
+    np.testing.assert_allclose(gradient, 0.2 * hidden, rtol=1e-6)
+    model.layers[0].trainable = False
+    assert list(plan.breakdown()) == ["head.kernel"]
+
+
+def test_the_variables_of_a_model() -> None:
+    model = build()
+    plan = regularize(model.trainable_variables, L2(0.1))
+    penalized = [row.name for row in plan.rows if row.regularizer is not None]
+    assert penalized == [
+        model.layers[0].kernel.path.replace("/", "."),
+        model.layers[-1].kernel.path.replace("/", "."),
+    ]
+
+
+def test_a_module_that_holds_a_model() -> None:
+    class Net(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = build()
+            self.kernel = tf.Variable(np.ones((2, 2), np.float32))
+
+    net = Net()
+    plan = regularize(net, {of_type(keras.layers.Dense) & kernels: L2(0.1), "kernel": L1(0.2)})
+    penalized = {row.name: row.regularizer for row in plan.rows if row.regularizer is not None}
+    assert penalized == {
+        "body.hidden.kernel": L2(0.1),
+        "body.head.kernel": L2(0.1),
+        "kernel": L1(0.2),
+    }
+    assert list(plan.breakdown()) == list(penalized)
+
+
+def test_what_the_model_declares_is_in_the_plan_and_must_not_be_added_again() -> None:
+    model = build(kernel_regularizer=keras.regularizers.L2(0.3))
+    plan = regularize(model, {"head": L1(0.2)})
+    rows = {row.name: row.regularizer for row in plan.rows if row.regularizer is not None}
+    assert rows == {"hidden.kernel": L2(0.3), "head.kernel": L1(0.2)}
+    x = np.ones((2, 3), np.float32)
+
+    def by_plan() -> tf.Tensor:
+        return tf.reduce_mean(model(x)) + plan.penalty()
+
+    def forgotten() -> tf.Tensor:
+        return tf.reduce_mean(model(x))
+
+    def by_keras() -> tf.Tensor:
+        return tf.reduce_mean(model(x)) + sum(model.losses)
+
+    def doubled() -> tf.Tensor:
+        return tf.reduce_mean(model(x)) + sum(model.losses) + plan.penalty()
+
+    measured = {
+        f.__name__: [row.factor for row in audit(f, plan)]
+        for f in (by_plan, forgotten, by_keras, doubled)
+    }
+    assert measured == {
+        "by_plan": [1.0, 1.0],
+        "forgotten": [0.0, 0.0],
+        "by_keras": [1.0, 0.0],
+        "doubled": [2.0, 1.0],
+    }
+    assert isinstance(model.layers[0].kernel.regularizer, keras.regularizers.L2)
+
+
+def test_an_unbuilt_model() -> None:
+    model = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(ModelError, match=r"not built.*build or call it first"):
+        regularize(model, L2(0.1))
