@@ -21,6 +21,18 @@ def ended(name: str) -> str:
     return ".".join(components(name)) + "."
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, with a number behind each that is taken already: ``w``, ``w_1``, ``w_2``."""
+    taken: dict[str, None] = {}
+    for name in names:
+        free, number = name, 0
+        while free in taken:
+            number += 1
+            free = f"{name}_{number}"
+        taken[free] = None
+    return list(taken)
+
+
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A regular expression that matches names, ended, from their start by whole components.
 

@@ -7,6 +7,7 @@ names it.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from penalize.parameters import Role
 
@@ -21,6 +22,14 @@ _NORMED = {"norm", "norms", "layernorm", "rmsnorm", "batchnorm", "groupnorm", "l
 _SCALES = {"scale", "scales", "gain", "gamma", "beta", "temperature", "log"}
 _EMBEDDED = {"emb", "embed", "embeds", "embedding", "embeddings", "token", "tokens"}
 _EMBEDDED |= {"pos", "position", "positional"}
+
+
+_PRECEDENCE = (Role.EMBEDDING, Role.NORM, Role.BIAS, Role.OTHER, Role.KERNEL)
+
+
+def role_of_ties(roles: Collection[Role]) -> Role:
+    """What a tied parameter is called where its owners disagree: the role penalized least."""
+    return next(role for role in _PRECEDENCE if role in roles)
 
 
 def role_by_name(

@@ -11,8 +11,9 @@ import torch.optim as opt
 from torch import nn
 
 from penalize import L1, L2, Regularizer
+from penalize.steps import SLACK, Step
 from penalize.torch import regularize
-from penalize.torch.steps import SLACK, Step, bounded
+from penalize.torch.steps import bounded
 
 LR = 1e-3
 ADAPTIVE: dict[str, Callable[[Any], opt.Optimizer]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,12 +12,11 @@ import keras
 from penalize.errors import ModelError, some
 from penalize.keras.conversion import shown
 from penalize.keras.roles import LORA, axes_of, role_of
-from penalize.parameters import Parameter, Role, Site
+from penalize.names import unique
+from penalize.parameters import Parameter, Site
+from penalize.roles import role_of_ties
 from penalize.rules import Rule, Table
 from penalize.selectors import everything
-
-# What a tied variable is called when its layers disagree: the role that is penalized least.
-_PRECEDENCE = (Role.EMBEDDING, Role.NORM, Role.BIAS, Role.OTHER, Role.KERNEL)
 
 # What Keras calls a variable that was given no name. The number counts all of them in the process.
 _UNNAMED = re.compile(r"variable(_\d+)?")
@@ -112,7 +111,7 @@ def _walk(
     yield path, enclosing, layer, saved
     children = _layers_of(layer)
     saved = saved and _saves_its_layers(layer)
-    for name, child in zip(_unique(child.name for child in children), children, strict=True):
+    for name, child in zip(unique(child.name for child in children), children, strict=True):
         yield from _walk(child, (*path, name), enclosing, saved)
 
 
@@ -137,7 +136,7 @@ def _variables_of(layer: Any) -> Iterator[tuple[str, Any]]:
         for v in layer._trainable_variables
         if id(v) not in inner and not v.overwrite_with_gradient
     ]
-    yield from zip(_unique(_name_in(layer, v) for v in own), own, strict=True)
+    yield from zip(unique(_name_in(layer, v) for v in own), own, strict=True)
 
 
 def _is_wrapper(layer: Any) -> bool:
@@ -152,18 +151,6 @@ def _name_in(layer: Any, variable: Any) -> str:
     return str(variable.name)
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    """The names, with a number behind one that was there before."""
-    given: list[str] = []
-    for name in names:
-        free, number = name, 0
-        while free in given:
-            number += 1
-            free = f"{name}_{number}"
-        given.append(free)
-    return given
-
-
 def _record(found: _Found) -> Parameter:
     variable = found.variable
     shape = tuple(variable.shape)
@@ -176,7 +163,7 @@ def _record(found: _Found) -> Parameter:
         declared = Table((rule,), "declare", "on the variable")
     return Parameter(
         sites=tuple(Site(name, types, (), declared) for name, types in found.sites.items()),
-        role=next(role for role in _PRECEDENCE if role in roles),
+        role=role_of_ties(roles),
         shape=shape,
         trainable=bool(variable.trainable),
         outputs_axis=outputs,

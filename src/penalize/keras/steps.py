@@ -1,9 +1,6 @@
-"""The proximal step that a Keras optimizer really took.
+"""The proximal step that a Keras optimizer really took; see :mod:`penalize.steps`.
 
-It is the factor with which a constant gradient would have entered the update: see
-``penalize.torch.steps``, where the same optimizers have other names for their state. Each function
-reads the state after the update and before Keras counts it, as a constraint finds it. Optimizers
-that are not in the table are refused, never guessed.
+Each function reads the state after the update and before Keras counts it, as a constraint finds it.
 """
 
 from __future__ import annotations
@@ -13,12 +10,7 @@ from typing import Any, NamedTuple
 
 from keras import ops, optimizers
 
-
-class Step(NamedTuple):
-    """The step of one variable: factor, over a denominator per element where there is one."""
-
-    factor: Any
-    denominator: Any = None
+from penalize.steps import SLACK, Step
 
 
 class _State(NamedTuple):
@@ -116,16 +108,8 @@ def is_per_element(optimizer: Any) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-SLACK = 10.0
-
-
 def step_taken(optimizer: Any, variable: Any, penalty_gradient: Any) -> Any:
-    """The step just taken, an array, with a floor of |∇Ω(w)| / SLACK under the denominator.
-
-    An element whose data gradient has been zero so far has a denominator of epsilon, and one such
-    step would erase it. With the floor the penalty moves it by at most about SLACK times as much
-    as the optimizer itself could; at a minimiser that is not zero the floor leaves it alone.
-    """
+    """The step just taken, an array, with a floor of |∇Ω(w)| / SLACK under the denominator."""
     step_size = step_size_of(optimizer)
     assert step_size is not None  # by whoever asked is_per_element first
     factor, denominator = step_size(_State(optimizer, variable))

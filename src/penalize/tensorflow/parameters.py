@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from penalize.errors import ModelError
+from penalize.names import unique
 from penalize.parameters import Parameter, Site
 from penalize.tensorflow.roles import axes_of, role_of
 from penalize.tensorflow.weights import Weight, is_partitioned, weights_of
@@ -82,8 +83,8 @@ def _read_variables(variables: Any) -> Read:
         if not _is_variable(item):
             raise _not_a_model(item)
     weights = weights_of(listed)
-    given: set[str] = set()
-    return [(_from_name(weight, _unique(weight.name, given)), weight) for weight in weights]
+    names = unique(weight.name for weight in weights)
+    return [(_from_name(w, name), w) for w, name in zip(weights, names, strict=True)]
 
 
 def _not_a_model(value: Any) -> ModelError:
@@ -92,16 +93,6 @@ def _not_a_model(value: Any) -> ModelError:
         "pass a list of variables, such as tf.compat.v1.trainable_variables() or "
         "module.trainable_variables, a tf.Module or a Keras model",
     )
-
-
-def _unique(name: str, given: set[str]) -> str:
-    """The name, with a number behind it if it was given before, as eager variables' names are."""
-    free, number = name, 0
-    while free in given:
-        number += 1
-        free = f"{name}_{number}"
-    given.add(free)
-    return free
 
 
 def _from_name(weight: Weight, name: str) -> Parameter:

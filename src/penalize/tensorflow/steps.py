@@ -1,33 +1,20 @@
-"""The proximal step that an optimizer of TensorFlow 1 really took.
+"""The proximal step that an optimizer of TensorFlow 1 really took; see :mod:`penalize.steps`.
 
-Proximal gradient descent reaches the penalized minimiser only if the proximal step is the factor
-with which a constant gradient would have entered the update. For plain gradient descent that is the
-learning rate; momentum multiplies it, and an adaptive method has one per element: its learning rate
-over the denominator of its update (Yun, Lozano and Yang, Adaptive proximal gradient methods for
-structured neural networks, 2021). Each function reads the state after the update. Optimizers that
-are not in the table are refused, never guessed.
+Each function reads the state after the update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from penalize.errors import ModeError
+from penalize.steps import SLACK, Step
 from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
-
-
-class Step(NamedTuple):
-    """The step of one weight: factor, over a denominator per element where there is one."""
-
-    factor: Any
-    """A number, in float64."""
-
-    denominator: Any = None
 
 
 StepSize = Callable[[Any, Weight], Step]
@@ -103,16 +90,8 @@ def step_size_of(optimizer: Any) -> tuple[StepSize, bool]:
     return found, found not in _ONE_STEP
 
 
-SLACK = 10.0
-
-
 def bounded(step: Step, penalty_gradient: Any) -> Any:
-    """The step as a number or array, with a floor of |∇Ω(w)| / SLACK under the denominator.
-
-    At a minimiser that is not zero the data gradient is as large as the penalty's, and so is the
-    denominator: the floor leaves it alone. But an element whose data gradient has been zero so far
-    has a denominator of eps, and one such step would erase it.
-    """
+    """The step as a number or array, with a floor of |∇Ω(w)| / SLACK under the denominator."""
     factor = tf.cast(step.factor, penalty_gradient.dtype)
     if step.denominator is None:
         return factor

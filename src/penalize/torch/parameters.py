@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
-from penalize.roles import role_by_name
+from penalize.roles import role_by_name, role_of_ties
 from penalize.torch.bindings import Binding, bindings_of, trainable
 from penalize.torch.roles import axes_of, role_of
 from penalize.torch.scope import declared_on, scopes_of
@@ -31,9 +31,6 @@ _WRAPPERS = {
     "AveragedModel",
     "DeepSpeedEngine",
 }
-
-# What a tied parameter is called when its owners disagree: the role that is penalized least.
-_PRECEDENCE = (Role.EMBEDDING, Role.NORM, Role.BIAS, Role.OTHER, Role.KERNEL)
 
 
 @dataclass
@@ -144,7 +141,7 @@ def _record(entry: _Found) -> Parameter:
     lazy = any(isinstance(p, UninitializedParameter) for p in parameters)
     return Parameter(
         sites=tuple(entry.sites.values()),
-        role=next(role for role in _PRECEDENCE if role in entry.roles),
+        role=role_of_ties(entry.roles),
         shape=None if lazy else entry.binding.shape(),
         trainable=trainable(entry.binding),
         outputs_axis=outputs,

@@ -1,11 +1,6 @@
-"""The proximal step that an optimizer really took.
+"""The proximal step that a PyTorch optimizer really took; see :mod:`penalize.steps`.
 
-Proximal gradient descent reaches the penalized minimiser only if the proximal step is the factor
-with which a constant gradient would have entered the update. For plain SGD that is the learning
-rate; momentum multiplies it, and an adaptive method has one per element: its learning rate over the
-denominator of its update (Yun, Lozano and Yang, Adaptive proximal gradient methods for structured
-neural networks, 2021). Each function reads the state after the update. Optimizers that are not in
-the table are refused, never guessed.
+Each function reads the state after the update.
 """
 
 from __future__ import annotations
@@ -13,21 +8,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-
-class Step(NamedTuple):
-    """The step of one parameter: factor, over a denominator per element where there is one."""
-
-    factor: Any
-    """A number, or a tensor without axes."""
-
-    denominator: Tensor | None = None
-
+from penalize.steps import SLACK, Step
 
 StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
 """(param group, state of the parameter) → its step."""
@@ -124,18 +111,8 @@ def is_per_element(optimizer: Optimizer) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-SLACK = 10.0
-
-
 def bounded(step: Step, penalty_gradient: Tensor) -> Any:
-    """The step as a number or tensor, with a floor of |∇Ω(w)| / SLACK under the denominator.
-
-    At a minimiser that is not zero the data gradient is as large as the penalty's, and so is the
-    denominator: the floor leaves it alone. But an element whose data gradient has been zero so far
-    (a dead unit, a branch not used yet) has a denominator of eps, and one such step would erase it,
-    where the optimizer itself moves a weight by no more than about its learning rate. With the
-    floor the penalty moves it by at most about SLACK times as much.
-    """
+    """The step as a number or tensor, with a floor of |∇Ω(w)| / SLACK under the denominator."""
     if step.denominator is None:
         return step.factor
     return step.factor / step.denominator.maximum(penalty_gradient.abs() / SLACK)
