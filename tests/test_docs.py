@@ -13,19 +13,34 @@ import pytest
 from readme import with_outputs, with_table
 
 import penalize
+import penalize.keras
+import penalize.tensorflow
 import penalize.torch
-from penalize import L1, L1L2, L2, GroupLasso, Regularizer, Sum
+from penalize import L1, L1L2, L2, GroupLasso, Orthogonal, Regularizer, Sum
+from penalize.torch import tf1
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("kind", [L1, L2, L1L2, GroupLasso, Sum])
+PUBLIC = [
+    penalize,
+    penalize.torch,
+    tf1,
+    tf1.losses,
+    tf1.contrib.layers,
+    penalize.tensorflow,
+    penalize.tensorflow.contrib.layers,
+    penalize.keras,
+]
+
+
+@pytest.mark.parametrize("kind", [L1, L2, L1L2, GroupLasso, Orthogonal, Sum])
 def test_regularizers_say_what_they_are(kind: type[Regularizer]) -> None:
     for part in ("Args:", "Raises:", "prox"):
         assert part in (kind.__doc__ or "")
 
 
-@pytest.mark.parametrize("module", [penalize, penalize.torch], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
 def test_public_names_are_documented(module: ModuleType) -> None:
     for name in module.__all__:
         value = getattr(module, name)

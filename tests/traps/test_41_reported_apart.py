@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from torch import nn
 
+import penalize.keras
+import penalize.tensorflow
 from penalize import L2
 from penalize.torch import regularize
 
@@ -32,3 +37,28 @@ def test_data_loss_and_penalty_are_reported_apart() -> None:
     reported = optimizer.step(closure)
     assert reported.item() == data.item()
     assert penalty == {"weight": pytest.approx((naive - data).item(), rel=1e-5)}
+
+
+def test_in_keras() -> None:
+    """``fit`` and ``evaluate`` report the sum; what of it is penalty, the plan says."""
+    x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse", metrics=["mse"])
+    data = model.evaluate(x, y, verbose=0)[0]
+    plan = penalize.keras.regularize(model, L2(3.0))
+    naive, metric = model.evaluate(x, y, verbose=0)
+    assert naive > 1.5 * data
+    assert naive - float(plan.penalty()) == pytest.approx(data, rel=1e-5)
+    assert naive - sum(plan.breakdown().values()) == pytest.approx(data, rel=1e-5)
+    assert metric == pytest.approx(data, rel=1e-6)
+
+
+def test_in_a_loop_of_tensorflow() -> None:
+    w = tf.Variable(np.ones((3, 2)), name="w")
+    plan = penalize.tensorflow.regularize([w], L2(3.0))
+    with tf.GradientTape() as tape:
+        data, penalty = tf.reduce_sum(w), plan.penalty()
+        loss = data + penalty
+    np.testing.assert_allclose(tape.gradient(loss, w), 1 + 6 * np.ones((3, 2)))
+    assert (float(data), float(penalty)) == (6.0, 18.0)
+    assert plan.breakdown() == {"w": 18.0}

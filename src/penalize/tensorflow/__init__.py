@@ -3,9 +3,10 @@
 ``penalize.tensorflow.contrib.layers`` has the regularizers that ``tf.contrib`` had.
 """
 
+from penalize.tensorflow import contrib
 from penalize.tensorflow.audit import audit
 from penalize.tensorflow.optimizer import RegularizedOptimizer, regularized
 from penalize.tensorflow.plan import Plan
 from penalize.tensorflow.regularize import regularize
 
-__all__ = ["Plan", "RegularizedOptimizer", "audit", "regularize", "regularized"]
+__all__ = ["Plan", "RegularizedOptimizer", "audit", "contrib", "regularize", "regularized"]

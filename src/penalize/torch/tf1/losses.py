@@ -10,6 +10,8 @@ from penalize.torch.tf1.entries import total
 from penalize.torch.tf1.keys import GraphKeys
 from penalize.torch.tf1.store import get_collection
 
+__all__ = ["get_regularization_loss", "get_regularization_losses"]
+
 
 def get_regularization_losses(scope: str | None = None) -> list[Any]:
     """The penalties of the current store, computed now and differentiable. Ask anew in each step.
