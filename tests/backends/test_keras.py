@@ -32,6 +32,17 @@ kernel = keras.ops.convert_to_numpy(layer.kernel)
 np.testing.assert_allclose(
     keras.ops.convert_to_numpy(layer.losses[0]), 0.5 * np.abs(kernel).sum(), rtol=1e-6
 )
+
+# What tf.contrib had works there too, differentiably: it is the framework of the variable that acts.
+from penalize.tensorflow import contrib
+
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(
+    3, use_bias=False, kernel_regularizer=contrib.layers.l1_l2_regularizer(0.1, 0.3))])
+model.compile(keras.optimizers.SGD(0.5), loss=lambda y, out: 0.0 * keras.ops.sum(out, axis=-1))
+(before,) = model.get_weights()
+model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0)
+np.testing.assert_allclose(
+    model.get_weights()[0], before - 0.5 * (0.1 * np.sign(before) + 0.3 * before), rtol=1e-5)
 print("ok", len(CASES))
 """
 
