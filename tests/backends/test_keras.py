@@ -33,7 +33,7 @@ np.testing.assert_allclose(
     keras.ops.convert_to_numpy(layer.losses[0]), 0.5 * np.abs(kernel).sum(), rtol=1e-6
 )
 
-# What tf.contrib had works there too, differentiably: it is the framework of the variable that acts.
+# What tf.contrib had works there too, differentiably, by the framework of the variable.
 from penalize.tensorflow import contrib
 
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(
