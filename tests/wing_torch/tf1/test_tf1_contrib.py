@@ -10,7 +10,7 @@ import pytest
 import tensorflow
 import torch
 
-from penalize import L1, L2, PenaltyError, ScaleError
+from penalize import L1, L2, PenaltyError, PenaltyOfPenaltyWarning, ScaleError
 from penalize.torch import tf1
 from penalize.torch.tf1.contrib import layers
 
@@ -137,3 +137,19 @@ def test_apply_regularization_needs_scalars() -> None:
     with pytest.raises(PenaltyError, match=r"returned a tensor of shape \(2,\) for 'a weight'"):
         layers.apply_regularization(torch.abs, [torch.ones(2)])
     assert tf1.get_collection(LOSSES) == []
+
+
+def test_penalties_for_weights_are_noticed_and_stay_a_penalty_of_a_penalty() -> None:
+    r = tf1.contrib.layers.l2_regularizer(0.5)
+    with tf1.VariableStore():
+        w = tf1.get_variable("w", [2], initializer=torch.ones, regularizer=r)
+        for scale in (1.0, 2.0):  # as in two steps
+            with torch.no_grad():
+                w.fill_(scale)
+            penalties = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)[:1]
+            with pytest.warns(PenaltyOfPenaltyWarning, match="'w/Regularizer', which are penal"):
+                again = tf1.contrib.layers.apply_regularization(r, penalties)
+            assert again.item() == 0.25 * (0.25 * 2 * scale**2) ** 2
+            declared, of_it = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
+            assert of_it.item() == again.item()
+            (declared + of_it).backward()

@@ -7,12 +7,13 @@ anew at each reading: there is no graph that would do it, and the graph of an ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from penalize.errors import PenaltyError
 from penalize.regularizers.base import Regularizer
@@ -75,10 +76,12 @@ class Penalty:
     weights: tuple[Entry, ...]
 
     def read(self, store: nn.Module) -> Tensor:
-        return total(
+        value = total(
             evaluate(self.regularizer, weight.read(store), store, weight.name)
             for weight in self.weights
         )
+        _read_from[value] = self
+        return value
 
     def repeats(self, other: Entry) -> bool:
         return (
@@ -87,6 +90,14 @@ class Penalty:
             and same(self.regularizer, other.regularizer)
             and same(self.weights, other.weights)
         )
+
+
+_read_from: MutableMapping[Tensor, Penalty] = WeakIdKeyDictionary()
+
+
+def penalty_behind(value: Any) -> Penalty | None:
+    """What a tensor was computed from, if it was read from a collection as a penalty."""
+    return _read_from.get(value) if isinstance(value, Tensor) else None
 
 
 def evaluate(regularizer: Any, weight: Any, store: nn.Module, name: str | None) -> Tensor | None:

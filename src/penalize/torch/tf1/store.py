@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from penalize.errors import VariableError
-from penalize.torch.tf1.entries import Entry, Value, Variable
+from penalize.torch.tf1.entries import Entry, Value, Variable, penalty_behind
 from penalize.torch.tf1.filters import scope_filter
 
 
@@ -86,7 +86,10 @@ class VariableStore(nn.Module):
             entries.append(entry)
 
     def _entry_of(self, value: Any) -> Entry:
-        """A variable by its name, anything else by itself."""
+        """A variable by its name, a penalty by what it is computed from, others by themselves."""
+        penalty = penalty_behind(value)
+        if penalty is not None:
+            return penalty
         if isinstance(value, Tensor):
             for name in self._declared:
                 if getattr(self, name) is value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from penalize.contrib import Function, Layers
-from penalize.torch.tf1.entries import Entry, Penalty, evaluate, total
+from penalize.errors import PenaltyOfPenaltyWarning, some
+from penalize.torch.tf1.entries import Entry, Penalty, evaluate, penalty_behind, total
 from penalize.torch.tf1.keys import GraphKeys
 from penalize.torch.tf1.state import get_variable_scope, joined
 from penalize.torch.tf1.store import get_collection, get_default_store
@@ -77,9 +79,22 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
         PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
             returns something that is no scalar.
         GroupsError: the groups of the regularizer do not fit.
+
+    Warns:
+        PenaltyOfPenaltyWarning: the list has penalties in it that were read from a collection.
+            TensorFlow 1 penalizes them in silence.
     """
     store = get_default_store()
     weights = weights_list or get_collection(GraphKeys.WEIGHTS)
+    taken = [known.name for w in weights if (known := penalty_behind(w)) is not None]
+    if taken:
+        warnings.warn(
+            f"apply_regularization was given {some(taken)}, which are penalties, not weights: "
+            "the result is a penalty of a penalty. To add up what the collection holds, use "
+            "losses.get_regularization_loss().",
+            PenaltyOfPenaltyWarning,
+            stacklevel=2,
+        )
     entries = tuple(store._entry_of(weight) for weight in weights)
 
     def penalty_of(entry: Entry) -> Tensor | None:
