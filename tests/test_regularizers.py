@@ -545,6 +545,16 @@ def test_configs_have_the_names_that_keras_uses(kind: Any, config: dict[str, Any
     assert kind.from_config({"strength": 0.5}) == kind(0.5)
 
 
+@pytest.mark.parametrize("strength", [0.1, 1e-4, 0.00123, 0.5, 3.0, 1e30])
+def test_a_strength_that_keras_kept_in_float32_is_read_as_it_was_meant(strength: float) -> None:
+    assert L1.from_config({"l1": float(np.float32(strength))}) == L1(strength)
+
+
+@pytest.mark.parametrize("strength", [2.0**-20, 1 / 3, 0.1 + 1e-12, 1e-60, 1e60, 123456789.0])
+def test_other_strengths_are_read_to_the_bit(strength: float) -> None:
+    assert L1.from_config(L1(strength).get_config()) == L1(strength)
+
+
 def test_a_matrix_penalty_refuses_what_is_no_matrix() -> None:
     with pytest.raises(RegularizerError, match="mode='row'; expected one of"):
         Orthogonal(1.0, mode="row")

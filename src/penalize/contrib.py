@@ -10,6 +10,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penalize.backends import Array, open_array
@@ -160,38 +161,65 @@ class Layers:
     def _scaled(self, unit: Regularizer, scale: Any, scope: str | None, default: str) -> Function:
         if not _check_scale("scale", scale):
             return _disabled
-
-        def penalty(weights: Any) -> Penalty:
-            with self._graph.name_scope(scope, default, [weights]) as name:
-                array, _ = open_array(weights)
-                return self._graph.multiply(scale, unit(array), array, name)
-
-        known = float(scale) * unit if isinstance(scale, numbers.Real) else None
-        return _named(penalty, scope or default, known)
+        return Scaled(self._graph, unit, scale, scope, default)
 
     def _sum(self, functions: Sequence[Function], scope: str | None) -> Function:
-        def penalty(weights: Any) -> Penalty | None:
-            with self._graph.name_scope(scope, "sum_regularizer", [weights]) as name:
-                penalties = [p for f in functions if (p := f(weights)) is not None]
-                return self._graph.add_n(penalties, name) if penalties else None
+        return Summed(self._graph, tuple(functions), scope)
 
-        known = [r for f in functions if f is not _disabled and (r := regularizer_of(f))]
-        complete = known and len(known) == sum(f is not _disabled for f in functions)
-        return _named(penalty, scope or "sum_regularizer", Sum(tuple(known)) if complete else None)
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaled:
+    """weights → scale · Ω(weights), of the weights' dtype."""
+
+    graph: Graph
+    unit: Regularizer
+    scale: Any
+    scope: str | None
+    default: str
+
+    def __call__(self, weights: Any) -> Penalty:
+        with self.graph.name_scope(self.scope, self.default, [weights]) as name:
+            array, _ = open_array(weights)
+            return self.graph.multiply(self.scale, self.unit(array), array, name)
+
+    @property
+    def regularizer(self) -> Regularizer | None:
+        """The regularizer that this is; None if the scale is a tensor."""
+        return float(self.scale) * self.unit if isinstance(self.scale, numbers.Real) else None
+
+    def __repr__(self) -> str:
+        return f"{self.default}(scale={self.scale!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Summed:
+    """weights → the sum of what some functions give; None if all of them give none."""
+
+    graph: Graph
+    functions: tuple[Function, ...]
+    scope: str | None
+
+    def __call__(self, weights: Any) -> Penalty | None:
+        with self.graph.name_scope(self.scope, "sum_regularizer", [weights]) as name:
+            penalties = [p for f in self.functions if (p := f(weights)) is not None]
+            return self.graph.add_n(penalties, name) if penalties else None
+
+    @property
+    def regularizer(self) -> Regularizer | None:
+        """The regularizer that this is; None if one of the functions is none."""
+        acting = [f for f in self.functions if f is not _disabled]
+        known = [r for f in acting if (r := regularizer_of(f)) is not None]
+        return Sum(tuple(known)) if known and len(known) == len(acting) else None
+
+    def __repr__(self) -> str:
+        return f"sum_regularizer({list(self.functions)!r})"
 
 
 def regularizer_of(function: Any) -> Regularizer | None:
     """The penalize regularizer that equals a function of this module; None for other functions."""
     if isinstance(function, Regularizer):
         return function
-    found = getattr(function, "regularizer", None)
-    return found if isinstance(found, Regularizer) else None
-
-
-def _named(function: Function, name: str, regularizer: Regularizer | None) -> Function:
-    function.__name__ = name
-    function.regularizer = regularizer  # type: ignore[attr-defined]
-    return function
+    return function.regularizer if isinstance(function, Scaled | Summed) else None
 
 
 def _disabled(weights: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import numbers
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -217,7 +218,9 @@ class Regularizer(ABC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The regularizer that :meth:`get_config` described.
+        """The regularizer that :meth:`get_config` described, ours or that of Keras.
+
+        Keras keeps some strengths in float32: what it made of 0.1, say, is read as 0.1 again.
 
         Raises:
             ConfigError: the names are not those of this class.
@@ -228,6 +231,8 @@ class Regularizer(ABC):
         if not isinstance(config, Mapping) or not known.keys() >= config.keys():
             raise ConfigError(cls.__name__, config, f"its names must be among {sorted(fields)}")
         arguments = {known[name]: value for name, value in config.items()}
+        for name in arguments.keys() & set(cls.strengths):
+            arguments[name] = _as_meant(arguments[name])
         if len(arguments) < len(config):
             raise ConfigError(cls.__name__, config, "it names one argument in two ways")
         try:
@@ -261,6 +266,18 @@ class Elementwise(Regularizer):
     """A sum over elements: separable, and its prox takes one step per element."""
 
     elementwise = True
+
+
+def _as_meant(value: Any) -> Any:
+    """The decimal of up to six digits that float32 made this of; other values as they are."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    decimal = float(f"{value:.6g}")
+    try:
+        (narrow,) = struct.unpack("f", struct.pack("f", decimal))
+    except OverflowError:
+        return value
+    return decimal if narrow == value else value
 
 
 def check_strength(owner: str, argument: str, value: object) -> float:

@@ -26,6 +26,14 @@ from penalize.errors import ModelError
 class Binding(Protocol):
     """One weight of a live model."""
 
+    @property
+    def module(self) -> nn.Module:
+        """What holds it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+
     effective: bool
     """Whether the weight is computed from other parameters, so that it cannot itself be set."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from penalize.backends import open_array
-from penalize.errors import ArrayError
+from penalize.errors import AppliedTwiceError, ArrayError
 from penalize.planning import Planned, Roles, planned
 from penalize.rules import Rules
 from penalize.torch.bindings import Binding
@@ -40,6 +40,7 @@ def regularize(
         GroupsError: groups do not fit a parameter.
         ArrayError: a trainable parameter with a regularizer is not real floating-point.
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
+        AppliedTwiceError: a parameter has a regularizer in TensorFlow 1's vocabulary already.
     """
     found = read(model)
     rows = planned([parameter for parameter, _ in found], rules, roles)
@@ -51,6 +52,7 @@ def regularize(
 
 def _entry(row: Planned, binding: Binding) -> Entry:
     if row.regularizer is not None:
+        _check_door(row, binding)
         for source in binding.parameters():
             open_array(source)  # looked up now: torch.compile cannot trace the search
             if row.parameter.trainable and not source.dtype.is_floating_point:
@@ -59,3 +61,16 @@ def _entry(row: Planned, binding: Binding) -> Entry:
                     "a real floating-point parameter; exempt it with a rule that gives None",
                 )
     return Entry(row.parameter, row.decision, binding, row.regularizer)
+
+
+def _check_door(row: Planned, binding: Binding) -> None:
+    """A module may say that it penalizes a parameter itself, as a ``tf1.VariableStore`` does."""
+    door = getattr(binding.module, "_penalize_door", None)
+    first = "" if door is None else door(binding.name)
+    if first:
+        raise AppliedTwiceError(
+            [row.parameter.name],
+            first,
+            f"{row.regularizer!r} by {row.decision.declared_at}",
+            "Take regularizer= away, or exempt the variable with a rule that gives None",
+        )

@@ -242,3 +242,14 @@ def test_without_tensorflow(monkeypatch: pytest.MonkeyPatch, store: tf1.Variable
     ):
         tf1.load_tf1_checkpoint(store, "model")
     assert issubclass(MissingPackageError, ImportError)
+
+
+def test_a_damaged_checkpoint(tmp_path: Path, store: tf1.VariableStore) -> None:
+    path = save(tmp_path, w=np.ones(2, np.float32), v=np.ones(1000, np.float32))
+    (data,) = tmp_path.glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    w, v = tf1.get_variable("w", [2]), tf1.get_variable("v", [1000])
+    before = w.tolist(), v.tolist()
+    with pytest.raises(CheckpointError, match=r"cannot be read .*damaged or incomplete"):
+        tf1.load_tf1_checkpoint(store, path)
+    assert (w.tolist(), v.tolist()) == before

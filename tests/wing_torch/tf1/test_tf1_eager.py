@@ -7,7 +7,7 @@ import functools
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -72,13 +72,80 @@ def test_each_step_asks_anew_and_the_penalty_acts_once(store: tf1.VariableStore)
 
 def test_what_apply_regularization_returns_is_of_this_step(store: tf1.VariableStore) -> None:
     w = w_of_ones()
-    for strength in (1.0, 2.0):
-        apply_regularization(l2_regularizer(strength), [w]).backward()
-    assert w.grad.tolist() == [3.0, 3.0]
+    for regularizer in (l2_regularizer(1.0), tf1.contrib.layers.l1_regularizer(1.0)):
+        apply_regularization(regularizer, [w]).backward()
+    assert w.grad.tolist() == [2.0, 2.0]
     # Two different ones are two entries; both are computed anew, after their graphs were freed.
     assert [loss.item() for loss in tf1.get_collection(LOSSES)] == [1.0, 2.0]
     tf1.losses.get_regularization_loss().backward()
-    assert w.grad.tolist() == [6.0, 6.0]
+    assert w.grad.tolist() == [4.0, 4.0]
+
+
+class Halved:
+    """A regularizer that is an object, made anew in each step."""
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        return 0.5 * w.square().sum()
+
+
+CHANGING: dict[str, Callable[[int], Any]] = {
+    "a schedule": lambda step: l2_regularizer(0.2 / (step + 1)),
+    "a tensor made anew": lambda step: l2_regularizer(torch.tensor(0.2)),
+    "an object made anew": lambda step: Halved(),
+    "one of penalize": lambda step: L2(0.2 + step),
+    "a function": lambda step: lambda w: step * w.sum(),
+}
+
+
+@pytest.mark.parametrize("make", CHANGING.values(), ids=CHANGING)
+def test_a_regularizer_that_is_another_in_the_next_step_is_refused(
+    make: Callable[[int], Any], store: tf1.VariableStore
+) -> None:
+    """It would act beside that of the step before, and the penalty would grow with the steps."""
+    w = w_of_ones()
+    apply_regularization(make(0), [w])
+    with pytest.raises(VariableError, match=r"would act beside it; .*with a tensor for a scale"):
+        apply_regularization(make(1), [w])
+    assert len(tf1.get_collection(LOSSES)) == 1
+
+
+def test_a_scale_that_changes(store: tf1.VariableStore) -> None:
+    w, scale = w_of_ones(), torch.tensor(1.0)
+    regularizer = l2_regularizer(scale)
+    for step in (1.0, 2.0):
+        scale.fill_(step)
+        assert apply_regularization(regularizer, [w]).item() == step
+        assert tf1.losses.get_regularization_loss().item() == step
+
+
+def test_a_tensor_that_is_computed_in_each_step_is_refused(store: tf1.VariableStore) -> None:
+    w = w_of_ones()
+    with pytest.raises(VariableError, match=r"of shape \(2, 1\) was .*as regularizer\(tensor\)"):
+        apply_regularization(L2(0.5), [w.reshape(2, 1)])
+    assert tf1.get_collection(LOSSES) == []
+
+
+def test_equal_tensors_are_two_weights(store: tf1.VariableStore) -> None:
+    a, b = (torch.nn.Parameter(torch.tensor(2.0)) for _ in range(2))
+    for _ in range(2):
+        for weight in (a, b):
+            apply_regularization(l2_regularizer(1.0), [weight])
+    assert tf1.losses.get_regularization_loss().item() == 4.0
+
+
+def test_another_dtype_of_the_store_is_no_other_variable(store: tf1.VariableStore) -> None:
+    w = w_of_ones()
+    store.to(torch.float64)
+    again = w_of_ones()
+    assert again.dtype == torch.float64
+    assert torch.equal(again, w.double())
+
+
+def test_a_store_is_pickled(store: tf1.VariableStore) -> None:
+    tf1.get_variable("p", [2], initializer=torch.ones, regularizer=l2_regularizer(0.5))
+    with pickle.loads(pickle.dumps(store)) as again:
+        assert tf1.losses.get_regularization_loss().item() == 0.5
+        assert again is not store
 
 
 def test_a_tensor_of_an_earlier_step_is_returned_as_it_is(store: tf1.VariableStore) -> None:

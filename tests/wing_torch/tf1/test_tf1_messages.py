@@ -31,6 +31,21 @@ def cut(partitions: Any) -> Callable[..., Any]:
 
 MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     (
+        lambda: get_variable("", [2]),
+        VariableError,
+        "A variable was asked for with name=''; expected a name such as 'weights'.",
+    ),
+    (
+        lambda: get_variable(3, [2]),
+        VariableError,
+        "A variable was asked for with name=3; expected a name such as 'weights'.",
+    ),
+    (
+        lambda: get_variable("w", [2], regularizer="l2"),
+        VariableError,
+        "Variable 'w' got regularizer='l2'; expected a callable.",
+    ),
+    (
         lambda: (get_variable("w", [2]), get_variable("w", [2])),
         VariableError,
         "Variable 'w' already exists; expected reuse=AUTO_REUSE or reuse=True on the "
@@ -44,8 +59,8 @@ MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     (
         lambda: shared({"shape": [2]}, {"dtype": torch.int32}),
         VariableError,
-        "Variable 'w' is asked for with dtype torch.int32; expected dtype torch.float32, which it "
-        "has.",
+        "Variable 'w' is asked for with dtype torch.int32; expected dtype torch.float32, with "
+        "which it was made.",
     ),
     (
         lambda: shared({"shape": [2]}, {"shape": [2], "partitioner": cut([2])}),

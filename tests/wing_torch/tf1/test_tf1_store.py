@@ -12,7 +12,17 @@ import tensorflow
 import torch
 from torch import nn
 
-from penalize import GroupLasso, GroupsError, PenaltyError, Role, VariableError, biases, kernels
+from penalize import (
+    L2,
+    AppliedTwiceError,
+    GroupLasso,
+    GroupsError,
+    PenaltyError,
+    Role,
+    VariableError,
+    biases,
+    kernels,
+)
 from penalize.torch import regularize, tf1
 from penalize.torch.tf1.contrib.layers import apply_regularization
 
@@ -91,6 +101,7 @@ def test_the_outputs_are_on_the_last_axis(shape: list[int], store: tf1.VariableS
     others = tuple(range(len(shape) - 1))
     expected = w.square().sum(others).sqrt().sum()
     torch.testing.assert_close(tf1.losses.get_regularization_loss(), expected)
+    store.clear_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
     plan = regularize(store, GroupLasso(1.0, size_weighted=False))
     torch.testing.assert_close(plan.penalty(), expected)
     applied = apply_regularization(GroupLasso(1.0, size_weighted=False), [w])
@@ -268,3 +279,18 @@ def test_the_keys_have_tensorflows_values() -> None:
     }
     theirs = {name for name in dir(tf.GraphKeys) if name.isupper() and not name.startswith("_")}
     assert set(names) == theirs
+
+
+def test_rules_beside_a_declaration_are_refused(store: tf1.VariableStore) -> None:
+    """The vocabulary's loss and the plan would both penalize the variable."""
+    l2 = tf1.contrib.layers.l2_regularizer(0.5)
+    tf1.get_variable("a/w", [2, 2], initializer=torch.ones, regularizer=l2)
+    tf1.get_variable("b/w", [2, 2], initializer=torch.ones)
+    naive = tf1.losses.get_regularization_loss() + L2(0.25)(store.get_parameter("a/w"))
+    assert naive.item() == 2.0  # twice what was meant
+    with pytest.raises(
+        AppliedTwiceError, match=r"'a/w' .* by l2_regularizer\(scale=0.5\) in the collection"
+    ):
+        regularize(store, L2(0.25))
+    plan = regularize(store, {kernels: L2(0.25), "a": None})
+    assert plan.breakdown() == {"b/w": 1.0}

@@ -47,7 +47,7 @@ def load_tf1_checkpoint(
     problems = list(_problems(variables, reader, cast))
     if problems:
         raise CheckpointError(path, problems)
-    values = {name: _tensor(reader.get_tensor(name)) for name in variables}
+    values = {name: _tensor(_read(reader, name, path)) for name in variables}
     with torch.no_grad():
         for name, variable in variables.items():
             variable.copy_(values[name])
@@ -65,6 +65,14 @@ def _reader(path: str) -> Any:
         found = "a directory without a checkpoint" if os.path.isdir(path) else "no checkpoint"
         instead = "pass what Saver.save returned, a path without .index or .data"
         raise CheckpointError(path, [f"this is {found}; {instead}"]) from error
+
+
+def _read(reader: Any, name: str, path: object) -> Any:
+    try:
+        return reader.get_tensor(name)
+    except Exception as error:  # of TensorFlow's own kinds, and of Python's
+        problem = f"{name!r} cannot be read ({error}); the file is damaged or incomplete"
+        raise CheckpointError(path, [problem]) from error
 
 
 def _names(reader: Any) -> list[str]:

@@ -35,11 +35,17 @@ class Entry(Protocol):
         """Whether this is what the other one is, only declared once more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
-    """Anything at all, returned as it was given."""
+    """Anything at all, returned as it was given. Tensors that are equal may be two of them."""
 
     value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
     @property
     def name(self) -> str | None:

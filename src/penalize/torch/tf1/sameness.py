@@ -13,6 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from penalize.contrib import Scaled, Summed
+from penalize.regularizers.base import Regularizer
+
 
 def same(a: Any, b: Any) -> bool:
     """Whether two values, functions among them, cannot be told apart. Tensors: by identity."""
@@ -20,6 +23,19 @@ def same(a: Any, b: Any) -> bool:
         return _same(a, b)
     except (ValueError, TypeError, RuntimeError):  # no truth value; a function that holds itself
         return False
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two regularizers differ in their values only, such as in the strength."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Regularizer):
+        return bool(a.unit() == b.unit())
+    if isinstance(a, Scaled):
+        return bool(a.unit == b.unit)
+    if isinstance(a, FunctionType):
+        return bool(a.__code__ == b.__code__)
+    return True
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -46,6 +62,10 @@ def _parts(value: Any) -> tuple[Any, ...] | None:
         return value.func, value.args, value.keywords
     if isinstance(value, MethodType):
         return value.__func__, value.__self__
+    if isinstance(value, Scaled):
+        return value.unit, value.scale
+    if isinstance(value, Summed):
+        return value.functions
     return None
 
 

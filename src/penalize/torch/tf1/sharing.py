@@ -40,7 +40,7 @@ def obtain(store: VariableStore, wanted: Wanted) -> Tensor:
             f"variable {wanted.name!r} got a shape, and a value as its initializer, which has one",
             "one of them",
         )
-    if wanted.name in store._declared:
+    if wanted.name in store._made:
         return _shared(store, wanted, partitions)
     if wanted.reuse is True:
         raise VariableError(
@@ -69,12 +69,13 @@ def _shared(store: VariableStore, wanted: Wanted, partitions: list[int] | None) 
             f"variable {wanted.name!r} is asked for with shape {wanted.shape}",
             f"shape {tuple(found.shape)}, which it has",
         )
-    if wanted.dtype != found.dtype:
+    made = store._made[wanted.name]
+    if wanted.dtype != made.dtype:  # not that of the tensor: store.to(dtype) may have changed it
         raise VariableError(
             f"variable {wanted.name!r} is asked for with dtype {wanted.dtype}",
-            f"dtype {found.dtype}, which it has",
+            f"dtype {made.dtype}, with which it was made",
         )
-    _warn_if_ignored(wanted, store._declared[wanted.name])
+    _warn_if_ignored(wanted, made.regularizer)
     return found
 
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from penalize.errors import VariableError
-from penalize.torch.tf1.entries import Entry, Value, Variable, penalty_behind
+from penalize.torch.tf1.entries import Entry, Penalty, Value, Variable, penalty_behind
 from penalize.torch.tf1.filters import scope_filter
+from penalize.torch.tf1.keys import GraphKeys
+from penalize.torch.tf1.sameness import described
+
+
+class Made(NamedTuple):
+    """How a variable was made."""
+
+    regularizer: Any
+    dtype: torch.dtype
 
 
 class VariableStore(nn.Module):
@@ -31,8 +41,8 @@ class VariableStore(nn.Module):
     ``for name, v in store.named_parameters()``.
 
     ``regularizer=`` and rules are two doors. A penalty that was declared in the vocabulary acts
-    through ``losses.get_regularization_loss()``, one that was declared by rules through its plan;
-    neither knows of the other, so declare each of them in one place only.
+    through ``losses.get_regularization_loss()``, one that was declared by rules through its plan.
+    Rules that penalize a variable which has a regularizer are refused.
     """
 
     # Kernels of TensorFlow have the outputs on the last axis: read by penalize.torch.roles.axes_of.
@@ -41,8 +51,8 @@ class VariableStore(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._entries: dict[Hashable, list[Entry]] = {}
-        # By name: the regularizer of each variable, and the partitions of some.
-        self._declared: dict[str, Any] = {}
+        # By name: how each variable was made, and the partitions of some.
+        self._made: dict[str, Made] = {}
         self._partitions: dict[str, list[int]] = {}
 
     def __enter__(self) -> Self:
@@ -56,6 +66,13 @@ class VariableStore(nn.Module):
         traceback: TracebackType | None,
     ) -> None:
         _local.stack.pop()
+
+    def _penalize_door(self, name: str) -> str:
+        """What penalizes a variable already: read by penalize.torch.regularize."""
+        for entry in self._entries.get(GraphKeys.REGULARIZATION_LOSSES, ()):
+            if isinstance(entry, Penalty) and Variable(name) in entry.weights:
+                return f"{described(entry.regularizer)} in the collection ({entry.name})"
+        return ""
 
     def extra_repr(self) -> str:
         return "\n".join(f"{name}: {tuple(p.shape)}" for name, p in self.named_parameters())
@@ -91,7 +108,7 @@ class VariableStore(nn.Module):
         if penalty is not None:
             return penalty
         if isinstance(value, Tensor):
-            for name in self._declared:
+            for name in self._made:
                 if getattr(self, name) is value:
                     return Variable(name)
         return Value(value)
@@ -110,7 +127,7 @@ class VariableStore(nn.Module):
         needs_grad = trainable and (value.is_floating_point() or value.is_complex())
         variable = nn.Parameter(value, requires_grad=needs_grad)
         self.register_parameter(name, variable)
-        self._declared[name] = regularizer
+        self._made[name] = Made(regularizer, value.dtype)
         return variable
 
 

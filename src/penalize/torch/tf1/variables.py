@@ -73,8 +73,14 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
         ScopeError: a TypeError: the dtype is unknown.
         PenaltyError, GroupsError: the regularizer gives no scalar, or does not fit.
     """
+    if not isinstance(name, str) or not name:
+        raise VariableError(
+            f"a variable was asked for with name={name!r}", "a name such as 'weights'"
+        )
     scope = get_variable_scope()
     full = joined(scope.name, name)
+    if regularizer is not None and not callable(regularizer):
+        raise VariableError(f"variable {full!r} got regularizer={regularizer!r}", "a callable")
     _check_constant(full, initializer, dtype)
     kwargs = {
         "shape": shape,

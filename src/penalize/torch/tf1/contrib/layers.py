@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from penalize.contrib import Function, Layers
-from penalize.errors import PenaltyOfPenaltyWarning, some
-from penalize.torch.tf1.entries import Entry, Penalty, evaluate, penalty_behind, total
+from penalize.errors import PenaltyOfPenaltyWarning, VariableError, some
+from penalize.torch.tf1.entries import Entry, Penalty, Value, evaluate, penalty_behind, total
 from penalize.torch.tf1.keys import GraphKeys
+from penalize.torch.tf1.sameness import alike, described, same
 from penalize.torch.tf1.state import get_variable_scope, joined
 from penalize.torch.tf1.store import get_collection, get_default_store
 
@@ -68,7 +69,8 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
 
     The entry is computed anew whenever the collection is read. So do not add both to a loss, what
     this returns and ``losses.get_regularization_loss()``: that is the same penalty twice. And the
-    same call, made again in the next step, adds no second entry.
+    same call, made again in the next step, adds no second entry; for a strength that changes, make
+    the regularizer once, outside of the step, with a tensor for its scale.
 
     Args:
         regularizer: a function of one array of weights, or a penalize regularizer. None, from it,
@@ -79,6 +81,9 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
         PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
             returns something that is no scalar.
         GroupsError: the groups of the regularizer do not fit.
+        VariableError: the same weights have a regularizer of this kind with other values already,
+            or one of them is computed from others in this step, so that it cannot be penalized
+            when the collection is read in the next.
 
     Warns:
         PenaltyOfPenaltyWarning: the list has penalties in it that were read from a collection.
@@ -96,11 +101,40 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
             stacklevel=2,
         )
     entries = tuple(store._entry_of(weight) for weight in weights)
+    new = Penalty(joined(get_variable_scope().name, _NAME), regularizer, entries)
+    _check_lasts(new, store._entries.get(GraphKeys.REGULARIZATION_LOSSES, ()))
 
     def penalty_of(entry: Entry) -> Tensor | None:
         return evaluate(regularizer, entry.read(store), store, entry.name)
 
     penalty = _layers.apply_regularization(penalty_of, entries)
-    name = joined(get_variable_scope().name, "get_regularization_penalty")
-    store._enter_in(GraphKeys.REGULARIZATION_LOSSES, Penalty(name, regularizer, entries))
+    store._enter_in(GraphKeys.REGULARIZATION_LOSSES, new)
     return penalty
+
+
+_NAME = "get_regularization_penalty"
+
+
+def _check_lasts(new: Penalty, known: Iterable[Entry]) -> None:
+    """The model's code runs in every step: what it enters must be the same each time."""
+    for weight in new.weights:
+        if isinstance(weight, Value) and getattr(weight.value, "grad_fn", None) is not None:
+            raise VariableError(
+                f"a tensor of shape {tuple(weight.value.shape)} was given to apply_regularization "
+                "that is computed from others, and is another one in the next step",
+                "a variable; add the penalty of a computed tensor to the loss yourself, as "
+                "regularizer(tensor)",
+            )
+    for entry in known:
+        if (
+            isinstance(entry, Penalty)
+            and (entry.name, entry.weights) == (new.name, new.weights)
+            and alike(entry.regularizer, new.regularizer)
+            and not same(entry.regularizer, new.regularizer)
+        ):
+            raise VariableError(
+                f"these weights have {described(entry.regularizer)} by apply_regularization "
+                f"already, and {described(new.regularizer)} would act beside it",
+                "the same regularizer in each step: make it once, outside of the step, with a "
+                "tensor for a scale that changes",
+            )
