@@ -57,6 +57,7 @@ WINGS = {
         "parameters",
         "graphs",
         "declared",
+        "factors",
         "collection",
         "plan",
         "regularize",
@@ -67,6 +68,7 @@ WINGS = {
         "__init__",
     ],
     "keras": [
+        "acting",
         "conversion",
         "roles",
         "parameters",
@@ -74,6 +76,7 @@ WINGS = {
         "steps",
         "modes",
         "checks",
+        "saving",
         "plan",
         "regularize",
         "__init__",

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from penalize.errors import AuditError
 from penalize.tables import table
 
-TOLERANCE = 1e-6
-"""How far a factor may be from 1 by rounding."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -28,10 +25,13 @@ class Measured:
     note: str = ""
     """Why there is no factor, or what else is wrong."""
 
+    tolerance: float = 1e-6
+    """How far the factor may be from a whole number by rounding."""
+
     @property
     def ok(self) -> bool:
         """Whether it enters exactly once, and nothing else is wrong with it."""
-        return not self.note and abs(self.factor - 1) <= TOLERANCE
+        return not self.note and abs(self.factor - 1) <= self.tolerance
 
     @property
     def is_missing(self) -> bool:
@@ -41,20 +41,20 @@ class Measured:
     @property
     def verdict(self) -> str:
         """The factor, and what is wrong, in words."""
-        words = [_in_words(self.factor), self.note]
+        words = [_in_words(self.factor, self.tolerance), self.note]
         return "; ".join(filter(None, words))
 
 
-def _in_words(factor: float) -> str:
+def _in_words(factor: float, tolerance: float) -> str:
     if math.isnan(factor):
         return ""
     if factor == 0:
         return "never applied"
-    if abs(factor - 1) <= TOLERANCE:
+    if abs(factor - 1) <= tolerance:
         return "applied once"
     if factor < 0:
         return "subtracted: the penalty is rewarded"
-    if factor > 1 and abs(factor - round(factor)) <= TOLERANCE * factor:
+    if math.isfinite(factor) and factor > 1 and abs(factor - round(factor)) <= tolerance * factor:
         return f"applied {round(factor)} times"
     return f"strength multiplied again, by {factor:.6g}"
 

@@ -85,6 +85,7 @@ def test_only_real_floating_tensors(dtype: str) -> None:
         L2(1.0)(tf.ones(2, dtype=dtype))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("use_resource", [True, False])
 @pytest.mark.parametrize("shards", [1, 2, 3])
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_only_real_floating_tensors(dtype: str) -> None:
     ids=str,
 )
 def test_the_shards_of_a_variable_sum_to_the_whole(
-    r: Regularizer, shards: int, use_resource: bool
+    r: Regularizer, shards: int, use_resource: bool, axis: int
 ) -> None:
     """Both when TensorFlow asks for each at its creation, and when the collection is used."""
     w = np.random.default_rng(0).normal(size=(5, 4))
@@ -109,20 +110,21 @@ def test_the_shards_of_a_variable_sum_to_the_whole(
             shape=w.shape,
             dtype=tf.float64,
             initializer=shard_of(w),
-            partitioner=v1.fixed_size_partitioner(shards),
+            partitioner=v1.fixed_size_partitioner(shards, axis=axis),
             regularizer=r,
             use_resource=use_resource,
+            collections=[v1.GraphKeys.LOCAL_VARIABLES],
         )
         collected = v1.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES)
         assert len(collected) == shards
         total = v1.losses.get_regularization_loss()
         variables = v1.trainable_variables()
         gradients = tf.gradients(total, variables)
-        session.run(v1.global_variables_initializer())
+        session.run(v1.local_variables_initializer())
         at_creation, now, found = session.run([collected, total, gradients])
     assert sum(at_creation) == pytest.approx(float(r(w)), rel=1e-12)
     assert now == pytest.approx(float(r(w)), rel=1e-12)
-    np.testing.assert_allclose(np.concatenate(found), r.gradient(w), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(np.concatenate(found, axis), r.gradient(w), rtol=1e-12, atol=1e-14)
 
 
 def test_a_shard_without_the_others_stands_for_itself() -> None:
@@ -132,3 +134,36 @@ def test_a_shard_without_the_others_stands_for_itself() -> None:
         values = [GroupLasso(1.0, groups=0, size_weighted=False)(v) for v in made]
         session.run(v1.global_variables_initializer())
         assert session.run(values) == pytest.approx([2 * np.sqrt(2)] * 3)
+
+
+def test_shards_that_cannot_be_found_are_refused() -> None:
+    """Unless they are not needed. The entries that are made then must not be taken for right."""
+    cut = v1.fixed_size_partitioner(2)
+    for r, fine in ((L1(0.5), True), (GroupLasso(0.5, groups=1), False)):
+        with tf.Graph().as_default():
+            v1.get_variable(
+                "w", initializer=tf.ones((4, 2)), partitioner=cut, regularizer=r, collections=["x"]
+            )
+            if fine:
+                v1.losses.get_regularization_loss()
+                continue
+            with pytest.raises(ArrayError, match="a shard of 'w', whose other shards are"):
+                v1.losses.get_regularization_loss()
+
+
+def test_a_shard_whose_name_was_taken() -> None:
+    w, r = np.random.default_rng(0).normal(size=(4, 2)), GroupLasso(0.5, groups=1)
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.constant(0.0, name="w/part_0")
+        v1.get_variable(
+            "w",
+            initializer=tf.constant(w),
+            partitioner=v1.fixed_size_partitioner(2),
+            regularizer=r,
+        )
+        assert v1.trainable_variables()[0].name == "w/part_0_1:0"
+        entries = v1.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES)
+        total = v1.losses.get_regularization_loss()
+        session.run(v1.global_variables_initializer())
+        assert session.run(total) == pytest.approx(float(r(w)))
+        assert sum(session.run(entries)) == pytest.approx(float(r(w)))

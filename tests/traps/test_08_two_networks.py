@@ -25,7 +25,7 @@ def test_each_optimizer_takes_the_penalties_of_its_own_variables() -> None:
         assert session.run(naive - loss) == 2 * 0.1 * 5.0
 
         optimizer = regularized(v1.train.GradientDescentOptimizer(0.1))
-        total = optimizer._with_penalties(loss, [generator])
+        total = optimizer.total_loss(loss, [generator])
         assert {row.name: row.factor for row in audit(total)} == {"generator/w": 1, "critic/w": 0}
         session.run(optimizer.minimize(loss, var_list=[generator]))
         after, untouched = session.run([generator, critic])

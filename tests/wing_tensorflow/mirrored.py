@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from penalize import L1, L2, GroupLasso, Orthogonal, kernels
-from penalize.tensorflow import regularize
+from penalize import L1, L2, GroupLasso, LossError, Orthogonal, kernels
+from penalize.tensorflow import audit, regularize, regularized
 
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(
@@ -66,4 +67,17 @@ found, naive = train(two, share=True), train(two, share=False)
 np.testing.assert_allclose(found[0], one[0], rtol=1e-12)
 np.testing.assert_allclose(found[1], one[1], rtol=1e-12)
 assert abs(naive[0] - one[0]).max() > 1e-3
+
+# The tapes of replicas are their own, and the gradients of a TF 1 optimizer are summed there.
+with two.scope():
+    model = Model()
+    plan = regularize(model, RULES)
+with pytest.raises(LossError, match="runs in replicas"):
+    audit(lambda: two.reduce("SUM", two.run(plan.penalty), axis=None), plan)
+with tf.Graph().as_default(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    strategy = tf.distribute.get_strategy()
+    v1 = tf.compat.v1
+    optimizer = regularized(v1.train.GradientDescentOptimizer(0.1))
+    with pytest.raises(LossError, match="one of several replicas"):
+        strategy.run(lambda: optimizer.total_loss(tf.constant(1.0)))
 print("ok")

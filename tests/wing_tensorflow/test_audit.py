@@ -160,6 +160,69 @@ def test_a_penalty_made_of_penalties_is_told() -> None:
         assert report[2].note == "made of what is collected already: 'net/w', 'net/b'"
 
 
+def test_a_penalty_of_unknown_rank() -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.ones((3, 2), np.float32))
+        penalty = v1.py_func(np.sum, [w], tf.float32)
+        assert penalty.shape.rank is None
+        v1.add_to_collection(KEY, penalty)
+        data = tf.reduce_sum(tf.convert_to_tensor(w))
+        session.run(v1.global_variables_initializer())
+        (row,) = audit(data + 2 * penalty, session=session)
+        assert row.factor == 2.0
+
+
+def test_what_is_no_tensor_at_all() -> None:
+    with tf.Graph().as_default():
+        v1.add_to_collection(KEY, 0.5)
+        (row,) = audit(tf.constant(1.0))
+        assert row.verdict == "weights, not a penalty: no regularizer was applied"
+
+
+def test_a_batch_of_unknown_size() -> None:
+    """A penalty that is broadcast to it enters by its shape, and not by another penalty."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        build()
+        x = v1.placeholder(tf.float32, (None,))
+        loss = tf.reduce_mean(x + v1.losses.get_regularization_loss())
+        assert "depends on 'Placeholder:0'" in audit(loss).rows[0].note
+        session.run(v1.global_variables_initializer())
+        report = audit(loss, session=session, feed_dict={x: np.ones(5)})
+        assert [row.factor for row in report] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("dtype", "count"), [("float32", 10_000), ("float16", 7)])
+def test_rounding_is_not_another_strength(dtype: str, count: int) -> None:
+    with tf.Graph().as_default():
+        v1.get_variable("w", initializer=np.ones(3, dtype), regularizer=L2(0.1))
+        penalty = tf.cast(v1.losses.get_regularization_loss(), dtype)
+        (row,) = audit(tf.reduce_mean(tf.zeros(count, dtype) + penalty))
+        assert row.factor != 1.0
+        assert row.verdict == "applied once"
+
+
+def test_a_loop_that_has_nothing_to_do_with_it() -> None:
+    with tf.Graph().as_default():
+        data = build()
+        loop = tf.while_loop(lambda i, s: i < 3, lambda i, s: (i + 1, s * 0.5), (0, data))[1]
+        assert audit(loop + v1.losses.get_regularization_loss(), strict=True).ok
+
+
+def test_a_function_that_cannot_be_differentiated() -> None:
+    @tf.custom_gradient
+    def broken(x: tf.Tensor) -> Any:
+        def grad(up: tf.Tensor) -> tf.Tensor:
+            raise RuntimeError("mine")
+
+        return tf.identity(x), grad
+
+    with tf.Graph().as_default():
+        data = build()
+        (first, _) = audit(broken(data + v1.losses.get_regularization_loss()))
+        assert math.isnan(first.factor)
+        assert not first.ok
+
+
 def test_a_scope_ends_at_its_name() -> None:
     with tf.Graph().as_default():
         for name in ("s", "s2"):
@@ -261,6 +324,10 @@ def test_a_failing_function_leaves_no_trace() -> None:
     [
         (lambda: audit(3.0), "got a float as the loss; pass the tensor of a TensorFlow 1 graph"),
         (lambda: audit(tf.constant(1.0)), r"audit\(lambda: loss_of\(batch\), plan\)"),
+        (
+            lambda: audit(tf.function(lambda: tf.constant(1.0)).get_concrete_function(), OTHER),
+            r"ConcreteFunction as the loss; .*audit\(lambda: loss_of\(batch\), plan\)",
+        ),
         (lambda: audit(lambda: 1.0), "got a function as the loss; .*and the plan"),
         (lambda: audit(lambda: 1.0, eager()[1]), "returned a float; return the loss, a tensor"),
     ],

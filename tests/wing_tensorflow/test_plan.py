@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -281,9 +283,54 @@ def test_a_partitioned_variable_is_one_parameter(count: int) -> None:
             assert plan.breakdown()["w"] == pytest.approx(float(GroupLasso(0.3, groups=1)(w)))
 
 
+def test_printing_never_fails() -> None:
+    with tf.Graph().as_default() as graph, v1.Session():
+        v1.get_variable("net/w", initializer=np.ones((2, 3), np.float32))
+        plan = regularize(v1.trainable_variables(), L2(0.5))
+        assert "net.w" in str(plan)  # not initialized
+        again = regularize(v1.trainable_variables(), L2(0.5))
+        graph.finalize()
+        assert "net.w" in str(again)
+
+
+def test_one_weight_by_two_ways_is_one_row() -> None:
+    class Both(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = keras.layers.Dense(2)
+            self.layer.build((None, 3))
+            self.own = self.layer.kernel.value
+
+    plan = regularize(Both(), L2(0.5))
+    (row,) = [row for row in plan.rows if row.regularizer is not None]
+    assert (row.name, row.aliases) == ("layer.kernel", ("own",))
+
+
+class Hidden(tf.Module):
+    """Holds a variable where TensorFlow finds it and a name does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = variable("seen", 2, 2)
+        self.unseen = collections.deque([variable("unseen", 2, 2)])
+
+    @property
+    def trainable_variables(self) -> Any:
+        return (self.seen, *self.unseen)
+
+
+def some_shards() -> Any:
+    with tf.Graph().as_default():
+        cut = v1.fixed_size_partitioner(3)
+        whole = v1.get_variable("w", initializer=tf.ones((6, 2)), partitioner=cut)
+        return regularize(list(whole)[1:], L2(0.1))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: regularize(Hidden(), L2(0.1)), ModelError, "holds 'unseen:0' where it cannot be"),
+        (some_shards, ModelError, "'w' is partitioned, and only some of its shards were given"),
         (lambda: regularize(3), ModelError, "got a int; pass a list of variables"),
         (lambda: regularize([3]), ModelError, "got a int; pass a list of variables"),
         (lambda: regularize(tf.constant(1.0)), ModelError, "got a EagerTensor; pass a list"),

@@ -16,6 +16,8 @@ from penalize import (
     GroupLasso,
     LossError,
     ModeError,
+    ModelError,
+    NoMatchError,
     OptimizerError,
     PenaltyError,
     kernels,
@@ -104,7 +106,6 @@ def test_wrapping_twice_applies_once() -> None:
         (lambda data, p: data + 0.01 * p, "0.01 +strength multiplied again"),
         (lambda data, p: data + 2 * p, "2 +applied 2 times"),
         (lambda data, p: data + p * p, "a penalty of a penalty"),
-        (lambda data, p: data + p * v1.placeholder(tf.float64, ()), "depends on 'Placeholder"),
     ],
 )
 def test_what_the_loss_has_otherwise_is_refused(spoil: Any, words: str) -> None:
@@ -116,6 +117,149 @@ def test_what_the_loss_has_otherwise_is_refused(spoil: Any, words: str) -> None:
         ):
             regularized(v1.train.GradientDescentOptimizer(0.1)).minimize(loss)
         assert len(v1.get_default_graph().get_operations()) == operations
+
+
+UNSEEN: dict[str, Callable[[Any], Any]] = {
+    "times a placeholder": lambda d: d + _penalty() * v1.placeholder(tf.float64, ()),
+    "in tf.cond": lambda d: tf.cond(d > 0, lambda: d + _penalty(), lambda: d),
+    "in tf.function": lambda d: tf.function(lambda: d + _penalty())(),
+    "in a loop": lambda d: tf.while_loop(
+        lambda i, s: i < 1, lambda i, s: (i + 1, s + _penalty()), (0, d)
+    )[1],
+    "in tf.map_fn": lambda d: tf.reduce_sum(tf.map_fn(lambda x: x + _penalty(), d[None])),
+}
+
+
+def _penalty() -> Any:
+    return v1.losses.get_regularization_loss()
+
+
+@pytest.mark.parametrize("mode", ["gradient", "proximal"])
+@pytest.mark.parametrize("loss", UNSEEN.values(), ids=UNSEEN)
+def test_what_cannot_be_measured_is_no_zero(loss: Callable[[Any], Any], mode: str) -> None:
+    with tf.Graph().as_default():
+        total = loss(model(L1(0.2)))
+        (row,) = audit(total)
+        assert np.isnan(row.factor)
+        with pytest.raises(LossError, match=r"penalty on 'w' is not known .*leave the penalties"):
+            regularized(v1.train.GradientDescentOptimizer(0.1), mode=mode).minimize(total)
+
+
+@pytest.mark.parametrize("kind", ["cond", "function"])
+def test_the_penalty_of_a_plan_inside_of_a_function(kind: str) -> None:
+    with tf.Graph().as_default():
+        data = model(None)
+        plan = regularize(v1.trainable_variables(), L1(0.2))
+        total = {
+            "cond": lambda: tf.cond(data > 0, lambda: data + plan.penalty(), lambda: data),
+            "function": lambda: tf.function(lambda: data + plan.penalty())(),
+        }[kind]()
+        assert np.isnan(audit(total, plan)[0].factor)
+        with pytest.raises(LossError, match=r"inside of a function, such as a branch of tf\.cond"):
+            regularized(v1.train.AdamOptimizer(), plan=plan).minimize(total)
+
+
+def test_a_graph_that_was_exported_and_imported() -> None:
+    """The collection then holds tensors, and the loss uses others of the same scope."""
+    with tf.Graph().as_default():
+        total = tf.identity(model(L2(0.3)) + _penalty(), name="total")
+        meta = v1.train.export_meta_graph()
+    with tf.Graph().as_default() as graph:
+        v1.train.import_meta_graph(meta)
+        total = graph.get_tensor_by_name("total:0")
+        assert [(row.name, row.factor) for row in audit(total)] == [("w", 1.0)]
+        assert regularized(v1.train.AdamOptimizer()).total_loss(total) is total
+
+
+def test_a_regularizer_that_keeps_its_tensor() -> None:
+    kept: list[Any] = []
+
+    def memoized(w: Any) -> Any:
+        if not kept:
+            kept.append(L2(0.3)(w))
+        return kept[0]
+
+    with tf.Graph().as_default():
+        data = model(memoized)
+        assert [row.factor for row in audit(data + _penalty())] == [1.0]
+        assert [row.factor for row in audit(data)] == [0.0]
+
+
+def test_the_same_thing_entered_twice_is_one() -> None:
+    with tf.Graph().as_default():
+        data = model(L2(0.3))
+        (promise,) = v1.get_collection(KEY)
+        v1.add_to_collection(KEY, promise)
+        total = regularized(v1.train.AdamOptimizer()).total_loss(data)
+        assert [row.factor for row in audit(total)] == [1.0]
+
+
+@pytest.mark.parametrize("call", ["audit", "regularized"])
+def test_a_scope_that_holds_nothing_is_refused(call: str) -> None:
+    with tf.Graph().as_default():
+        v1.get_variable("generator/w", initializer=START, regularizer=L2(0.3))
+        loss = tf.constant(1.0)
+        calls: dict[str, Callable[[Any], Any]] = {
+            "audit": lambda scope: audit(loss, scope=scope, strict=True),
+            "regularized": lambda scope: regularized(
+                v1.train.AdamOptimizer(), scope
+            ).compute_gradients(loss),
+        }
+        with pytest.raises(NoMatchError, match=r"named\('genrator'\) .*nearest names are 'gener"):
+            calls[call]("genrator")
+        with v1.variable_scope("generator") as scope:
+            assert [r.name for r in audit(loss, scope=scope)] == ["generator/w"]
+        assert len(audit(loss, scope="")) == 1
+
+
+def test_a_scope_beside_a_plan_is_refused() -> None:
+    with tf.Graph().as_default():
+        model(None)
+        plan = regularize(v1.trainable_variables(), L2(0.3))
+        with pytest.raises(ModeError, match="The scope 'w' is of the collection, and a plan was"):
+            regularized(v1.train.AdamOptimizer(), "w", plan=plan)
+
+
+def test_a_loss_scale_belongs_inside() -> None:
+    def scaled(inner: Any) -> Any:
+        scale = v1.mixed_precision.FixedLossScale(128)
+        return v1.mixed_precision.MixedPrecisionLossScaleOptimizer(inner, scale)
+
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=START.astype(np.float32), regularizer=L2(0.3))
+        loss = tf.reduce_sum(tf.convert_to_tensor(w))
+        inner = v1.train.GradientDescentOptimizer(0.1)
+        with pytest.raises(OptimizerError, match=r"write regularized\(MixedPrecisionLossScaleOpt"):
+            scaled(regularized(inner)).compute_gradients(loss)
+        ((right, _),) = regularized(scaled(inner)).compute_gradients(loss)
+        session.run(v1.global_variables_initializer())
+        np.testing.assert_allclose(session.run(right), 1 + 0.6 * START, rtol=1e-6)
+
+
+def test_what_is_minimized_can_be_audited() -> None:
+    with tf.Graph().as_default():
+        loss = model(L2(0.3))
+        optimizer = regularized(v1.train.GradientDescentOptimizer(0.1))
+        assert not audit(loss).ok
+        assert audit(optimizer.total_loss(loss), strict=True).ok
+
+
+def test_eager_variables_are_refused_in_a_graph() -> None:
+    plan = regularize([tf.Variable(START, name="w")], L2(0.3))
+    with tf.Graph().as_default():
+        optimizer = regularized(v1.train.AdamOptimizer(), plan=plan)
+        with pytest.raises(ModelError, match="'w' is an eager variable, and is asked for in a gra"):
+            optimizer.minimize(model(None))
+
+
+def test_what_only_some_optimizers_have() -> None:
+    with tf.Graph().as_default():
+        inner = v1.train.SyncReplicasOptimizer(v1.train.GradientDescentOptimizer(0.1), 1)
+        optimizer = regularized(inner)
+        optimizer.minimize(model(L2(0.3)), global_step=v1.train.get_or_create_global_step())
+        assert optimizer.make_session_run_hook(True) is not None
+        with pytest.raises(AttributeError, match="no_such"):
+            _ = optimizer.no_such
 
 
 def test_a_loss_per_example_is_not_penalized_per_example() -> None:

@@ -77,6 +77,74 @@ def test_reaches_the_lasso(optimizer: Callable[[], Any], steps: int) -> None:
     assert (TRUE == 0).sum() >= 4
 
 
+Steps = Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]
+"""(start, gradient of the data loss) → the weight after five proximal steps, in NumPy."""
+
+EPS = 0.5  # so large that its place in the formula shows
+
+
+def by_hand(update: Callable[..., tuple[np.ndarray, Any]]) -> Steps:
+    """Five steps of an update that gives the new weight and its proximal step."""
+
+    def run(w: np.ndarray, gradient: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        state: dict[str, np.ndarray] = {}
+        for t in range(1, 6):
+            w, step = update(w, gradient(w), state, t)
+            w = np.sign(w) * np.maximum(np.abs(w) - step * STRENGTH, 0)
+        return w
+
+    return run
+
+
+def adam(w: np.ndarray, g: np.ndarray, s: dict[str, Any], t: int) -> tuple[np.ndarray, Any]:
+    s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
+    s["v"] = 0.9 * s.get("v", 0.0) + 0.1 * g * g
+    rate = 0.05 * np.sqrt(1 - 0.9**t)
+    denominator = np.sqrt(s["v"]) + EPS
+    return w - rate / (1 - 0.9**t) * s["m"] / denominator, rate / denominator
+
+
+def rmsprop(w: np.ndarray, g: np.ndarray, s: dict[str, Any], t: int) -> tuple[np.ndarray, Any]:
+    s["v"] = 0.9 * s.get("v", 1.0) + 0.1 * g * g  # TensorFlow 1 begins with ones
+    denominator = np.sqrt(s["v"] + EPS)
+    s["m"] = 0.5 * s.get("m", 0.0) + 0.05 * g / denominator
+    return w - s["m"], 0.05 / (1 - 0.5) / denominator
+
+
+def adagrad(w: np.ndarray, g: np.ndarray, s: dict[str, Any], t: int) -> tuple[np.ndarray, Any]:
+    s["v"] = s.get("v", 0.1) + g * g
+    return w - 0.05 * g / np.sqrt(s["v"]), 0.05 / np.sqrt(s["v"])
+
+
+def nesterov(w: np.ndarray, g: np.ndarray, s: dict[str, Any], t: int) -> tuple[np.ndarray, Any]:
+    s["m"] = 0.9 * s.get("m", 0.0) + g
+    return w - 0.01 * (g + 0.9 * s["m"]), 0.01 / (1 - 0.9)
+
+
+FIVE_STEPS: dict[str, tuple[Callable[[], Any], Steps]] = {
+    "Adam": (lambda: v1.train.AdamOptimizer(0.05, beta2=0.9, epsilon=EPS), by_hand(adam)),
+    "RMSProp": (
+        lambda: v1.train.RMSPropOptimizer(0.05, momentum=0.5, epsilon=EPS),
+        by_hand(rmsprop),
+    ),
+    "Adagrad": (lambda: v1.train.AdagradOptimizer(0.05), by_hand(adagrad)),
+    "nesterov": (
+        lambda: v1.train.MomentumOptimizer(0.01, 0.9, use_nesterov=True),
+        by_hand(nesterov),
+    ),
+}
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize(("optimizer", "steps"), FIVE_STEPS.values(), ids=FIVE_STEPS)
+def test_five_steps_by_hand(optimizer: Callable[[], Any], steps: Steps, use_resource: bool) -> None:
+    expected = steps(np.full(8, 0.5), lambda w: X.T @ (X @ w - Y) / 100)
+    with tf.Graph().as_default():
+        w = start(L1(STRENGTH), use_resource=use_resource)
+        found = minimise(regularized(optimizer(), mode="proximal"), data_loss(w), 5)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7)
+
+
 def test_the_loss_term_gives_no_zero() -> None:
     with tf.Graph().as_default():
         w = start(L1(STRENGTH))
@@ -117,12 +185,14 @@ def quadratic(regularizer: Any, *, rate: float = 0.1, **arguments: Any) -> Calla
     return build
 
 
-@pytest.mark.parametrize("partitioner", [None, v1.fixed_size_partitioner(3)])
-def test_a_group_that_crosses_shards(partitioner: Any) -> None:
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_group_that_crosses_shards(axis: int | None) -> None:
     r = GroupLasso(6.0, groups=1)
-    _, after = one_step(quadratic(r, partitioner=partitioner))
+    cut = None if axis is None else v1.fixed_size_partitioner(3, axis=axis)
+    _, after = one_step(quadratic(r, partitioner=cut))
     expected = r.prox(0.9 * W, 0.1)
-    np.testing.assert_allclose(np.concatenate(after).reshape(4, 3), expected, rtol=1e-6)
+    whole = np.concatenate(after, axis or 0).reshape(4, 3)
+    np.testing.assert_allclose(whole, expected, rtol=1e-6)
     assert 0 < (expected == 0).all(axis=0).sum() < 3
 
 
@@ -148,6 +218,55 @@ def test_a_penalty_acts_where_the_data_gives_no_gradient() -> None:
 
     _, (unused, _) = one_step(build)
     np.testing.assert_allclose(unused, L1(1.0).prox(W, 0.1), rtol=1e-6)
+
+
+def test_what_nobody_penalizes_stays_as_the_optimizer_has_it() -> None:
+    """Without a gradient, momentum goes on for what is penalized, and not for anything else."""
+
+    def after(mode: str | None) -> np.ndarray:
+        with tf.Graph().as_default(), v1.Session() as session:
+            w = v1.get_variable("w", initializer=tf.constant(W), regularizer=L1(0.1))
+            b = v1.get_variable("b", initializer=tf.constant(W))
+            optimizer: Any = v1.train.MomentumOptimizer(0.1, 0.9)
+            optimizer = regularized(optimizer, mode=mode) if mode else optimizer
+            both = tf.reduce_sum(tf.convert_to_tensor(w) * tf.convert_to_tensor(b))
+            first, second = optimizer.minimize(both), optimizer.minimize(tf.reduce_sum(w + 0.0))
+            session.run(v1.global_variables_initializer())
+            before = session.run(b)
+            session.run(first)
+            one = session.run(b)
+            session.run(second)
+            assert abs(one - before).max() > 0
+            return session.run(b) - one
+
+    assert not after(None).any()
+    assert not after("proximal").any()
+
+
+def test_the_step_is_counted_and_the_collection_has_all_of_it() -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=tf.constant(W), regularizer=L1(1.0))
+        count = v1.train.get_or_create_global_step()
+        loss = 0.5 * tf.reduce_sum(tf.square(tf.convert_to_tensor(w)))
+        optimizer = regularized(v1.train.GradientDescentOptimizer(0.1), mode="proximal")
+        whole = optimizer.minimize(loss, global_step=count, name="train")
+        assert v1.get_collection(v1.GraphKeys.TRAIN_OP) == [whole]
+        assert whole.name == "train"
+        session.run(v1.global_variables_initializer())
+        session.run(v1.get_collection(v1.GraphKeys.TRAIN_OP))
+        assert session.run(count) == 1
+        np.testing.assert_allclose(session.run(w), L1(1.0).prox(0.9 * W, 0.1), rtol=1e-6)
+
+
+def test_a_missing_gradient_is_refused() -> None:
+    with tf.Graph().as_default():
+        w = v1.get_variable("w", initializer=W, regularizer=L1(0.1))
+        b = v1.get_variable("b", initializer=W)
+        optimizer = regularized(v1.train.AdamOptimizer(), mode="proximal")
+        count = len(v1.global_variables())
+        with pytest.raises(ModeError, match="'w' has no gradient, so the optimizer takes no step"):
+            optimizer.apply_gradients([(None, w), (tf.ones_like(b), b)])
+        assert len(v1.global_variables()) == count  # no slot was made
 
 
 def test_a_dead_unit_is_not_erased_by_an_adaptive_step() -> None:

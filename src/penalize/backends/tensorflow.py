@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import itertools
+import math
 import operator
 import re
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ def wide(w: Array) -> Array:
     return x if x.dtype.size >= 4 else tf.cast(x, tf.float32)
 
 
-_SHARD = re.compile(r"(.*/part_)\d+:0")
+# What get_variable calls a shard; a name that was taken has a number behind it.
+_SHARD = re.compile(r"(.*)/part_\d+(_\d+)?:0")
 
 
 def shares(w: Array) -> list[tuple[int, Array]]:
@@ -45,31 +46,50 @@ def shares(w: Array) -> list[tuple[int, Array]]:
     # its place, and the later ones do not exist. So the first stands for itself, and the last, once
     # it is there, for the difference to the whole.
     shards = _shards_of(w)
-    placed = shards[0]._get_save_slice_info() if shards else None
+    placed = _placed(shards[0])
     if placed is None or w is shards[0]:
         return [(1, w)]
     if w is shards[-1]:
         cut = map(operator.ne, placed.full_shape, placed.var_shape)
         axis = list(cut).index(True)
-        if builtins.sum(v.shape[axis] for v in shards) == placed.full_shape[axis]:
+        found = builtins.sum(v.shape[axis] for v in shards)
+        if found == placed.full_shape[axis]:
             return [(1, tf.concat(shards, axis)), (-1, shards[0])]
     return [(1, w), (-1, w)]
 
 
 def _shards_of(w: Array) -> list[Array]:
-    """The shards of the same variable that exist by now, in their order."""
-    found = _SHARD.fullmatch(w.name) if isinstance(w, tf.Variable) and not _is_eager(w) else None
-    if found is None:
-        return []
-    graph, keys = w.graph, tf.compat.v1.GraphKeys
-    known = graph.get_collection(keys.GLOBAL_VARIABLES) + graph.get_collection(keys.LOCAL_VARIABLES)
-    by_name = {v.name: v for v in known}
-    names = (f"{found[1]}{number}:0" for number in itertools.count())
-    return list(itertools.takewhile(lambda v: v is not None, map(by_name.get, names)))
+    """The shards of the same variable that exist by now, in their order; w alone if it is none."""
+    if not isinstance(w, tf.Variable) or tf.executing_eagerly() or not hasattr(w, "graph"):
+        return [w]
+    own = _placed(w)
+    named = _SHARD.fullmatch(w.name) if own is None else None
+    name = own.full_name if own is not None else named[1] if named else None
+    if name is None:
+        return [w]
+    keys = tf.compat.v1.GraphKeys
+    known = [v for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES) for v in _in(w.graph, key)]
+    placed = [v for v in known if (at := _placed(v)) is not None and at.full_name == name]
+    if own is None:
+        return [*placed, w]
+    whole, found = math.prod(own.full_shape), builtins.sum(math.prod(v.shape) for v in placed)
+    if found != whole:
+        raise ArrayError(
+            f"a shard of {name!r}, whose other shards are in no collection of variables",
+            "shards in GraphKeys.GLOBAL_VARIABLES or LOCAL_VARIABLES, or a regularizer that is a "
+            "sum over elements",
+        )
+    return sorted(placed, key=lambda v: tuple(_placed(v).var_offset))
 
 
-def _is_eager(w: Array) -> bool:
-    return tf.executing_eagerly() or not hasattr(w, "graph")
+def _in(graph: Any, key: str) -> list[Array]:
+    found: list[Array] = graph.get_collection(key)
+    return found
+
+
+def _placed(w: Array) -> Any:
+    """Where a shard lies in its whole; None for what is no shard, or does not know yet."""
+    return getattr(w, "_get_save_slice_info", lambda: None)()
 
 
 def like(x: Array, w: Array) -> Array:

@@ -8,6 +8,7 @@ finds its uses in a loss by that scope, and knows its variable and regularizer b
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from penalize import names
 from penalize.contrib import regularizer_of
+from penalize.errors import NoMatchError
+from penalize.parameters import Parameter, Role, Site
 from penalize.regularizers.base import Regularizer
+from penalize.selectors import named
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.graphs import ancestors, results_of
 
@@ -51,18 +54,32 @@ class Entry:
     @property
     def is_penalty(self) -> bool:
         """Whether it is a scalar, and not weights that somebody entered as they are."""
-        return not isinstance(self.item, tf.Variable) and self.item.shape.rank == 0
+        return (
+            not isinstance(self.item, tf.Variable)
+            and hasattr(self.item, "op")
+            and self.item.shape.rank in (0, None)
+        )
 
     def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
         """The tensors that bring this penalty into the loss, whose ancestors are ops."""
-        if self.prefix:
-            return results_of(self.prefix, ops, loss)
-        return [self.item] if self.item.op in ops and self.is_penalty else []
+        found = results_of(self.prefix, ops, loss) if self.prefix else []
+        if self.is_penalty and self.item.op in ops and not self._is_below_prefix:
+            found.append(self._tensor)  # as a regularizer gives that keeps the tensor it made
+        return found
+
+    @property
+    def _is_below_prefix(self) -> bool:
+        return bool(self.prefix) and str(self.item.op.name).startswith(self.prefix)
+
+    @property
+    def _tensor(self) -> Any:
+        """The tensor itself, also of a promise."""
+        return self.item.graph.get_tensor_by_name(self.item.name)
 
     @cached_property
     def sources(self) -> set[Any]:
         """The operations that it is computed from, those of its variables among them."""
-        return ancestors([self.item])
+        return ancestors([self.item]) if hasattr(self.item, "op") else set()
 
     def takes_in(self, other: Declared) -> bool:
         """Whether it is computed from another entry."""
@@ -75,31 +92,50 @@ class Entry:
         return tf.convert_to_tensor(self.item)
 
 
-def collected(graph: Any, scope: str | None = None) -> list[Entry]:
-    """The entries of a graph's collection.
+def collected(graph: Any, scope: Any = None) -> list[Entry]:
+    """The entries of a graph's collection; the same thing entered twice is one.
 
     Args:
         graph: a TensorFlow 1 graph.
-        scope: only what is declared in this scope or below; ``"s"`` does not mean ``"s2"``.
+        scope: a name or variable scope: only what is declared in it or below; ``"s"`` does not mean
+            ``"s2"``. Everything if None or empty.
+
+    Raises:
+        NoMatchError: nothing is declared in the scope.
     """
-    entries = map(_entry, graph.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES))
-    if scope is None:
-        return list(entries)
-    inside = names.compile_pattern(scope.rstrip("/"))
-    return [entry for entry in entries if inside.match(names.ended(entry.name))]
+    items = graph.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES)
+    entries = [_entry(item) for item in {id(item): item for item in items}.values()]
+    name = str(getattr(scope, "name", scope) or "").rstrip("/")
+    if not name:
+        return entries
+    selector = named(name)
+    sites = [Site(entry.name) for entry in entries]
+    records = [Parameter((site,), Role.OTHER, None) for site in sites]
+    inside = [selector.matches(r, s) for r, s in zip(records, sites, strict=True)]
+    if not any(inside):
+        raise NoMatchError(selector, "scope=", selector.hint(records))
+    return list(itertools.compress(entries, inside))
 
 
 def _entry(item: Any) -> Entry:
+    if not hasattr(item, "op"):
+        return Entry(item, repr(item))
     promised = _promise(item)
     if not promised:
-        return Entry(item, item.op.name)
+        # A graph that was imported has the tensors, and their scopes, in place of the promises.
+        variable, below, _ = item.op.name.rpartition(_SCOPE)
+        return Entry(item, variable or item.op.name, f"{variable}{_SCOPE}" if below else "")
     return Entry(
         item,
         promised["name"],
-        f"{promised['name']}/Regularizer/",
+        f"{promised['name']}{_SCOPE}",
         promised["v"],
         regularizer_of(promised["regularizer"]),
     )
+
+
+_SCOPE = "/Regularizer/"
+"""What ``get_variable`` calls the name scope of a penalty, below the variable's."""
 
 
 def _promise(item: Any) -> Mapping[str, Any]:

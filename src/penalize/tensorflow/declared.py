@@ -15,6 +15,10 @@ class Declared(Protocol):
         """What it is declared on."""
 
     @property
+    def prefix(self) -> str:
+        """The name scope, with its final slash, of every operation that computes it; or empty."""
+
+    @property
     def regularizer(self) -> Regularizer | None:
         """The penalize regularizer; None where it is some other function."""
 

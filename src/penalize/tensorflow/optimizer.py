@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from penalize.report import Report
 from penalize.tensorflow.audit import report_on
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.factors import NONLINEAR
 from penalize.tensorflow.plan import Plan
 from penalize.tensorflow.proximal import check_can_act, proximal_update, targets_of
 
@@ -37,11 +40,15 @@ def regularized(
     which penalties the loss contains already (see :func:`audit`) and add those that are missing.
 
     Where two networks share a graph, each optimizer takes the penalties of the variables that it
-    updates (``var_list``), and leaves the other network's alone.
+    updates (``var_list``), and leaves the other network's alone. An optimizer that scales the loss
+    belongs inside: ``regularized(LossScaleOptimizer(...))``, else the penalty would be scaled back
+    and not up. ``audit(optimizer.total_loss(loss))`` shows what is minimized. Two losses that are
+    differentiated apart, and their gradients added, have the penalties twice.
 
     Args:
         optimizer: any optimizer of ``tf.compat.v1.train``.
-        scope: only what is declared in this scope or below; ``"s"`` does not mean ``"s2"``.
+        scope: only what is declared in this name or variable scope or below; ``"s"`` does not mean
+            ``"s2"``.
         plan: take the penalties of this plan, and not those of the collection.
         mode: ``"gradient"``, by the loss; or ``"proximal"``: after each update
             w ← argmin_u ½‖u − w‖² + step·Ω(u), with the step that the optimizer really took. L1 and
@@ -53,7 +60,8 @@ def regularized(
 
     Raises:
         OptimizerError: this is no optimizer of ``tf.compat.v1.train``.
-        ModeError: there is no such mode, or it cannot act with this optimizer.
+        ModeError: there is no such mode, or it cannot act with this optimizer; or a scope and a
+            plan are given, which knows its own variables.
     """
     if not isinstance(optimizer, v1.train.Optimizer):
         raise OptimizerError(
@@ -63,6 +71,11 @@ def regularized(
         )
     if mode not in MODES:
         raise ModeError(f"there is no mode {mode!r}", f"expected one of {', '.join(MODES)}")
+    if plan is not None and scope is not None:
+        raise ModeError(
+            f"the scope {scope!r} is of the collection, and a plan was given in its place",
+            "say in the rules what is penalized",
+        )
     if mode == "proximal":
         check_can_act(optimizer)
     return RegularizedOptimizer(optimizer, scope, plan, mode)
@@ -78,55 +91,71 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         self._plan = plan
         self._mode = mode
 
-    def compute_gradients(
-        self, loss: Any, var_list: Any = None, *args: Any, **kwargs: Any
+    def compute_gradients(  # noqa: PLR0917 - TensorFlow's order
+        self,
+        loss: Any,
+        var_list: Any = None,
+        gate_gradients: int = v1.train.Optimizer.GATE_OP,
+        aggregation_method: Any = None,
+        colocate_gradients_with_ops: bool = False,
+        grad_loss: Any = None,
     ) -> list[tuple[Any, Any]]:
-        """Gradients of the loss with each declared penalty in it exactly once.
+        """Gradients of :meth:`total_loss`, by the optimizer's own ``compute_gradients``.
 
-        Takes what the optimizer's own ``compute_gradients`` takes. In mode ``"proximal"``: those of
-        the loss as it is, and zeros where a penalized variable has none.
+        In mode ``"proximal"``: with zeros where a penalized variable has none.
 
         Raises:
-            LossError: the loss is no tensor of a TensorFlow 1 graph, or ``grad_loss`` is given.
-            PenaltyError: what stands in the collection is weights, and not a penalty of them.
-            AppliedTwiceError: the loss contains a penalty in another way than once, such as with
-                its strength multiplied again; the sentence has the audit's table.
+            LossError, PenaltyError, AppliedTwiceError: as :meth:`total_loss`; also a LossError if
+                ``grad_loss`` is given.
+            OptimizerError: a loss-scale optimizer stands around this one.
         """
-        if kwargs.get("grad_loss") is not None:
+        _check_not_scaled(sys._getframe(1).f_locals.get("self"))
+        if grad_loss is not None:
             raise LossError(
                 "grad_loss weights the elements of the loss, so that a penalty has no one place",
                 "pass the weighted sum as the loss",
             )
-        if not isinstance(loss, tf.Tensor) or not hasattr(loss, "graph"):
-            raise LossError(
-                f"regularized(...) got a {type(loss).__name__} as the loss",
-                "pass a tensor of a TensorFlow 1 graph; in TensorFlow 2 use "
-                "penalize.tensorflow.regularize and plan.penalty()",
-            )
-        loss = self._with_penalties(loss, var_list)
-        pairs = self._optimizer.compute_gradients(loss, var_list, *args, **kwargs)
-        return [(self._present(gradient, v), v) for gradient, v in pairs]
+        pairs = self._optimizer.compute_gradients(
+            self.total_loss(loss, var_list),
+            var_list,
+            gate_gradients,
+            aggregation_method,
+            colocate_gradients_with_ops,
+        )
+        if self._mode == "gradient":
+            return list(pairs)
+        # Without a gradient the optimizer takes no step, and the proximal step has no size.
+        penalized = {
+            variable.ref()
+            for entry in self._declared(loss.graph, [v for _, v in pairs])
+            for variable in entry.variables
+        }
+        return [
+            (tf.zeros_like(v) if g is None and v.ref() in penalized else g, v) for g, v in pairs
+        ]
 
-    def _present(self, gradient: Any, variable: Any) -> Any:
-        """Without a gradient the optimizer takes no step, and the proximal step has no size."""
-        if gradient is None and self._mode == "proximal":
-            return tf.zeros_like(variable)
-        return gradient
+    def total_loss(self, loss: Any, var_list: Any = None) -> Any:
+        """The loss with each declared penalty in it exactly once: what is minimized.
 
-    def _with_penalties(self, loss: Any, var_list: Any) -> Any:
+        In mode ``"proximal"`` it is the loss as it is, and must contain none of them.
+
+        Args:
+            loss: a tensor of a TensorFlow 1 graph.
+            var_list: the variables that will be updated; all trainable ones if None.
+
+        Raises:
+            LossError: the loss is no tensor of a TensorFlow 1 graph, it is that of one of several
+                replicas, or what it contains of a penalty cannot be measured.
+            PenaltyError: what stands in the collection is weights, and not a penalty of them.
+            AppliedTwiceError: the loss contains a penalty in another way than once, such as with
+                its strength multiplied again; the sentence has the audit's table.
+        """
+        _check_loss(loss)
         entries = self._declared(loss.graph, var_list)
-        _check_are_penalties(entries)
+        _check_are_penalties(entries, loss.graph)
         report = report_on(loss, entries)
         once = self._mode == "gradient"
-        wrong = [row for row in report if not (row.is_missing or (row.ok and once))]
-        if wrong:
-            raise AppliedTwiceError(
-                [row.name for row in wrong],
-                "the loss",
-                "regularized(...)",
-                "Leave the penalties out of the loss, and they are applied once. The loss has them "
-                f"so:\n{Report(wrong)}\nTo change a strength, change it where it is declared",
-            )
+        _check_report(report, once)
         missing = [e.penalty() for e, row in zip(entries, report, strict=True) if row.is_missing]
         if not missing or not once:
             return loss
@@ -137,14 +166,14 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             return tf.reduce_sum(loss) + penalty
 
     def _declared(self, graph: Any, var_list: Any) -> list[Declared]:
-        """What is declared for the variables that are updated."""
+        """What is declared for the variables that are updated, or for no variable that is known."""
         if var_list is None:
             var_list = graph.get_collection(v1.GraphKeys.TRAINABLE_VARIABLES)
         updated = {variable.op for variable in tf.nest.flatten(var_list)}
         known: Sequence[Declared] = (
             collected(graph, self._scope) if self._plan is None else self._plan.targets()
         )
-        return [entry for entry in known if entry.sources & updated]
+        return [e for e in known if e.sources & updated or not e.is_penalty]
 
     def apply_gradients(
         self, grads_and_vars: Any, global_step: Any = None, name: str | None = None
@@ -161,7 +190,9 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         declared = self._declared(v1.get_default_graph(), [variable for _, variable in pairs])
         targets = targets_of(declared, pairs, self._optimizer)
         update = self._optimizer.apply_gradients(pairs, global_step)
-        return proximal_update(update, targets, self._optimizer, name)
+        whole = proximal_update(update, targets, self._optimizer, name)
+        _replace(v1.get_default_graph().get_collection_ref(v1.GraphKeys.TRAIN_OP), update, whole)
+        return whole
 
     def get_slot(self, var: Any, name: str) -> Any:
         """As the optimizer's own."""
@@ -177,11 +208,66 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         variables: list[Any] = self._optimizer.variables()
         return variables
 
+    def __getattr__(self, name: str) -> Any:
+        """What only some optimizers have, such as ``make_session_run_hook``."""
+        if name == "_optimizer":
+            raise AttributeError(name)
+        return getattr(self._optimizer, name)
 
-def _check_are_penalties(entries: Sequence[Declared]) -> None:
+
+def _replace(collection: list[Any], old: Any, new: Any) -> None:
+    collection[:] = [new if item is old else item for item in collection]
+
+
+def _check_not_scaled(caller: Any) -> None:
+    kind = type(caller).__name__
+    if isinstance(caller, v1.train.Optimizer) and "LossScale" in kind:
+        raise OptimizerError(
+            f"regularized(...) stands inside of a {kind}, which divides its gradients by the scale "
+            "of a loss that had no penalty",
+            f"write regularized({kind}(...))",
+        )
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, tf.Tensor) or not hasattr(loss, "graph"):
+        raise LossError(
+            f"regularized(...) got a {type(loss).__name__} as the loss",
+            "pass a tensor of a TensorFlow 1 graph; in TensorFlow 2 use "
+            "penalize.tensorflow.regularize and plan.penalty()",
+        )
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        raise LossError(
+            "regularized(...) got the loss of one of several replicas, whose gradients are summed",
+            "add the penalty() of penalize.tensorflow.regularize(variables, rules) to the loss, "
+            "which is shared out among replicas",
+        )
+
+
+def _check_are_penalties(entries: Sequence[Declared], graph: Any) -> None:
     weights = [entry.name for entry in entries if not entry.is_penalty]
     if weights:
         raise PenaltyError(
             f"{some(weights)}: weights stand in the collection of penalties as they are",
             "scalars, such as l2_regularizer(0.1)(weights), or get_variable(regularizer=...)",
+        )
+
+
+def _check_report(report: Report, once: bool) -> None:
+    wrong = [row for row in report if not (row.is_missing or (row.ok and once))]
+    unknown = [row for row in wrong if math.isnan(row.factor) and row.note != NONLINEAR]
+    if unknown:
+        raise LossError(
+            f"what the loss contains of the penalty on {some(row.name for row in unknown)} is not "
+            f"known ({unknown[0].note})",
+            "leave the penalties out of the loss, and they are applied once",
+        )
+    if wrong:
+        raise AppliedTwiceError(
+            [row.name for row in wrong],
+            "the loss",
+            "regularized(...)",
+            "Leave the penalties out of the loss, and they are applied once. The loss has them so:"
+            f"\n{Report(wrong)}\nTo change a strength, change it where it is declared",
         )

@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from penalize.errors import ModelError
+from penalize.errors import ModelError, some
 from penalize.names import unique
 from penalize.parameters import Parameter, Site
 from penalize.tensorflow.roles import axes_of, role_of
-from penalize.tensorflow.weights import Weight, is_partitioned, weights_of
+from penalize.tensorflow.weights import Weight, is_partitioned, opened, weights_of
 
 Read = list[tuple[Parameter, Weight]]
 
@@ -122,11 +122,18 @@ def _read_module(module: tf.Module) -> Read:
     found: dict[int, tuple[Parameter, Weight]] = {}
     for path, enclosing, value in _walk(module, (), (), frozenset()):
         for parameter, weight in _read_at(path, enclosing, value):
-            key = id(weight.variables[0])
+            key = id(opened(weight.variables[0]))
             known, _ = found.setdefault(key, (parameter, weight))
             names = {site.name for site in known.sites}
             more = tuple(site for site in parameter.sites if site.name not in names)
             found[key] = replace(known, sites=known.sites + more), weight
+    hidden = [v.name for v in module.trainable_variables if id(opened(v)) not in found]
+    if hidden:
+        raise ModelError(
+            f"this {type(module).__name__} holds {some(hidden)} where it cannot be named",
+            "keep variables in attributes, lists, tuples, dictionaries and modules, or pass them "
+            "as a list",
+        )
     return list(found.values())
 
 

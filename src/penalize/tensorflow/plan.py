@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +13,15 @@ from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
-from penalize.errors import ModelError
+from penalize.errors import LossError, ModelError, PenalizeError
+from penalize.names import unique
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, describe, row_of
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.graphs import results_of
 from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
@@ -45,7 +49,9 @@ class Plan(AnyPlan):
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = tuple(entries)
         self._probe: Probe | None = None
-        self._made: WeakKeyDictionary[Any, dict[str, list[Any]]] = WeakKeyDictionary()
+        scopes = unique(re.sub(r"[^\w.]", "_", e.parameter.name, flags=re.ASCII) for e in entries)
+        scope = f"penalize_{next(_number)}"
+        self._prefixes = [f"{scope}/{name}/" for name in scopes]
         self._shown: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
     @property
@@ -59,8 +65,8 @@ class Plan(AnyPlan):
     def targets(self) -> list[Target]:
         """What is penalized now: frozen variables are left out."""
         return [
-            Target(e.parameter.name, e.weight, e.regularizer, self._made)
-            for e in self._entries
+            Target(e.parameter.name, e.weight, e.regularizer, prefix)
+            for e, prefix in zip(self._entries, self._prefixes, strict=True)
             if e.regularizer is not None and e.weight.trainable
         ]
 
@@ -73,6 +79,13 @@ class Plan(AnyPlan):
         since the gradients of the replicas are summed: it belongs beside
         ``tf.nn.compute_average_loss``, and gives the update that a single device gives.
         """
+        replica = tf.distribute.get_replica_context()
+        replicas = 1 if replica is None else replica.num_replicas_in_sync
+        if self._probe is not None and replicas > 1:
+            raise LossError(
+                "a loss was audited that runs in replicas, whose tapes are their own",
+                "audit the loss of one replica, outside of strategy.run",
+            )
         total = tf.zeros(())
         for target in self.targets():
             value = target.penalty()
@@ -80,10 +93,7 @@ class Plan(AnyPlan):
                 value = self._probe(target.name, value)
             dtype = max(total.dtype, value.dtype, key=lambda kind: kind.size)
             total = tf.cast(total, dtype) + tf.cast(value, dtype)
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
-            return total
-        return total / replica.num_replicas_in_sync
+        return total if replicas == 1 else total / replicas
 
     def breakdown(self) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging.
@@ -111,8 +121,11 @@ class Plan(AnyPlan):
         return {t.name: float(v) for t, v in zip(targets, values, strict=True)}
 
     def __str__(self) -> str:
-        has_values = tf.executing_eagerly() or v1.get_default_session() is not None
-        return describe(self.rows, self.breakdown() if has_values else {})
+        try:
+            penalties = self.breakdown()
+        except (PenalizeError, tf.errors.OpError, RuntimeError, ValueError):
+            penalties = {}  # no session, not initialized, a finalized graph: printing must not fail
+        return describe(self.rows, penalties)
 
     @contextmanager
     def probed(self, probe: Probe) -> Iterator[None]:
@@ -142,12 +155,13 @@ def _shown_to(probe: Probe, name: str, regularizer: Callable[[Any], Any], w: Any
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One weight and its regularizer, and where its penalty was used in graphs."""
+    """One weight and its regularizer."""
 
     name: str
     weight: Weight
     regularizer: Regularizer
-    made: WeakKeyDictionary[Any, dict[str, list[Any]]]
+    prefix: str
+    """The name scope of its operations, by which a graph finds them again in a loss."""
 
     is_penalty = True
 
@@ -157,23 +171,28 @@ class Target:
         return self.weight.variables
 
     def penalty(self) -> Any:
-        """The penalty as a tensor, which a graph of TensorFlow 1 will find again in a loss."""
-        value = self.regularizer(self.weight.read())
-        graph = None if tf.executing_eagerly() else v1.get_default_graph()
-        if graph is not None and not graph.building_function:
-            self.made.setdefault(graph, {}).setdefault(self.name, []).append(value)
-        return value
+        """The penalty as a tensor."""
+        with v1.name_scope(self.prefix):
+            return self.regularizer(self.weight.read())
 
     @property
     def sources(self) -> set[Any]:
         """The operations of its variables."""
+        handles = (getattr(variable, "handle", None) for variable in self.variables)
+        if any(type(handle).__name__ == "EagerTensor" for handle in handles):
+            raise ModelError(
+                f"{self.name!r} is an eager variable, and is asked for in a graph",
+                "plan the variables of the graph, such as tf.compat.v1.trainable_variables()",
+            )
         return {variable.op for variable in self.variables}
 
     def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
         """The tensors that bring this penalty into the loss, whose ancestors are ops."""
-        made = self.made.get(loss.graph, {}).get(self.name, [])
-        return [tensor for tensor in made if tensor.op in ops]
+        return results_of(self.prefix, ops, loss)
 
     def takes_in(self, other: Declared) -> bool:
         """A plan's penalty is that of a weight, and of nothing else."""
         return False
+
+
+_number = itertools.count(1)

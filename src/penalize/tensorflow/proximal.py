@@ -52,9 +52,9 @@ def targets_of(
 
 
 def _put_together(declared: Iterable[Declared]) -> list[Target]:
-    """Shards are put together to one weight, and penalties of one weight to their sum."""
+    """The weights, shards put together, each with what is declared on it."""
     shards: list[Any] = []
-    by_variable: dict[Any, list[Regularizer]] = {}
+    by_variable: dict[Any, Regularizer] = {}
     for entry in declared:
         if entry.regularizer is None:
             raise ModeError(
@@ -63,12 +63,8 @@ def _put_together(declared: Iterable[Declared]) -> list[Target]:
                 'declare a regularizer of penalize, such as L1(1e-3), or use mode="gradient"',
             )
         shards.extend(entry.variables)
-        by_variable.setdefault(entry.variables[0].ref(), []).append(entry.regularizer)
-    found = []
-    for weight in weights_of(shards):
-        terms = by_variable[weight.variables[0].ref()]
-        found.append(Target(weight, sum(terms[1:], terms[0])))
-    return found
+        by_variable[entry.variables[0].ref()] = entry.regularizer
+    return [Target(w, by_variable[w.variables[0].ref()]) for w in weights_of(shards)]
 
 
 def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> None:
@@ -76,6 +72,12 @@ def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> N
         raise ModeError(
             f"{name!r} is partitioned, and only some of its shards are updated",
             "update all of them, or none",
+        )
+    if gradients[variable.ref()] is None:
+        raise ModeError(
+            f"{name!r} has no gradient, so the optimizer takes no step that the proximal one "
+            "could follow",
+            "take the gradients from compute_gradients() of this optimizer, which has zeros there",
         )
     if isinstance(gradients[variable.ref()], tf.IndexedSlices):
         raise ModeError(

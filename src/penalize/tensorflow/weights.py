@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from penalize.errors import ModelError
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -58,11 +60,15 @@ def is_partitioned(value: Any) -> bool:
 
 
 def weights_of(variables: Iterable[Any]) -> list[Weight]:
-    """The weights that variables are, or are shards of; each once, where it first appears."""
+    """The weights that variables are, or are shards of; each once, where it first appears.
+
+    Raises:
+        ModelError: of a partitioned variable only some shards are there.
+    """
     shards: dict[Hashable, list[Any]] = {}
     for variable in _flat(variables):
         placed = _placed(variable)
-        key = id(variable) if placed is None else (placed.full_name, id(variable.graph))
+        key = id(opened(variable)) if placed is None else (placed.full_name, id(variable.graph))
         known = shards.setdefault(key, [])
         if not any(variable is other for other in known):
             known.append(variable)
@@ -91,4 +97,9 @@ def _weight(shards: list[Any]) -> Weight:
     full, part = tuple(placed.full_shape), tuple(placed.var_shape)
     axis = next((i for i, size in enumerate(full) if size != part[i]), 0)
     shards = sorted(shards, key=lambda v: _placed(v).var_offset[axis])
+    if sum(shard.shape[axis] for shard in shards) != full[axis]:
+        raise ModelError(
+            f"{placed.full_name!r} is partitioned, and only some of its shards were given",
+            "pass all of them, or the partitioned variable itself",
+        )
     return Weight(placed.full_name, tuple(shards), full, axis)
