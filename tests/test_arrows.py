@@ -64,6 +64,7 @@ WINGS = {
         "audit",
         "steps",
         "proximal",
+        "checks",
         "optimizer",
         "__init__",
     ],

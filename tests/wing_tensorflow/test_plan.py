@@ -283,6 +283,15 @@ def test_a_partitioned_variable_is_one_parameter(count: int) -> None:
             assert plan.breakdown()["w"] == pytest.approx(float(GroupLasso(0.3, groups=1)(w)))
 
 
+def test_a_variable_that_was_replaced() -> None:
+    net = Dense(3, 2)
+    plan = regularize(net, L2(0.5))
+    net.kernel = variable("other", 3, 2)
+    for use in (plan.penalty, plan.breakdown):
+        with pytest.raises(ModelError, match="'kernel' of this Dense was replaced after the plan"):
+            use()
+
+
 def test_printing_never_fails() -> None:
     with tf.Graph().as_default() as graph, v1.Session():
         v1.get_variable("net/w", initializer=np.ones((2, 3), np.float32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +9,19 @@ from typing import Any
 import tensorflow as tf
 
 from penalize.errors import (
-    AppliedTwiceError,
     LossError,
     ModeError,
     OptimizerError,
-    PenaltyError,
-    some,
 )
-from penalize.report import Report
 from penalize.tensorflow.audit import report_on
+from penalize.tensorflow.checks import (
+    check_are_penalties,
+    check_loss,
+    check_not_scaled,
+    check_report,
+)
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
-from penalize.tensorflow.factors import NONLINEAR
 from penalize.tensorflow.plan import Plan
 from penalize.tensorflow.proximal import check_can_act, proximal_update, targets_of
 
@@ -109,7 +109,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
                 ``grad_loss`` is given.
             OptimizerError: a loss-scale optimizer stands around this one.
         """
-        _check_not_scaled(sys._getframe(1).f_locals.get("self"))
+        check_not_scaled(sys._getframe(1).f_locals.get("self"))
         if grad_loss is not None:
             raise LossError(
                 "grad_loss weights the elements of the loss, so that a penalty has no one place",
@@ -150,12 +150,12 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             AppliedTwiceError: the loss contains a penalty in another way than once, such as with
                 its strength multiplied again; the sentence has the audit's table.
         """
-        _check_loss(loss)
+        check_loss(loss)
         entries = self._declared(loss.graph, var_list)
-        _check_are_penalties(entries, loss.graph)
+        check_are_penalties(entries)
         report = report_on(loss, entries)
         once = self._mode == "gradient"
-        _check_report(report, once)
+        check_report(report, once)
         missing = [e.penalty() for e, row in zip(entries, report, strict=True) if row.is_missing]
         if not missing or not once:
             return loss
@@ -217,57 +217,3 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
 
 def _replace(collection: list[Any], old: Any, new: Any) -> None:
     collection[:] = [new if item is old else item for item in collection]
-
-
-def _check_not_scaled(caller: Any) -> None:
-    kind = type(caller).__name__
-    if isinstance(caller, v1.train.Optimizer) and "LossScale" in kind:
-        raise OptimizerError(
-            f"regularized(...) stands inside of a {kind}, which divides its gradients by the scale "
-            "of a loss that had no penalty",
-            f"write regularized({kind}(...))",
-        )
-
-
-def _check_loss(loss: Any) -> None:
-    if not isinstance(loss, tf.Tensor) or not hasattr(loss, "graph"):
-        raise LossError(
-            f"regularized(...) got a {type(loss).__name__} as the loss",
-            "pass a tensor of a TensorFlow 1 graph; in TensorFlow 2 use "
-            "penalize.tensorflow.regularize and plan.penalty()",
-        )
-    replica = tf.distribute.get_replica_context()
-    if replica is not None and replica.num_replicas_in_sync > 1:
-        raise LossError(
-            "regularized(...) got the loss of one of several replicas, whose gradients are summed",
-            "add the penalty() of penalize.tensorflow.regularize(variables, rules) to the loss, "
-            "which is shared out among replicas",
-        )
-
-
-def _check_are_penalties(entries: Sequence[Declared], graph: Any) -> None:
-    weights = [entry.name for entry in entries if not entry.is_penalty]
-    if weights:
-        raise PenaltyError(
-            f"{some(weights)}: weights stand in the collection of penalties as they are",
-            "scalars, such as l2_regularizer(0.1)(weights), or get_variable(regularizer=...)",
-        )
-
-
-def _check_report(report: Report, once: bool) -> None:
-    wrong = [row for row in report if not (row.is_missing or (row.ok and once))]
-    unknown = [row for row in wrong if math.isnan(row.factor) and row.note != NONLINEAR]
-    if unknown:
-        raise LossError(
-            f"what the loss contains of the penalty on {some(row.name for row in unknown)} is not "
-            f"known ({unknown[0].note})",
-            "leave the penalties out of the loss, and they are applied once",
-        )
-    if wrong:
-        raise AppliedTwiceError(
-            [row.name for row in wrong],
-            "the loss",
-            "regularized(...)",
-            "Leave the penalties out of the loss, and they are applied once. The loss has them so:"
-            f"\n{Report(wrong)}\nTo change a strength, change it where it is declared",
-        )

@@ -122,7 +122,7 @@ def _read_module(module: tf.Module) -> Read:
     found: dict[int, tuple[Parameter, Weight]] = {}
     for path, enclosing, value in _walk(module, (), (), frozenset()):
         for parameter, weight in _read_at(path, enclosing, value):
-            key = id(opened(weight.variables[0]))
+            key = id(weight.first)
             known, _ = found.setdefault(key, (parameter, weight))
             names = {site.name for site in known.sites}
             more = tuple(site for site in parameter.sites if site.name not in names)

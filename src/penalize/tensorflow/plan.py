@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
-from penalize.errors import LossError, ModelError, PenalizeError
+from penalize.errors import LossError, ModelError, PenalizeError, some
 from penalize.names import unique
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
@@ -22,7 +22,7 @@ from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.graphs import results_of
-from penalize.tensorflow.weights import Weight
+from penalize.tensorflow.weights import Weight, opened
 
 v1 = tf.compat.v1
 
@@ -46,8 +46,13 @@ class Plan(AnyPlan):
     graph of TensorFlow 1, what is frozen is decided when the graph is made.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], model: Any) -> None:
         self._entries = tuple(entries)
+        self._module = model if isinstance(model, tf.Module) else None
+        held = (
+            self._held()
+        )  # TensorFlow's modules do not know the variables of Keras layers in them
+        self._own = [e for e in entries if id(e.weight.first) in held]
         self._probe: Probe | None = None
         scopes = unique(re.sub(r"[^\w.]", "_", e.parameter.name, flags=re.ASCII) for e in entries)
         scope = f"penalize_{next(_number)}"
@@ -63,12 +68,29 @@ class Plan(AnyPlan):
         )
 
     def targets(self) -> list[Target]:
-        """What is penalized now: frozen variables are left out."""
+        """What is penalized now: frozen variables are left out.
+
+        Raises:
+            ModelError: a variable of the module was replaced by another one.
+        """
+        held = self._held()
+        lost = [e.parameter.name for e in self._own if id(e.weight.first) not in held]
+        if lost:
+            raise ModelError(
+                f"{some(lost)} of this {type(self._module).__name__} was replaced after the plan "
+                "was made",
+                "plan the module as it is now",
+            )
         return [
             Target(e.parameter.name, e.weight, e.regularizer, prefix)
             for e, prefix in zip(self._entries, self._prefixes, strict=True)
             if e.regularizer is not None and e.weight.trainable
         ]
+
+    def _held(self) -> set[int]:
+        """The variables of a module as it is now, by their identity."""
+        variables = () if self._module is None else self._module.variables
+        return {id(opened(variable)) for variable in variables}
 
     def penalty(self) -> tf.Tensor:
         """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.

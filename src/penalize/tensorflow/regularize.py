@@ -45,7 +45,7 @@ def regularize(
     found = read(model)
     rows = planned([parameter for parameter, _ in found], rules, roles)
     weights = [weight for _, weight in found]
-    return Plan([_entry(row, weight) for row, weight in zip(rows, weights, strict=True)])
+    return Plan([_entry(row, weight) for row, weight in zip(rows, weights, strict=True)], model)
 
 
 def _entry(row: Planned, weight: Weight) -> Entry:

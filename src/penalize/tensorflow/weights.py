@@ -26,6 +26,11 @@ class Weight:
     """The axis along which the shards follow each other."""
 
     @property
+    def first(self) -> Any:
+        """TensorFlow's variable, or the first shard."""
+        return opened(self.variables[0])
+
+    @property
     def trainable(self) -> bool:
         """Whether it is trained now."""
         return all(variable.trainable for variable in self.variables)

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
+from reference import raises
 
-from penalize import L1, L2, GroupLasso, kernels
-from penalize.keras import regularize
+from penalize import L1, L2, GroupLasso, ModelError, kernels
+from penalize.keras import plan_on, regularize
 
 X = np.random.default_rng(0).normal(size=(48, 6)).astype("float32")
 Y = np.sin(X[:, :2]).astype("float32")
@@ -31,6 +32,14 @@ def network(regularizer: Any = None, optimizer: Any = None, **compiled: Any) -> 
 
 def fit(model: keras.Model, epochs: int = 1) -> None:
     model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
+
+
+def around(part: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """A compiled model, and the part that it is around."""
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, part(inputs))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model, part
 
 
 def weights(model: keras.Model) -> list[np.ndarray]:
@@ -122,21 +131,13 @@ def check_detach_leaves_alone_what_was_set_since() -> None:
 
 
 def check_a_plan_on_a_part_reaches_the_model_around_it() -> None:
-    def nested() -> tuple[keras.Model, keras.Model]:
-        inputs = keras.Input((6,))
-        part = network()
-        model = keras.Model(inputs, part(inputs))
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        return model, part
-
-    (ours, part), (whole, _) = nested(), nested()
-    for model in (ours, whole):
-        fit(model)
+    (ours, part), (theirs, _) = around(network()), around(network(L2(0.1)))
+    fit(ours)  # traced
     regularize(part, L2(0.1))
-    regularize(whole, L2(0.1))
-    for model in (ours, whole):
+    theirs.set_weights(ours.get_weights())
+    for model in (ours, theirs):
         fit(model)
-    same(weights(ours), weights(whole), atol=0)
+    same(weights(ours), weights(theirs), atol=0)
 
 
 def check_a_train_step_of_ones_own() -> None:
@@ -151,8 +152,9 @@ def check_a_train_step_of_ones_own() -> None:
         return model
 
     ours, theirs = make(None), make(L2(0.1))
-    ours.evaluate(X, Y, verbose=0)
+    fit(ours)  # traced
     regularize(ours, L2(0.1))
+    theirs.set_weights(ours.get_weights())
     for model in (ours, theirs):
         fit(model)
     same(weights(ours), weights(theirs), atol=0)
@@ -161,9 +163,11 @@ def check_a_train_step_of_ones_own() -> None:
 def check_several_steps_per_execution() -> None:
     if keras.backend.backend() == "torch":
         return  # Keras refuses it there
-    ours, theirs = (network(r, steps_per_execution=3) for r in (None, L2(0.1)))
-    ours.predict(X, verbose=0)
+    sgd = keras.optimizers.SGD
+    ours, theirs = (network(r, sgd(0.1), steps_per_execution=3) for r in (None, L2(0.1)))
+    fit(ours)  # traced
     regularize(ours, L2(0.1))
+    theirs.set_weights(ours.get_weights())
     for model in (ours, theirs):
         fit(model)
     same(weights(ours), weights(theirs), atol=0)
@@ -182,6 +186,53 @@ def check_frozen_is_skipped_and_followed() -> None:
     assert plan.rows[0].regularizer == L2(0.1)
     assert list(plan.breakdown()) == ["first.kernel", "second.kernel"]
     assert len(model.losses) == 2
+
+
+class Looking(keras.callbacks.Callback):
+    """Reads a plan after each batch, as a callback that logs would."""
+
+    def __init__(self, plan: Any) -> None:
+        super().__init__()
+        self.plan = plan
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(sum(self.plan.breakdown().values()))
+        assert f"penalty {self.seen[-1]:.4g}" in str(self.plan)
+        value = float(keras.ops.convert_to_numpy(self.plan.penalty()))
+        np.testing.assert_allclose(value, self.seen[-1], rtol=1e-6)
+
+
+def check_a_plan_is_read_in_a_callback() -> None:
+    def fit_looking(model: keras.Model, part: keras.Model) -> None:
+        looking = Looking(regularize(part, L2(0.5)))
+        model.fit(0 * X, 0 * Y, batch_size=16, epochs=2, verbose=0, callbacks=[looking])
+        # The data has no gradient: each step takes a tenth of the kernels, and a bias stays 0.
+        expected = [looking.seen[0] * 0.81**step for step in range(6)]
+        np.testing.assert_allclose(looking.seen, expected, rtol=1e-5)
+
+    part = network(optimizer=keras.optimizers.SGD(0.1))
+    for variable in (layer.bias for layer in part.layers):
+        variable.assign(0 * variable)
+    fit_looking(part, part)
+    plan_on(part.layers[0].kernel).detach()
+    whole, _ = around(part)
+    fit_looking(whole, part)
+
+
+def check_a_plan_without_values_says_so() -> None:
+    part = network()
+    looking = Looking(regularize(part, L1(0.1)))
+    unknown, _ = around(part)  # built after the plan
+
+    def fit_unknown() -> None:
+        unknown.fit(X, Y, verbose=0, callbacks=[looking])
+
+    if keras.backend.backend() == "jax":
+        error = raises(ModelError, "'first.kernel', 'second.kernel' has no value now", fit_unknown)
+        assert "call self.model.jax_state_sync() first" in str(error)
+    else:
+        fit_unknown()
 
 
 def check_naive_regularizer_after_tracing() -> list[list[float]]:

@@ -1,0 +1,74 @@
+"""What ``regularized`` refuses: losses of which it cannot be sure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from penalize.errors import AppliedTwiceError, LossError, OptimizerError, PenaltyError, some
+from penalize.report import Report
+from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.factors import NONLINEAR
+
+v1 = tf.compat.v1
+
+
+def check_not_scaled(caller: Any) -> None:
+    """An optimizer that scales the loss must stand inside, where the penalty is in the loss."""
+    kind = type(caller).__name__
+    if isinstance(caller, v1.train.Optimizer) and "LossScale" in kind:
+        raise OptimizerError(
+            f"regularized(...) stands inside of a {kind}, which divides its gradients by the scale "
+            "of a loss that had no penalty",
+            f"write regularized({kind}(...))",
+        )
+
+
+def check_loss(loss: Any) -> None:
+    """The loss must be a tensor of a TensorFlow 1 graph, and not that of one of many replicas."""
+    if not isinstance(loss, tf.Tensor) or not hasattr(loss, "graph"):
+        raise LossError(
+            f"regularized(...) got a {type(loss).__name__} as the loss",
+            "pass a tensor of a TensorFlow 1 graph; in TensorFlow 2 use "
+            "penalize.tensorflow.regularize and plan.penalty()",
+        )
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        raise LossError(
+            "regularized(...) got the loss of one of several replicas, whose gradients are summed",
+            "add the penalty() of penalize.tensorflow.regularize(variables, rules) to the loss, "
+            "which is shared out among replicas",
+        )
+
+
+def check_are_penalties(entries: Sequence[Declared]) -> None:
+    """What stands in the collection must be scalars."""
+    weights = [entry.name for entry in entries if not entry.is_penalty]
+    if weights:
+        raise PenaltyError(
+            f"{some(weights)}: weights stand in the collection of penalties as they are",
+            "scalars, such as l2_regularizer(0.1)(weights), or get_variable(regularizer=...)",
+        )
+
+
+def check_report(report: Report, once: bool) -> None:
+    """Each penalty must be missing in the loss, or, where that is allowed, be in it once."""
+    wrong = [row for row in report if not (row.is_missing or (row.ok and once))]
+    unknown = [row for row in wrong if math.isnan(row.factor) and row.note != NONLINEAR]
+    if unknown:
+        raise LossError(
+            f"what the loss contains of the penalty on {some(row.name for row in unknown)} is not "
+            f"known ({unknown[0].note})",
+            "leave the penalties out of the loss, and they are applied once",
+        )
+    if wrong:
+        raise AppliedTwiceError(
+            [row.name for row in wrong],
+            "the loss",
+            "regularized(...)",
+            "Leave the penalties out of the loss, and they are applied once. The loss has them so:"
+            f"\n{Report(wrong)}\nTo change a strength, change it where it is declared",
+        )

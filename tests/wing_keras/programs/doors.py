@@ -1,0 +1,155 @@
+"""One door per penalty: a second plan, a decay of the optimizer's, and the models that have one."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import keras
+from fitting import around, differ, fit, network, same, weights
+from keras import layers, optimizers
+from reference import raises
+
+from penalize import L1, L2, AppliedTwiceError
+from penalize.keras import plan_on, regularize
+
+
+def check_a_second_plan_is_refused() -> None:
+    model = network()
+    first = regularize(model, {"first": L2(0.1)})
+    error = raises(AppliedTwiceError, "'first.kernel'", lambda: regularize(model, L1(0.1)))
+    for part in ("by the plan of doors.py:", "Call detach() on the first one"):
+        assert part in str(error)
+    assert str(error).count("doors.py:") == 2
+    assert plan_on(model.layers[0].kernel) is first
+    raises(AppliedTwiceError, "plan of", lambda: regularize(model, L1(0.1), mode="proximal"))
+    first.detach()
+    assert plan_on(model.layers[0].kernel) is None
+    regularize(model, L1(0.1))
+
+
+def check_weight_decay_beside_an_l2() -> None:
+    def adamw() -> keras.Model:
+        return network(optimizer=optimizers.AdamW(0.01))
+
+    naive, once = adamw(), network(optimizer=optimizers.AdamW(0.01, weight_decay=0.0))
+    for model in (naive, once):
+        model.layers[0].kernel.regularizer = keras.regularizers.L2(0.1)
+        fit(model)
+    differ(weights(naive), weights(once))  # decayed twice, and nobody says so
+    for mode in ("loss", "proximal"):
+        error = raises(
+            AppliedTwiceError,
+            "weight_decay=0.004 of AdamW",
+            lambda mode=mode: regularize(adamw(), L2(0.1), mode=mode),
+        )
+        assert "L2(0.1) of the plan" in str(error)
+        regularize(adamw(), L1(0.1), mode=mode)
+    excluded = optimizers.AdamW(0.01)
+    excluded.exclude_from_weight_decay(var_names=["kernel"])
+    regularize(network(optimizer=excluded), L2(0.1))
+    scaled = optimizers.LossScaleOptimizer(optimizers.AdamW(0.01))
+    raises(AppliedTwiceError, "AdamW", lambda: regularize(network(optimizer=scaled), L2(0.1)))
+
+
+def check_weight_decay_that_is_compiled_later() -> None:
+    for regularizer, rules in ((None, L2(0.1)), (keras.regularizers.L2(0.1), None)):
+        for mode in ("loss", "proximal"):
+            model = network(regularizer, optimizers.SGD(0.1))
+            regularize(model, rules, mode=mode)
+            fit(model)
+            before = weights(model)
+            model.compile(optimizers.AdamW(0.01), "mse")
+            error = raises(AppliedTwiceError, "weight_decay=0.004 of AdamW", lambda m=model: fit(m))
+            assert f"with which the model {model.name!r} is compiled" in str(error)
+            same(before, weights(model), atol=0)
+            model.compile(optimizers.SGD(0.1), "mse")
+            fit(model)
+    model = network(optimizer=optimizers.SGD(0.1))
+    regularize(model, L2(0.1))
+    model.optimizer.weight_decay = 0.5
+    raises(AppliedTwiceError, "weight_decay=0.5 of SGD", lambda: model.losses)
+    model = network()
+    regularize(model, L1(0.1))  # no L2, and so no second door
+    model.compile(optimizers.AdamW(0.01), "mse")
+    fit(model)
+
+
+def check_weight_decay_of_a_model_around_a_part() -> None:
+    whole, part = around(network())
+    regularize(part, L2(0.1))
+    whole.compile(optimizers.AdamW(0.01), "mse")
+    raises(AppliedTwiceError, f"the model {whole.name!r} is compiled", lambda: fit(whole))
+    # The plan does not keep it.
+    gone = weakref.ref(whole)
+    del whole
+    gc.collect()
+    assert gone() is None
+    fit(part)
+
+
+def check_a_model_that_is_out_of_scope_has_no_say() -> None:
+    part = network()
+
+    def once() -> None:
+        whole, _ = around(part)
+        whole.compile(optimizers.AdamW(0.01), "mse")
+        fit(whole)
+
+    gc.disable()
+    try:
+        once()
+        regularize(part, L2(0.1))
+    finally:
+        gc.enable()
+
+
+def check_models_are_found_when_the_collector_is_frozen() -> None:
+    def step(ours: keras.Model, regularizer: Any) -> None:
+        theirs, _ = around(network(regularizer))
+        theirs.set_weights(ours.get_weights())
+        for model in (ours, theirs):
+            fit(model)
+        same(weights(ours), weights(theirs), atol=0)
+
+    whole, part = around(network())
+    fit(whole)
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        plan = regularize(part, L2(0.1))
+        assert gc.get_freeze_count() >= frozen
+        step(whole, L2(0.1))
+        plan.detach()
+        step(whole, None)
+    finally:
+        gc.unfreeze()
+
+
+def check_models_of_others_are_in_nobodys_way() -> None:
+    class Unfinished(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        @property
+        def variables(self) -> Any:
+            raise RuntimeError("not yet")
+
+    class Cyclic(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = layers.Dense(2)
+            self.part.whole = self
+
+    class HalfMade(keras.Model):
+        def __init__(self) -> None:
+            others.append(self)
+            raise RuntimeError("half way")
+
+    others: list[Any] = [Unfinished(), Cyclic()]
+    raises(RuntimeError, "half way", HalfMade)
+    assert len(others) == 3
+    model = network()
+    regularize(model, L2(0.1)).detach()
