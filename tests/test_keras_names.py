@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import keras
 import pytest
@@ -77,11 +79,11 @@ PACKAGES = {
 
 
 @pytest.mark.parametrize("case", PACKAGES)
-def test_the_hook_is_in_nobodys_way(case: str, tmp_path: object) -> None:
+def test_the_hook_is_in_nobodys_way(case: str, tmp_path: Path) -> None:
     """A Keras that is missing, fails, or is another package behaves as it would without us."""
     source, error = PACKAGES[case]
     if source:
-        (tmp_path / "keras.py").write_text(source)  # type: ignore[operator]
+        (tmp_path / "keras.py").write_text(source)
     program = (
         "import sys, penalize; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
         f"sys.path.insert(0, {str(tmp_path)!r}); import keras; print(keras.x)"
@@ -91,6 +93,84 @@ def test_the_hook_is_in_nobodys_way(case: str, tmp_path: object) -> None:
         assert done.stderr.strip().endswith(error)
     else:
         assert done.stdout == "1\n"
+
+
+# A package in the place of Keras that tells what was registered with it.
+FAKE = """
+import types
+names = []
+def register(package):
+    return lambda cls: names.append(cls.__name__) or cls
+saving = types.SimpleNamespace(register_keras_serializable=register)
+"""
+SLOTTED = """
+import sys, penalize
+from importlib.machinery import PathFinder
+class Loader:
+    __slots__ = ("inner",)
+    def __init__(self, inner): self.inner = inner
+    def create_module(self, spec): return self.inner.create_module(spec)
+    def exec_module(self, module): return self.inner.exec_module(module)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        if name == "keras": spec.loader = Loader(spec.loader)
+        return spec
+sys.meta_path.insert(1, Finder())
+import keras
+kind = Loader
+"""
+ZIPPED = """
+import penalize, importlib.util, zipimport
+importlib.util.find_spec("keras"); importlib.util.find_spec("keras")
+import keras, other
+assert other.__loader__ is keras.__loader__
+assert "exec_module" not in vars(keras.__loader__)
+kind = zipimport.zipimporter
+"""
+LAZY = """
+import sys, importlib.util
+spec = importlib.util.find_spec("keras")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+keras = sys.modules["keras"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(keras)
+"""
+NOT_LOADED = """
+assert "names" not in object.__getattribute__(keras, "__dict__")
+from importlib.machinery import SourceFileLoader as kind
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "zipped"),
+    [
+        pytest.param(SLOTTED, False, id="a loader that takes no attribute"),
+        pytest.param(ZIPPED, True, id="a loader that several modules share"),
+        pytest.param(f"import penalize\n{LAZY}{NOT_LOADED}", False, id="lazy"),
+        pytest.param(
+            f"{LAZY}import penalize\nfrom penalize import L1\n{NOT_LOADED}",
+            False,
+            id="lazy and first",
+        ),
+    ],
+)
+def test_every_loader_does_as_it_would_without_us(
+    program: str, zipped: bool, tmp_path: Path
+) -> None:
+    place = tmp_path / "packages.zip" if zipped else tmp_path
+    if zipped:
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr("keras.py", FAKE)
+            archive.writestr("other.py", "")
+    else:
+        (tmp_path / "keras.py").write_text(FAKE)
+    done = python(
+        f"import sys; sys.path.insert(0, {str(place)!r})\n{program}\n"
+        "assert {'L1', 'Sum', 'GroupLasso'} <= set(keras.names), keras.names\n"
+        "assert type(keras.__loader__) is kind, keras.__loader__\n"
+        "assert keras.__spec__.loader is keras.__loader__"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_costs_no_framework_and_no_second_hook() -> None:

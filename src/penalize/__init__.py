@@ -144,12 +144,9 @@ class _KerasHook:
 if not any(type(finder).__name__ == "_KerasHook" for finder in _sys.meta_path):
     _sys.meta_path.insert(0, _KerasHook())
 if _sys.modules.get("keras") is not None:
-    from importlib import import_module as _import_module
+    from penalize.keras_names import register_with_loaded as _register_with_loaded
 
-    from penalize.keras_names import register_all as _register_all
-
-    _import_module("keras")  # waits, where another thread has begun with it
-    _register_all(_define_regularizers)
+    _register_with_loaded(_sys.modules["keras"], _define_regularizers)
 
 
 def __getattr__(name: str) -> object:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from penalize.errors import AppliedTwiceError
 from penalize.keras.modes import Target
 
 
-def check_weight_decay(models: Iterable[Any], targets: Sequence[Target]) -> None:
-    """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
+def check_weight_decay(models: Callable[[], Iterable[Any]], targets: Sequence[Target]) -> None:
+    """An L2 beside the optimizer's own weight decay is the same penalty through a second door.
+
+    Args:
+        models: gives those that are there now, and holds none of them.
+        targets: what is penalized.
+    """
+    if _second_door(models(), targets) is not None:
+        # Models are full of cycles: one that is out of scope stays until it is collected.
+        gc.collect()
+        error = _second_door(models(), targets)
+        if error is not None:
+            raise error
+
+
+def _second_door(models: Iterable[Any], targets: Sequence[Target]) -> AppliedTwiceError | None:
     for model in models:
         optimizer = getattr(model, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
@@ -21,10 +36,12 @@ def check_weight_decay(models: Iterable[Any], targets: Sequence[Target]) -> None
             if target.regularizer.split()[1] and optimizer._use_weight_decay(
                 target.weight.variable
             ):
-                raise AppliedTwiceError(
+                return AppliedTwiceError(
                     [target.name],
                     f"{target.regularizer!r} of the plan",
-                    f"weight_decay={decay!r} of {type(optimizer).__name__}",
+                    f"weight_decay={decay!r} of {type(optimizer).__name__}, with which the model "
+                    f"{model.name!r} is compiled",
                     "Compile with weight_decay=0.0, or exclude_from_weight_decay() what the plan "
                     "penalizes, or leave the L2 out of the rules",
                 )
+    return None

@@ -10,6 +10,7 @@ from keras import ops, regularizers
 
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError
+from penalize.keras.acting import behind
 from penalize.regularizers import L1, L1L2, L2, Orthogonal, Regularizer
 
 
@@ -108,8 +109,14 @@ class KerasRegularizer(Regularizer):
         return name_of(self.function)
 
 
-def shown(regularizer: Any) -> Regularizer:
-    """A variable's regularizer as one of ours: the equal one, or one that wraps the callable."""
+def shown(regularizer: Any) -> Regularizer | None:
+    """A variable's regularizer as one of ours: the equal one, or one that wraps the callable.
+
+    None where nothing is declared on it: what a plan puts there itself is looked through.
+    """
+    regularizer = behind(regularizer)
+    if regularizer is None:
+        return None
     try:
         return from_keras(regularizer)
     except RegularizerError:

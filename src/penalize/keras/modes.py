@@ -7,13 +7,14 @@ clones the layer. After each update it asks a variable for its constraint.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 
 from penalize.errors import ModeError, ModelError
+from penalize.keras.acting import InForce, zeros
 from penalize.keras.conversion import name_of
 from penalize.keras.parameters import Owner, Weight
 from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
@@ -49,6 +50,9 @@ def _change(holder: Any, attribute: str, now: Any) -> Change:
     return Change(holder, attribute, getattr(holder, attribute), now)
 
 
+Look = Callable[[], None]
+
+
 class Mode:
     """One way to act."""
 
@@ -57,8 +61,8 @@ class Mode:
     def check(self, model: Any, targets: Sequence[Target]) -> None:
         """Raise a sentence if the mode cannot act on these targets."""
 
-    def changes(self, model: Any, target: Target) -> Iterator[Change]:
-        """What is to be set for a target."""
+    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
+        """What is to be set for a target; ``look`` is called in each (traced) step."""
         raise NotImplementedError
 
 
@@ -67,12 +71,14 @@ class Loss(Mode):
 
     name = "loss"
 
-    def changes(self, model: Any, target: Target) -> Iterator[Change]:
+    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
         variable, regularizer = target.weight.variable, target.regularizer
         there = variable.regularizer
         if there is not None and not (isinstance(there, Regularizer) and there != regularizer):
-            return  # declared on the variable, and in force as it is
-        yield _change(variable, "regularizer", regularizer)
+            # Declared on the variable, and in force as it is.
+            yield _change(variable, "regularizer", InForce(there, look))
+            return
+        yield _change(variable, "regularizer", InForce(regularizer, look))
         for owner in target.weight.owners:
             attribute = attribute_of(owner)
             if attribute is not None:
@@ -112,11 +118,10 @@ class Proximal(Mode):
                 where=f"{target.name!r} under {type(optimizer).__name__}",
             )
 
-    def changes(self, model: Any, target: Target) -> Iterator[Change]:
+    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
         variable = target.weight.variable
-        if variable.regularizer is not None:
-            # What was declared on the variable acts here, and must not act in the loss too.
-            yield _change(variable, "regularizer", None)
+        # What was declared on the variable acts here, and must not act in the loss too.
+        yield _change(variable, "regularizer", InForce(zeros, look))
         yield _change(variable, "constraint", ProximalStep(model, target.name, target.regularizer))
 
 

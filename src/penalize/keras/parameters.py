@@ -72,6 +72,16 @@ def read(model: Any) -> list[tuple[Parameter, Weight]]:
             "pass the keras.Model or keras.Layer itself",
         )
     _check_is_built(model)
+    found = records(model)
+    if not found:
+        raise ModelError(
+            f"this {type(model).__name__} has no trainable variables", "pass a model that has some"
+        )
+    return found
+
+
+def records(model: Any) -> list[tuple[Parameter, Weight]]:
+    """What :func:`read` gives, for a model as it is now: there may be nothing to train any more."""
     found: dict[int, _Found] = {}
     for path, enclosing, layer, saved in _walk(model, (), (), True):
         for name, variable in _variables_of(layer):
@@ -79,10 +89,6 @@ def read(model: Any) -> list[tuple[Parameter, Weight]]:
             entry.sites.setdefault(".".join((*path, name)), enclosing)
             if not any(owner.layer is layer for owner in entry.owners):
                 entry.owners.append(Owner(layer, name, saved))
-    if not found:
-        raise ModelError(
-            f"this {type(model).__name__} has no trainable variables", "pass a model that has some"
-        )
     return [(_record(f), Weight(f.variable, tuple(f.owners))) for f in found.values()]
 
 
@@ -158,9 +164,9 @@ def _record(found: _Found) -> Parameter:
     axes = {axes_of(o.layer, o.name, len(shape)) for o in found.owners}
     outputs, inputs = next(iter(axes)) if len(axes) == 1 else (None, None)
     declared = None
-    if variable.regularizer is not None:
-        rule = Rule(everything, shown(variable.regularizer))
-        declared = Table((rule,), "declare", "on the variable")
+    regularizer = shown(variable.regularizer)
+    if regularizer is not None:
+        declared = Table((Rule(everything, regularizer),), "declare", "on the variable")
     return Parameter(
         sites=tuple(Site(name, types, (), declared) for name, types in found.sites.items()),
         role=role_of_ties(roles),

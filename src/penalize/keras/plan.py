@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from keras import ops
 
-from penalize.errors import some
-from penalize.keras.models import models_with, trace_again
-from penalize.keras.modes import Change, Mode, Target, attribute_of
-from penalize.keras.parameters import Weight, read
+from penalize.errors import ModelError, some
+from penalize.keras.checks import check_weight_decay
+from penalize.keras.models import bring_back_values, has_value, models_with, trace_again
+from penalize.keras.modes import Change, Mode, Target
+from penalize.keras.parameters import Weight, records
+from penalize.keras.saving import remark_on_saving
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, row_of
@@ -36,11 +39,19 @@ class Plan(AnyPlan):
     now, and show a variable that Keras has added since, as ``enable_lora`` does.
     """
 
-    def __init__(self, model: Any, entries: Sequence[Entry], mode: Mode, place: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        entries: Sequence[Entry],
+        mode: Mode,
+        place: str,
+        models: Callable[[], list[Any]],
+    ) -> None:
         self._model = model
         self._entries = {id(e.weight.variable): e for e in entries}
         self._mode = mode
         self._place = place
+        self._models = models  # that held the variables when the plan was made, if they still live
         self._changes: list[Change] = []
 
     @property
@@ -69,7 +80,7 @@ class Plan(AnyPlan):
     def _now(self) -> list[Entry]:
         """The entries for the model as it is now: one that Keras added has what stands on it."""
         entries = []
-        for record, weight in read(self._model):
+        for record, weight in records(self._model):
             planned = self._entries.get(id(weight.variable))
             if planned is not None:
                 parameter = replace(planned.parameter, trainable=record.trainable, note=record.note)
@@ -90,48 +101,78 @@ class Plan(AnyPlan):
         ]
 
     def penalty(self) -> Any:
-        """Σ Ω(w): a scalar tensor of the backend, in float32 or wider, differentiable.
+        """Σ Ω(w): a scalar tensor of the backend, in float32 or wider.
 
-        For a training loop of your own that does not add ``model.losses``, where the penalties of
-        ``mode="loss"`` are already. On JAX, call it inside a ``keras.StatelessScope`` that maps the
-        variables to what you differentiate by.
+        With ``mode="loss"`` it is differentiable, for a training loop of your own that does not add
+        ``model.losses``, where the penalties are already. On JAX, call it inside a
+        ``keras.StatelessScope`` that maps the variables to what you differentiate by. With
+        ``mode="proximal"`` it is a number to look at, without a gradient: the optimizer's step
+        applies the penalty, and a loss that contains this does not apply it again.
+
+        Raises:
+            ModelError: see :meth:`breakdown`.
         """
         total: Any = 0.0
-        for target in self._penalized():
+        for target in self._readable():
             total = total + target.regularizer(target.weight.variable)
-        return ops.convert_to_tensor(total)
+        total = ops.convert_to_tensor(total)
+        return total if self.mode == "loss" else ops.stop_gradient(total)
 
     def breakdown(self) -> dict[str, float]:
-        """The penalty of each penalized variable by name, for logging. Waits for the device."""
+        """The penalty of each penalized variable by name, for logging. Waits for the device.
+
+        In a callback too: while ``fit`` trains on JAX, it keeps the values elsewhere, and is told
+        here to put them back into the variables.
+
+        Raises:
+            ModelError: a variable has no value now, since a model that is not known here trains it.
+        """
         return {
             target.name: float(ops.convert_to_numpy(target.regularizer(target.weight.variable)))
-            for target in self._penalized()
+            for target in self._readable()
         }
 
-    def __str__(self) -> str:
-        text = super().__str__()
-        unsaved = [t.name for t in self._penalized() if not _is_saved(t.weight)]
-        if unsaved and self.mode == "loss":
-            text += (
-                f"\nnot saved with the model: {some(unsaved)}; make the plan again after loading"
+    def _readable(self) -> list[Target]:
+        targets = self._penalized()
+        if not all(has_value(t.weight.variable) for t in targets):
+            bring_back_values(self._models())
+        lost = [t.name for t in targets if not has_value(t.weight.variable)]
+        if lost:
+            raise ModelError(
+                f"{some(lost)} has no value now: on JAX, a model keeps the values of its variables "
+                "to itself while it trains, and an error in its fit loses them",
+                "in a callback call self.model.jax_state_sync() first; after an error load or set "
+                "the weights again",
             )
-        return text
+        return targets
+
+    def __str__(self) -> str:
+        present = {id(weight.variable) for _, weight in records(self._model)}
+        gone = [t.name for t in self.targets() if id(t.weight.variable) not in present]
+        remarks = [
+            f"no longer in the model: {some(gone)}" if gone else "",
+            remark_on_saving(self.mode, self._penalized()) if self.in_force else "",
+        ]
+        table = super().__str__().lstrip()  # without rows it begins with empty lines
+        return "\n".join([table, *filter(None, remarks)])
 
     # --- in force ---------------------------------------------------------------------------
 
-    def apply(self, models: Iterable[Any]) -> None:
+    def apply(self) -> None:
         """Put the plan in force, as ``regularize`` does. Leaves nothing behind if it fails."""
+        check_weight_decay(self._models, self.targets())
         try:
             for target in self.targets():
                 variable = target.weight.variable
                 held = Change(variable, _HELD_BY, getattr(variable, _HELD_BY, None), self)
-                for change in (held, *self._mode.changes(self._model, target)):
+                look = partial(check_weight_decay, self._models, [target])
+                for change in (held, *self._mode.changes(self._model, target, look)):
                     self._changes.append(change)
                     change.make()
         except BaseException:
             self._undo()
             raise
-        trace_again(models)
+        trace_again(self._models())
 
     def targets(self) -> list[Target]:
         """Everything with a regularizer, frozen or not."""
@@ -149,7 +190,8 @@ class Plan(AnyPlan):
         """
         if self._changes:
             self._undo()
-            trace_again(models_with(e.weight.variable for e in self._entries.values()))
+            variables = [e.weight.variable for e in self._entries.values()]
+            trace_again(models_with(self._model, variables))
 
     def _undo(self) -> None:
         ours = {(id(c.holder), id(c.now)): c.before for c in self._changes}
@@ -165,7 +207,7 @@ class Plan(AnyPlan):
         """Variables that the model did not have when the plan was made, with their layers."""
         return [
             (weight.variable, owner.layer)
-            for _, weight in read(self._model)
+            for _, weight in records(self._model)
             if id(weight.variable) not in self._entries
             for owner in weight.owners
         ]
@@ -179,7 +221,3 @@ def plan_on(variable: Any) -> Plan | None:
     """The plan that penalizes this variable, if one is in force."""
     plan = getattr(variable, _HELD_BY, None)
     return plan if isinstance(plan, Plan) and plan.in_force else None
-
-
-def _is_saved(weight: Weight) -> bool:
-    return all(owner.saved and attribute_of(owner) is not None for owner in weight.owners)

@@ -8,8 +8,7 @@ import keras
 
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
-from penalize.keras.checks import check_weight_decay
-from penalize.keras.models import models_with
+from penalize.keras.models import models_with, weakly
 from penalize.keras.modes import mode_named
 from penalize.keras.parameters import Weight, read
 from penalize.keras.plan import Entry, Plan, plan_on
@@ -36,8 +35,9 @@ def regularize(
     ``"loss"``       the penalty is one of ``model.losses``, as ``kernel_regularizer=`` would
                     have it; it is saved and cloned with the layers that are
     ``"proximal"``   w ← prox of step·Ω at w after the update, with the step that the
-                    optimizer really took; exact zeros. Nothing is added to
-                    ``model.losses``, and nothing is saved with the model
+                    optimizer really took; exact zeros. It adds zeros to
+                    ``model.losses``, which give a gradient of zeros to variables
+                    that the data does not reach, and saves nothing with the model
     ==============  ================================================================
 
     A regularizer that is on a variable already, from ``kernel_regularizer=`` or a loaded model, is
@@ -45,8 +45,9 @@ def regularize(
     it.
 
     Every live model that holds one of the variables, such as the compiled one around the given
-    model, is traced again when it is next trained. A ``tf.function`` or ``jax.jit`` of your own is
-    not known here.
+    model, is traced again when it is next trained, and refused then if it has been compiled anew
+    with a ``weight_decay`` beside an L2. A model that is built around the variables later is not
+    known here, nor is a ``tf.function`` or ``jax.jit`` of your own.
 
     Args:
         model: any ``keras.Model`` or ``keras.Layer``, compiled or not; ``"proximal"`` needs the
@@ -81,11 +82,10 @@ def regularize(
     ]
     for entry in entries:
         _check_dtype(entry)
-    plan = Plan(model, entries, chosen, place)
+    models = weakly(models_with(model, [weight.variable for _, weight in found]))
+    plan = Plan(model, entries, chosen, place, models)
     chosen.check(model, plan.targets())
-    models = models_with(w.variable for _, w in found)
-    check_weight_decay(models, plan.targets())
-    plan.apply(models)
+    plan.apply()
     return plan
 
 

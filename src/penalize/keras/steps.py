@@ -84,8 +84,8 @@ _BY_CLASS: dict[Any, StepSize] = {
 # On PyTorch Keras makes objects of subclasses, which keep the method that tells the algorithm.
 _BY_ALGORITHM = {kind.update_step: step_size for kind, step_size in _BY_CLASS.items()}
 
-# What an optimizer does in a step. A class that changes one of these steps in a way of its own.
-_METHODS = ("apply", "_backend_apply_gradients", "_backend_update_step", "_parallel_update_step")
+_HARMLESS = {"build", "get_config", "from_config"}
+"""What an optimizer of one's own may redefine, its dunder methods aside, and step as Keras does."""
 
 KNOWN = f"{', '.join(kind.__name__ for kind in _BY_CLASS)} (not centered)"
 """The optimizers in the table, for messages."""
@@ -93,14 +93,24 @@ KNOWN = f"{', '.join(kind.__name__ for kind in _BY_CLASS)} (not centered)"
 
 def step_size_of(optimizer: Any) -> StepSize | None:
     """How to read the step that this optimizer takes; None where it is not known."""
-    methods = [getattr(type(optimizer), name, None) for name in _METHODS]
-    if not all(m is None or m.__module__.partition(".")[0] == "keras" for m in methods):
+    if _steps_in_a_way_of_its_own(type(optimizer)):
         return None
     if getattr(optimizer, "centered", False) or getattr(optimizer, "momentum", 0.0) >= 1:
         # Centered RMSprop divides by the spread of the gradient, which is 0 where the gradient
         # stands still, as it does at a penalized minimum: the step grows without bound.
         return None
     return _BY_ALGORITHM.get(type(optimizer).update_step)
+
+
+def _steps_in_a_way_of_its_own(kind: type) -> bool:
+    """Whether a class outside of Keras stands in front of a method of Keras' optimizers."""
+    before: set[str] = set()
+    for cls in kind.__mro__:
+        if cls.__module__.partition(".")[0] != "keras":
+            before |= {name for name in vars(cls) if not name.startswith("__")} - _HARMLESS
+        elif not before.isdisjoint(vars(cls)):
+            return True
+    return False
 
 
 def is_per_element(optimizer: Any) -> bool:

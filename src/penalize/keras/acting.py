@@ -1,0 +1,43 @@
+"""What stands on a Keras variable as its regularizer while a plan acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keras import config, ops
+
+
+@dataclass(frozen=True, eq=False)
+class InForce:
+    """A regularizer that first looks whether its penalty has a second door by now.
+
+    Keras calls it in each step that is traced (on PyTorch, in each step): a model may be compiled
+    anew, with another optimizer, long after the plan was made.
+    """
+
+    regularizer: Callable[[Any], Any]
+    look: Callable[[], None]
+
+    def __call__(self, w: Any) -> Any:
+        self.look()
+        return self.regularizer(w)
+
+
+def zeros(w: Any) -> Any:
+    """0·Σw: no penalty, and a gradient of zeros.
+
+    On TensorFlow and PyTorch an optimizer passes over a variable without a gradient, and so over
+    its constraint. A penalty acts on every trainable variable in every step.
+    """
+    # Not 0.0 times the sum, which may overflow in half precision. In a sum of losses TensorFlow
+    # takes one dtype only, and this is the one in which Keras computes them.
+    return ops.cast(ops.sum(0.0 * w), config.floatx())
+
+
+def behind(regularizer: Any) -> Any:
+    """What is declared as a variable's regularizer, behind what a plan has put there."""
+    if isinstance(regularizer, InForce):
+        regularizer = regularizer.regularizer
+    return None if regularizer is zeros else regularizer
