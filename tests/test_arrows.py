@@ -94,7 +94,7 @@ THIRD_PARTY = {
     "penalize.backends.jax": {"jax"},
     "penalize.backends.tensorflow": {"tensorflow"},
     "penalize.torch": {"torch"},
-    "penalize.torch.tf1": {"torch", "tensorflow", "numpy"},
+    "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},

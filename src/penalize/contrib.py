@@ -49,8 +49,8 @@ class Graph(Protocol):
     def weights(self) -> Sequence[Any]:
         """The collection ``GraphKeys.WEIGHTS``."""
 
-    def collect(self, penalty: Penalty, again: Callable[[], Penalty]) -> None:
-        """Enter a penalty in ``GraphKeys.REGULARIZATION_LOSSES``; ``again`` computes it anew."""
+    def collect(self, penalty: Penalty) -> None:
+        """Enter a penalty in ``GraphKeys.REGULARIZATION_LOSSES``."""
 
 
 class Layers:
@@ -143,20 +143,17 @@ class Layers:
                 "weights, such as apply_regularization(regularizer, [kernel])",
             )
 
-        def summed() -> Penalty:
-            with self._graph.name_scope(None, "get_regularization_penalty", weights) as name:
-                penalties = [p for w in weights if (p := regularizer(w)) is not None]
-                for penalty in penalties:
-                    rank = self._graph.rank(penalty)
-                    if rank != 0:
-                        raise PenaltyError(
-                            f"{regularizer!r} returned a tensor of rank {rank}", "a scalar"
-                        )
-                return self._graph.add_n(penalties or [self._graph.zero()], name)
-
-        penalty = summed()
-        self._graph.collect(penalty, summed)
-        return penalty
+        with self._graph.name_scope(None, "get_regularization_penalty", weights) as name:
+            penalties = [p for w in weights if (p := regularizer(w)) is not None]
+            for penalty in penalties:
+                rank = self._graph.rank(penalty)
+                if rank != 0:
+                    raise PenaltyError(
+                        f"{regularizer!r} returned a tensor of rank {rank}", "a scalar"
+                    )
+            total = self._graph.add_n(penalties or [self._graph.zero()], name)
+        self._graph.collect(total)
+        return total
 
     def _scaled(self, unit: Regularizer, scale: Any, scope: str | None, default: str) -> Function:
         if not _check_scale("scale", scale):

@@ -253,7 +253,10 @@ class MissingPackageError(PenalizeError, ImportError):
     """A package that is needed for this is not installed."""
 
     def __init__(self, package: str, purpose: str) -> None:
-        super().__init__(f"{_sentence(purpose)} needs {package}, which is not installed here.")
+        super().__init__(
+            f"{_sentence(purpose)} needs {package}, which is not installed here; install it, or "
+            f"penalize with its extra [{package}]."
+        )
 
 
 class IgnoredRegularizerWarning(UserWarning):

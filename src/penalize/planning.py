@@ -40,7 +40,7 @@ def planned(
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
         ConflictError: two declarations of the same rank disagree on a tied parameter.
-        GroupsError: groups do not fit a parameter.
+        GroupsError, ShapeError: a regularizer does not fit a parameter.
     """
     table = parse({} if rules is None else rules, "rule", callsite())
     records = _with_roles(list(parameters), {} if roles is None else roles)

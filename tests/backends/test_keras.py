@@ -43,6 +43,18 @@ model.compile(keras.optimizers.SGD(0.5), loss=lambda y, out: 0.0 * keras.ops.sum
 model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0)
 np.testing.assert_allclose(
     model.get_weights()[0], before - 0.5 * (0.1 * np.sign(before) + 0.3 * before), rtol=1e-5)
+
+from penalize import ModelError
+from penalize.tensorflow import regularize
+
+for given, kind in ((model, "model"), (model.trainable_variables, "variable")):
+    try:
+        plan = regularize(given, L1(0.1))
+    except ModelError as error:
+        assert str(error).startswith(f"This Keras {{kind}} is one of {backend}; plan"), error
+        assert {backend!r} != "tensorflow"
+    else:
+        assert {backend!r} == "tensorflow"
 print("ok", len(CASES))
 """
 

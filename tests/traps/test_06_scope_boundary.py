@@ -7,6 +7,8 @@ from typing import Any
 import tensorflow
 import torch
 
+from penalize import L2
+from penalize.tensorflow import audit, regularized
 from penalize.torch import tf1
 
 tf = tensorflow.compat.v1
@@ -41,3 +43,14 @@ def test_in_the_torch_vocabulary() -> None:
         ]
         assert tf1.losses.get_regularization_loss("s").item() == 3.0
         assert tf1.losses.get_regularization_loss().item() == 6.0
+
+
+def test_on_tensorflow() -> None:
+    with tf.Graph().as_default():
+        for name in ("s", "s2"):
+            tf.get_variable(f"{name}/w", [2], regularizer=L2(0.1))
+        total = tf.losses.get_regularization_loss()
+        assert [row.name for row in audit(total, scope="s")] == ["s/w"]
+        optimizer = regularized(tf.train.GradientDescentOptimizer(0.1), scope="s")
+        loss = optimizer.total_loss(tf.constant(0.0))
+        assert [row.factor for row in audit(loss)] == [1.0, 0.0]

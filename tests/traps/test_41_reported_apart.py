@@ -43,6 +43,7 @@ def test_in_keras() -> None:
     """``fit`` and ``evaluate`` report the sum; what of it is penalty, the plan says."""
     x, y = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.set_weights([np.full((3, 2), 0.5, np.float32), np.zeros(2, np.float32)])
     model.compile("sgd", "mse", metrics=["mse"])
     data = model.evaluate(x, y, verbose=0)[0]
     plan = penalize.keras.regularize(model, L2(3.0))

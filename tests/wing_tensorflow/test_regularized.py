@@ -358,6 +358,16 @@ def refused_as_loss(loss: Any, **kwargs: Any) -> Callable[[], Any]:
     [
         (lambda: regularized(3), OptimizerError, "got a int; pass an optimizer of tf.compat.v1"),
         (
+            lambda: regularized(v1.train.AdamOptimizer(), plan={kernels: L2(0.1)}),
+            OptimizerError,
+            "got a dict as the plan; pass what penalize.tensorflow.regularize",
+        ),
+        (
+            lambda: regularized(v1.train.AdamOptimizer(), L2(0.1)),
+            OptimizerError,
+            "got a L2 as the scope; pass the name of a scope",
+        ),
+        (
             lambda: regularized(v1.train.AdamOptimizer(), mode="decoupled"),
             ModeError,
             "there is no mode 'decoupled'; expected one of gradient, proximal",

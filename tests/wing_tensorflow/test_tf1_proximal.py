@@ -53,7 +53,7 @@ OPTIMIZERS: dict[str, tuple[Callable[[], Any], int]] = {
 
 
 def minimise(optimizer: Any, loss: Any, steps: int) -> np.ndarray:
-    """The weight after training in a loop inside of one session call per hundred steps."""
+    """The weight after so many steps."""
     operation = optimizer.minimize(loss, global_step=v1.train.get_or_create_global_step())
     (w,) = [v for v in v1.trainable_variables() if v.op.name == "w"]
     with v1.Session() as session:

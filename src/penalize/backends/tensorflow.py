@@ -46,7 +46,7 @@ def shares(w: Array) -> list[tuple[int, Array]]:
     # its place, and the later ones do not exist. So the first stands for itself, and the last, once
     # it is there, for the difference to the whole.
     shards = _shards_of(w)
-    placed = _placed(shards[0])
+    placed = place_of(shards[0])
     if placed is None or w is shards[0]:
         return [(1, w)]
     if w is shards[-1]:
@@ -62,14 +62,14 @@ def _shards_of(w: Array) -> list[Array]:
     """The shards of the same variable that exist by now, in their order; w alone if it is none."""
     if not isinstance(w, tf.Variable) or tf.executing_eagerly() or not hasattr(w, "graph"):
         return [w]
-    own = _placed(w)
+    own = place_of(w)
     named = _SHARD.fullmatch(w.name) if own is None else None
     name = own.full_name if own is not None else named[1] if named else None
     if name is None:
         return [w]
     keys = tf.compat.v1.GraphKeys
     known = [v for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES) for v in _in(w.graph, key)]
-    placed = [v for v in known if (at := _placed(v)) is not None and at.full_name == name]
+    placed = [v for v in known if (at := place_of(v)) is not None and at.full_name == name]
     if own is None:
         return [*placed, w]
     whole, found = math.prod(own.full_shape), builtins.sum(math.prod(v.shape) for v in placed)
@@ -79,7 +79,7 @@ def _shards_of(w: Array) -> list[Array]:
             "shards in GraphKeys.GLOBAL_VARIABLES or LOCAL_VARIABLES, or a regularizer that is a "
             "sum over elements",
         )
-    return sorted(placed, key=lambda v: tuple(_placed(v).var_offset))
+    return sorted(placed, key=lambda v: tuple(place_of(v).var_offset))
 
 
 def _in(graph: Any, key: str) -> list[Array]:
@@ -87,7 +87,7 @@ def _in(graph: Any, key: str) -> list[Array]:
     return found
 
 
-def _placed(w: Array) -> Any:
+def place_of(w: Array) -> Any:
     """Where a shard lies in its whole; None for what is no shard, or does not know yet."""
     return getattr(w, "_get_save_slice_info", lambda: None)()
 

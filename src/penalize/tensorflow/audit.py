@@ -40,7 +40,8 @@ def audit(
     The factor is ∂loss/∂penalty. In a graph of TensorFlow 1 it comes from symbolic differentiation
     in a copy: nothing is run, and the graph stays as it is, also when it is finalized. One that
     depends on a placeholder or a variable is looked up in the session. In TensorFlow 2 the loss is
-    called, eagerly, twice.
+    called twice, with every ``tf.function`` of the process run eagerly meanwhile: whatever else it
+    changes, such as the statistics of a batch normalization, changes twice.
 
     Args:
         loss: a tensor of a TensorFlow 1 graph: the penalties are those of its collection, and of
@@ -56,9 +57,16 @@ def audit(
         A report that prints as a table; its rows have ``name`` and ``factor``.
 
     Raises:
-        LossError: the loss is neither, or there is no plan for a function.
+        LossError: the loss is neither, or there is no plan for a function, or no plan was passed.
+        NoMatchError: nothing is declared in the scope.
+        ModelError: a variable of the plan's module was replaced.
         AuditError: strict, and a penalty does not enter exactly once.
     """
+    if not hasattr(plan, "targets") and plan is not None:
+        raise LossError(
+            f"audit got a {type(plan).__name__} as the plan",
+            "pass what penalize.tensorflow.regularize(variables, rules) returns",
+        )
     targets = [] if plan is None else plan.targets()
     if isinstance(loss, tf.Tensor) and hasattr(loss, "graph"):
         declared: list[Declared] = [*collected(loss.graph, scope), *targets]

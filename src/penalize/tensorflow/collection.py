@@ -28,7 +28,7 @@ v1 = tf.compat.v1
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Collected:
     """One thing in the collection."""
 
     item: Any
@@ -92,7 +92,7 @@ class Entry:
         return tf.convert_to_tensor(self.item)
 
 
-def collected(graph: Any, scope: Any = None) -> list[Entry]:
+def collected(graph: Any, scope: Any = None) -> list[Collected]:
     """The entries of a graph's collection; the same thing entered twice is one.
 
     Args:
@@ -113,19 +113,19 @@ def collected(graph: Any, scope: Any = None) -> list[Entry]:
     records = [Parameter((site,), Role.OTHER, None) for site in sites]
     inside = [selector.matches(r, s) for r, s in zip(records, sites, strict=True)]
     if not any(inside):
-        raise NoMatchError(selector, "scope=", selector.hint(records))
+        raise NoMatchError(selector, f"scope={name!r}", selector.hint(records))
     return list(itertools.compress(entries, inside))
 
 
-def _entry(item: Any) -> Entry:
+def _entry(item: Any) -> Collected:
     if not hasattr(item, "op"):
-        return Entry(item, repr(item))
+        return Collected(item, repr(item))
     promised = _promise(item)
     if not promised:
         # A graph that was imported has the tensors, and their scopes, in place of the promises.
         variable, below, _ = item.op.name.rpartition(_SCOPE)
-        return Entry(item, variable or item.op.name, f"{variable}{_SCOPE}" if below else "")
-    return Entry(
+        return Collected(item, variable or item.op.name, f"{variable}{_SCOPE}" if below else "")
+    return Collected(
         item,
         promised["name"],
         f"{promised['name']}{_SCOPE}",

@@ -8,11 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from penalize.errors import (
-    LossError,
-    ModeError,
-    OptimizerError,
-)
+from penalize.errors import LossError, ModeError, OptimizerError
 from penalize.tensorflow.audit import report_on
 from penalize.tensorflow.checks import (
     check_are_penalties,
@@ -59,7 +55,7 @@ def regularized(
         An optimizer of ``tf.compat.v1.train``; use it in place of the one that was passed.
 
     Raises:
-        OptimizerError: this is no optimizer of ``tf.compat.v1.train``.
+        OptimizerError: this is no optimizer of ``tf.compat.v1.train``, no plan or no scope.
         ModeError: there is no such mode, or it cannot act with this optimizer; or a scope and a
             plan are given, which knows its own variables.
     """
@@ -68,6 +64,16 @@ def regularized(
             f"regularized got a {type(optimizer).__name__}",
             "pass an optimizer of tf.compat.v1.train; for TensorFlow 2 and Keras optimizers add "
             "the penalty() of penalize.tensorflow.regularize(model, rules) to the loss",
+        )
+    if plan is not None and not isinstance(plan, Plan):
+        raise OptimizerError(
+            f"regularized got a {type(plan).__name__} as the plan",
+            "pass what penalize.tensorflow.regularize(variables, rules) returns",
+        )
+    if not isinstance(scope, str | v1.VariableScope | None):
+        raise OptimizerError(
+            f"regularized got a {type(scope).__name__} as the scope",
+            "pass the name of a scope, or what variable_scope gives; rules go into a plan",
         )
     if mode not in MODES:
         raise ModeError(f"there is no mode {mode!r}", f"expected one of {', '.join(MODES)}")
@@ -109,6 +115,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
                 ``grad_loss`` is given.
             OptimizerError: a loss-scale optimizer stands around this one.
         """
+        # A loss-scale optimizer calls this from its own compute_gradients; nothing else tells.
         check_not_scaled(sys._getframe(1).f_locals.get("self"))
         if grad_loss is not None:
             raise LossError(
@@ -122,12 +129,13 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             aggregation_method,
             colocate_gradients_with_ops,
         )
-        if self._mode == "gradient":
-            return list(pairs)
-        # Without a gradient the optimizer takes no step, and the proximal step has no size.
+        return list(pairs) if self._mode == "gradient" else self._with_zeros(pairs, loss.graph)
+
+    def _with_zeros(self, pairs: Sequence[tuple[Any, Any]], graph: Any) -> list[tuple[Any, Any]]:
+        """Without a gradient the optimizer takes no step, and the proximal step has no size."""
         penalized = {
             variable.ref()
-            for entry in self._declared(loss.graph, [v for _, v in pairs])
+            for entry in self._declared(graph, [variable for _, variable in pairs])
             for variable in entry.variables
         }
         return [
@@ -147,6 +155,8 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             LossError: the loss is no tensor of a TensorFlow 1 graph, it is that of one of several
                 replicas, or what it contains of a penalty cannot be measured.
             PenaltyError: what stands in the collection is weights, and not a penalty of them.
+            NoMatchError: nothing is declared in the scope.
+            ModelError: a plan is one of eager variables.
             AppliedTwiceError: the loss contains a penalty in another way than once, such as with
                 its strength multiplied again; the sentence has the audit's table.
         """

@@ -57,19 +57,23 @@ def _is_of_keras(value: Any, name: str) -> bool:
 
 
 def _read_keras(model: Any) -> Read:
-    import keras
-
     from penalize.keras.parameters import read as read_keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise ModelError(
-            f"this Keras model runs on {keras.backend.backend()}",
-            "plan it with penalize.keras.regularize",
-        )
+    _check_backend("model")
     return [
         (parameter, Weight(parameter.name, (weight.variable,), tuple(weight.variable.shape)))
         for parameter, weight in read_keras(model)
     ]
+
+
+def _check_backend(kind: str) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"this Keras {kind} is one of {keras.backend.backend()}",
+            "plan the model with penalize.keras.regularize",
+        )
 
 
 # --- variables ------------------------------------------------------------------------------
@@ -82,6 +86,8 @@ def _read_variables(variables: Any) -> Read:
     for item in listed:
         if not _is_variable(item):
             raise _not_a_model(item)
+        if _is_of_keras(item, "Variable"):
+            _check_backend("variable")
     weights = weights_of(listed)
     names = unique(weight.name for weight in weights)
     return [(_from_name(w, name), w) for w, name in zip(weights, names, strict=True)]

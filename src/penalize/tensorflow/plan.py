@@ -49,9 +49,8 @@ class Plan(AnyPlan):
     def __init__(self, entries: Sequence[Entry], model: Any) -> None:
         self._entries = tuple(entries)
         self._module = model if isinstance(model, tf.Module) else None
-        held = (
-            self._held()
-        )  # TensorFlow's modules do not know the variables of Keras layers in them
+        # TensorFlow's modules do not know the variables of Keras layers in them.
+        held = self._held()
         self._own = [e for e in entries if id(e.weight.first) in held]
         self._probe: Probe | None = None
         scopes = unique(re.sub(r"[^\w.]", "_", e.parameter.name, flags=re.ASCII) for e in entries)
@@ -100,6 +99,10 @@ class Plan(AnyPlan):
         In a replica of a ``tf.distribute`` strategy it is Σ Ω(w) divided by the number of replicas,
         since the gradients of the replicas are summed: it belongs beside
         ``tf.nn.compute_average_loss``, and gives the update that a single device gives.
+
+        Raises:
+            ModelError: a variable of the module was replaced after the plan was made.
+            LossError: it is audited in one of several replicas.
         """
         replica = tf.distribute.get_replica_context()
         replicas = 1 if replica is None else replica.num_replicas_in_sync

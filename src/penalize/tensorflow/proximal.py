@@ -16,7 +16,7 @@ from penalize.tensorflow.weights import Weight, weights_of
 v1 = tf.compat.v1
 
 
-class Target(NamedTuple):
+class Acting(NamedTuple):
     """One weight, and what acts on it."""
 
     weight: Weight
@@ -32,7 +32,7 @@ def targets_of(
     declared: Iterable[Declared],
     pairs: Sequence[tuple[Any, Any]],
     optimizer: Any,
-) -> list[Target]:
+) -> list[Acting]:
     """What the proximal step acts on: each weight once, its declared penalties added up.
 
     Raises:
@@ -51,7 +51,7 @@ def targets_of(
     return targets
 
 
-def _put_together(declared: Iterable[Declared]) -> list[Target]:
+def _put_together(declared: Iterable[Declared]) -> list[Acting]:
     """The weights, shards put together, each with what is declared on it."""
     shards: list[Any] = []
     by_variable: dict[Any, Regularizer] = {}
@@ -64,7 +64,7 @@ def _put_together(declared: Iterable[Declared]) -> list[Target]:
             )
         shards.extend(entry.variables)
         by_variable[entry.variables[0].ref()] = entry.regularizer
-    return [Target(w, by_variable[w.variables[0].ref()]) for w in weights_of(shards)]
+    return [Acting(w, by_variable[w.variables[0].ref()]) for w in weights_of(shards)]
 
 
 def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> None:
@@ -92,7 +92,7 @@ def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> N
 
 
 def proximal_update(
-    update: Any, targets: Sequence[Target], optimizer: Any, name: str | None
+    update: Any, targets: Sequence[Acting], optimizer: Any, name: str | None
 ) -> Any:
     """The operation that runs the update and then the proximal steps."""
     step_size, _ = step_size_of(optimizer)

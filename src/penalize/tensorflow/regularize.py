@@ -38,7 +38,8 @@ def regularize(
     Raises:
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
-        GroupsError: groups do not fit a parameter.
+        ConflictError: two rules disagree on a variable that a module holds twice.
+        GroupsError, ShapeError: a regularizer does not fit a parameter.
         ArrayError: a trainable variable with a regularizer is not real floating-point.
         ModelError: this is no model, it has no variables, or it is not built.
     """

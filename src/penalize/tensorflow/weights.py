@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from penalize.backends.tensorflow import place_of
 from penalize.errors import ModelError
 
 
@@ -72,17 +73,12 @@ def weights_of(variables: Iterable[Any]) -> list[Weight]:
     """
     shards: dict[Hashable, list[Any]] = {}
     for variable in _flat(variables):
-        placed = _placed(variable)
+        placed = place_of(variable)
         key = id(opened(variable)) if placed is None else (placed.full_name, id(variable.graph))
         known = shards.setdefault(key, [])
         if not any(variable is other for other in known):
             known.append(variable)
     return [_weight(group) for group in shards.values()]
-
-
-def _placed(variable: Any) -> Any:
-    """Where a shard lies in its whole; None for a variable that is no shard."""
-    return getattr(variable, "_get_save_slice_info", lambda: None)()
 
 
 def _flat(variables: Iterable[Any]) -> Iterable[Any]:
@@ -95,13 +91,13 @@ def _flat(variables: Iterable[Any]) -> Iterable[Any]:
 
 def _weight(shards: list[Any]) -> Weight:
     first = shards[0]
-    placed = _placed(first)
+    placed = place_of(first)
     if placed is None:
         name = getattr(first, "path", None) or first.name.partition(":")[0]
         return Weight(name, (first,), tuple(first.shape))
     full, part = tuple(placed.full_shape), tuple(placed.var_shape)
     axis = next((i for i, size in enumerate(full) if size != part[i]), 0)
-    shards = sorted(shards, key=lambda v: _placed(v).var_offset[axis])
+    shards = sorted(shards, key=lambda v: place_of(v).var_offset[axis])
     if sum(shard.shape[axis] for shard in shards) != full[axis]:
         raise ModelError(
             f"{placed.full_name!r} is partitioned, and only some of its shards were given",

@@ -37,7 +37,7 @@ def regularize(
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
         ConflictError: two declarations of the same rank disagree on a tied parameter.
-        GroupsError: groups do not fit a parameter.
+        GroupsError, ShapeError: a regularizer does not fit a parameter.
         ArrayError: a trainable parameter with a regularizer is not real floating-point.
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
         AppliedTwiceError: a parameter has a regularizer in TensorFlow 1's vocabulary already.

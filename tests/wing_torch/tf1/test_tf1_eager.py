@@ -141,13 +141,6 @@ def test_another_dtype_of_the_store_is_no_other_variable(store: tf1.VariableStor
     assert torch.equal(again, w.double())
 
 
-def test_a_store_is_pickled(store: tf1.VariableStore) -> None:
-    tf1.get_variable("p", [2], initializer=torch.ones, regularizer=l2_regularizer(0.5))
-    with pickle.loads(pickle.dumps(store)) as again:
-        assert tf1.losses.get_regularization_loss().item() == 0.5
-        assert again is not store
-
-
 def test_a_tensor_of_an_earlier_step_is_returned_as_it_is(store: tf1.VariableStore) -> None:
     w = w_of_ones()
     first = w.square().sum()

@@ -31,6 +31,11 @@ def cut(partitions: Any) -> Callable[..., Any]:
 
 MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     (
+        lambda: opened_and(lambda: get_variable("w", [2]), "s", regularizer="l2"),
+        VariableError,
+        "Variable 's/w' got regularizer='l2'; expected a callable.",
+    ),
+    (
         lambda: get_variable("", [2]),
         VariableError,
         "A variable was asked for with name=''; expected a name such as 'weights'.",

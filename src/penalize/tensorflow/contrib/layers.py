@@ -68,7 +68,7 @@ class _Graph:
         found: list[Any] = v1.get_collection(v1.GraphKeys.WEIGHTS)
         return found
 
-    def collect(self, penalty: Any, again: Callable[[], Any]) -> None:
+    def collect(self, penalty: Any) -> None:
         v1.add_to_collection(v1.GraphKeys.REGULARIZATION_LOSSES, penalty)
 
 

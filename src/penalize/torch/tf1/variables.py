@@ -71,7 +71,8 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
     Raises:
         VariableError: a ValueError, wherever TensorFlow 1 raises one.
         ScopeError: a TypeError: the dtype is unknown.
-        PenaltyError, GroupsError: the regularizer gives no scalar, or does not fit.
+        PenaltyError, GroupsError, ShapeError, ArrayError: the regularizer gives no scalar, or does
+            not fit the variable.
     """
     if not isinstance(name, str) or not name:
         raise VariableError(
@@ -79,14 +80,15 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
         )
     scope = get_variable_scope()
     full = joined(scope.name, name)
-    if regularizer is not None and not callable(regularizer):
-        raise VariableError(f"variable {full!r} got regularizer={regularizer!r}", "a callable")
+    acting = scope.regularizer if regularizer is None else regularizer
+    if acting is not None and not callable(acting):
+        raise VariableError(f"variable {full!r} got regularizer={acting!r}", "a callable")
     _check_constant(full, initializer, dtype)
     kwargs = {
         "shape": shape,
         "dtype": scope.dtype if dtype is None else dtype,
         "initializer": scope.initializer if initializer is None else initializer,
-        "regularizer": scope.regularizer if regularizer is None else regularizer,
+        "regularizer": acting,
         "reuse": scope.reuse,
         "trainable": trainable,
         "collections": collections,

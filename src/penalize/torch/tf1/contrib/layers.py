@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -52,7 +52,7 @@ class _Eager:
     def weights(self) -> list[Any]:
         return get_collection(GraphKeys.WEIGHTS)
 
-    def collect(self, penalty: Any, again: Callable[[], Any]) -> None:
+    def collect(self, penalty: Any) -> None:
         """Nothing: :func:`apply_regularization` enters the weights, by name where they have one."""
 
 
@@ -80,7 +80,7 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
     Raises:
         PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
             returns something that is no scalar.
-        GroupsError: the groups of the regularizer do not fit.
+        GroupsError, ShapeError: the regularizer does not fit.
         VariableError: the same weights have a regularizer of this kind with other values already,
             or one of them is computed from others in this step, so that it cannot be penalized
             when the collection is read in the next.
