@@ -38,6 +38,8 @@ COMPARISONS = [
     Comparison("pass", STDLIB, runs=30, target="–"),
     Comparison(STDLIB, "from penalize import L1, kernels", runs=30, target="50"),
     Comparison("import torch", "import penalize.torch", runs=7, target="–"),
+    Comparison("import keras", "import penalize.keras", runs=7, target="–"),
+    Comparison("import tensorflow", "import penalize.tensorflow", runs=7, target="–"),
 ]
 
 
