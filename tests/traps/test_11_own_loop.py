@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import penalize.keras
 from penalize import L2
 from penalize.tensorflow import audit, regularize
 
 
 class Model(tf.Module):
-    """A Keras model would do the same; its backend is chosen once per process."""
+    """One kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,3 +41,23 @@ def test_naive_and_with_the_plan() -> None:
     assert [row.factor for row in audit(naive, plan)] == [0.0]
     assert [row.verdict for row in audit(naive, plan)] == ["never applied"]
     assert [row.factor for row in audit(tf.function(ours), plan)] == [pytest.approx(1.0)]
+
+
+def test_in_keras() -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    plan = penalize.keras.regularize(model, L2(0.1))
+    x = np.ones((4, 3), np.float32)
+
+    def naive() -> tf.Tensor:
+        return tf.reduce_mean(model(x))
+
+    def ours() -> tf.Tensor:
+        return tf.reduce_mean(model(x)) + plan.penalty()
+
+    (kernel, _) = model.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        without, with_plan = naive(), ours()
+    difference = tape.gradient(with_plan, kernel.value) - tape.gradient(without, kernel.value)
+    np.testing.assert_allclose(difference, 0.2 * kernel.numpy(), rtol=1e-4, atol=1e-6)
+    assert [row.factor for row in audit(naive, plan)] == [0.0]
+    assert [row.factor for row in audit(ours, plan)] == [1.0]

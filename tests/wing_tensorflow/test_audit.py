@@ -323,7 +323,7 @@ def test_a_failing_function_leaves_no_trace() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: audit(lambda: 1.0, L2(0.1)), "got a L2 as the plan; pass what penalize.tensor"),
+        (lambda: audit(lambda: 1.0, L2(0.1)), "got a L2 as the plan; pass what regularize"),
         (lambda: audit(3.0), "got a float as the loss; pass the tensor of a TensorFlow 1 graph"),
         (lambda: audit(tf.constant(1.0)), r"audit\(lambda: loss_of\(batch\), plan\)"),
         (

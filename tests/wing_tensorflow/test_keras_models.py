@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from penalize import L1, L2, ModelError, kernels, of_type
+import penalize.keras
+from penalize import L1, L2, LossError, ModelError, kernels, of_type
 from penalize.tensorflow import audit, regularize
 
 
@@ -108,6 +109,39 @@ def test_what_the_model_declares_is_in_the_plan_and_must_not_be_added_again() ->
         "doubled": [2.0, 1.0],
     }
     assert isinstance(model.layers[0].kernel.regularizer, keras.regularizers.L2)
+
+
+def test_a_plan_of_the_keras_wing_is_audited() -> None:
+    model = build()
+    plan = penalize.keras.regularize(model, L2(0.3))
+    x = np.ones((2, 3), np.float32)
+
+    def data() -> tf.Tensor:
+        return tf.reduce_mean(model(x))
+
+    losses = {
+        "forgotten": data,
+        "by Keras": lambda: data() + sum(model.losses),
+        "by the plan": lambda: data() + plan.penalty(),
+        "doubled": lambda: data() + plan.penalty() + sum(model.losses),
+    }
+    before = [layer.kernel.regularizer for layer in (model.layers[0], model.layers[-1])]
+    measured = {name: [row.factor for row in audit(loss, plan)] for name, loss in losses.items()}
+    assert measured == {
+        "forgotten": [0.0, 0.0],
+        "by Keras": [1.0, 1.0],
+        "by the plan": [1.0, 1.0],
+        "doubled": [2.0, 2.0],
+    }
+    assert [layer.kernel.regularizer for layer in (model.layers[0], model.layers[-1])] == before
+
+
+def test_a_plan_that_acts_in_the_step_is_not_audited_in_the_loss() -> None:
+    model = build()
+    model.compile("sgd", "mse")
+    plan = penalize.keras.regularize(model, L1(0.3), mode="proximal")
+    with pytest.raises(LossError, match="acts on another backend, or not in the loss; pass one of"):
+        audit(lambda: tf.constant(0.0), plan)
 
 
 def test_an_unbuilt_model() -> None:

@@ -18,6 +18,7 @@ from penalize.keras.saving import remark_on_saving
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, row_of
+from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 
@@ -32,7 +33,7 @@ class Entry(NamedTuple):
     """The decided one, with the words of its groups resolved to axes."""
 
 
-class Plan(AnyPlan):
+class Plan(Probed, AnyPlan):
     """Rules resolved against a Keras model. Made by :func:`penalize.keras.regularize`.
 
     The rules are fixed; the model is looked at anew each time, so the rows tell what is frozen
@@ -100,6 +101,10 @@ class Plan(AnyPlan):
             if e.regularizer is not None and e.parameter.trainable
         ]
 
+    def penalized(self) -> list[tuple[str, Any]]:
+        """What is penalized now: the names of rows, each with its variable."""
+        return [(target.name, target.weight.variable) for target in self._penalized()]
+
     def penalty(self) -> Any:
         """Σ Ω(w): a scalar tensor of the backend, in float32 or wider.
 
@@ -114,7 +119,8 @@ class Plan(AnyPlan):
         """
         total: Any = 0.0
         for target in self._readable():
-            total = total + target.regularizer(target.weight.variable)
+            value = target.regularizer(target.weight.variable)
+            total = total + self.seen(target.name, value)
         total = ops.convert_to_tensor(total)
         return total if self.mode == "loss" else ops.stop_gradient(total)
 

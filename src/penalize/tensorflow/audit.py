@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from penalize.errors import LossError
+from penalize.probes import Probed
 from penalize.report import Measured, Report
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
@@ -18,7 +19,7 @@ from penalize.tensorflow.plan import Plan
 
 def audit(
     loss: Any,
-    plan: Plan | None = None,
+    plan: Probed | None = None,
     *,
     scope: str | None = None,
     session: Any = None,
@@ -47,7 +48,8 @@ def audit(
         loss: a tensor of a TensorFlow 1 graph: the penalties are those of its collection, and of
             the plan. Or, in TensorFlow 2, a function without arguments that returns the loss, for
             the penalties of the plan (``model.losses`` of a Keras model count as well).
-        plan: what :func:`regularize` returned.
+        plan: what :func:`regularize` returned, or ``penalize.keras.regularize`` on the TensorFlow
+            backend.
         scope: of the collection only what is declared in this scope or below.
         session: where to look up what a factor depends on, if anything.
         feed_dict: for placeholders that a factor depends on.
@@ -62,13 +64,10 @@ def audit(
         ModelError: a variable of the plan's module was replaced.
         AuditError: strict, and a penalty does not enter exactly once.
     """
-    if not hasattr(plan, "targets") and plan is not None:
-        raise LossError(
-            f"audit got a {type(plan).__name__} as the plan",
-            "pass what penalize.tensorflow.regularize(variables, rules) returns",
-        )
-    targets = [] if plan is None else plan.targets()
+    if plan is not None:
+        _check_plan(plan)
     if isinstance(loss, tf.Tensor) and hasattr(loss, "graph"):
+        targets = plan.targets() if isinstance(plan, Plan) else []
         declared: list[Declared] = [*collected(loss.graph, scope), *targets]
         report = report_on(loss, declared, session, feed_dict)
     elif callable(loss) and _runs_anew(loss) and plan is not None and tf.executing_eagerly():
@@ -84,13 +83,30 @@ def audit(
     return report
 
 
+def _check_plan(plan: Any) -> None:
+    if not isinstance(plan, Probed):
+        raise LossError(
+            f"audit got a {type(plan).__name__} as the plan",
+            "pass what regularize(model, rules) of penalize.tensorflow or penalize.keras returns",
+        )
+    if isinstance(plan, Plan):
+        return
+    import keras
+
+    if keras.backend.backend() != "tensorflow" or getattr(plan, "mode", "") != "loss":
+        raise LossError(
+            "this plan of a Keras model acts on another backend, or not in the loss",
+            'pass one of mode="loss", on the TensorFlow backend',
+        )
+
+
 def _runs_anew(function: Callable[[], Any]) -> bool:
     """Not what was traced and has forgotten its Python: it would not call the plan again."""
     return type(function).__name__ not in ("ConcreteFunction", "AtomicFunction")
 
 
-def _report_on_function(loss: Callable[[], Any], plan: Plan) -> Report:
-    names = [target.name for target in plan.targets()]
+def _report_on_function(loss: Callable[[], Any], plan: Probed) -> Report:
+    names = [name for name, _ in plan.penalized()]
     first, second = _slopes(loss, plan, names, 0.0), _slopes(loss, plan, names, 1.0)
     return Report(
         [
@@ -102,7 +118,7 @@ def _report_on_function(loss: Callable[[], Any], plan: Plan) -> Report:
     )
 
 
-def _slopes(loss: Callable[[], Any], plan: Plan, names: list[str], at: float) -> list[float]:
+def _slopes(loss: Callable[[], Any], plan: Probed, names: list[str], at: float) -> list[float]:
     """∂loss/∂penalty of each row, with every penalty raised by a number."""
     raised = {name: tf.constant(at) for name in names}
     was_eager = tf.config.functions_run_eagerly()

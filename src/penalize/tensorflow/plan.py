@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,6 +16,7 @@ from penalize.names import unique
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, describe, row_of
+from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared
@@ -25,9 +24,6 @@ from penalize.tensorflow.graphs import results_of
 from penalize.tensorflow.weights import Weight, opened
 
 v1 = tf.compat.v1
-
-Probe = Callable[[str, Any], Any]
-"""(name, penalty) → what takes the place of the penalty."""
 
 
 class Entry(NamedTuple):
@@ -39,7 +35,7 @@ class Entry(NamedTuple):
     regularizer: Regularizer | None
 
 
-class Plan(AnyPlan):
+class Plan(Probed, AnyPlan):
     """Rules resolved against variables. Made by :func:`penalize.tensorflow.regularize`.
 
     The rules are fixed; the variables are read each time. In a traced ``tf.function`` and in a
@@ -52,7 +48,6 @@ class Plan(AnyPlan):
         # TensorFlow's modules do not know the variables of Keras layers in them.
         held = self._held()
         self._own = [e for e in entries if id(e.weight.first) in held]
-        self._probe: Probe | None = None
         scopes = unique(re.sub(r"[^\w.]", "_", e.parameter.name, flags=re.ASCII) for e in entries)
         scope = f"penalize_{next(_number)}"
         self._prefixes = [f"{scope}/{name}/" for name in scopes]
@@ -86,6 +81,10 @@ class Plan(AnyPlan):
             if e.regularizer is not None and e.weight.trainable
         ]
 
+    def penalized(self) -> list[tuple[str, Any]]:
+        """What is penalized now: the names of rows, each with its variable or first shard."""
+        return [(target.name, target.variables[0]) for target in self.targets()]
+
     def _held(self) -> set[int]:
         """The variables of a module as it is now, by their identity."""
         variables = () if self._module is None else self._module.variables
@@ -113,9 +112,7 @@ class Plan(AnyPlan):
             )
         total = tf.zeros(())
         for target in self.targets():
-            value = target.penalty()
-            if self._probe is not None:
-                value = self._probe(target.name, value)
+            value = self.seen(target.name, target.penalty())
             dtype = max(total.dtype, value.dtype, key=lambda kind: kind.size)
             total = tf.cast(total, dtype) + tf.cast(value, dtype)
         return total if replicas == 1 else total / replicas
@@ -151,31 +148,6 @@ class Plan(AnyPlan):
         except (PenalizeError, tf.errors.OpError, RuntimeError, ValueError):
             penalties = {}  # no session, not initialized, a finalized graph: printing must not fail
         return describe(self.rows, penalties)
-
-    @contextmanager
-    def probed(self, probe: Probe) -> Iterator[None]:
-        """Within the block, each penalty is shown to the probe, with the row's name.
-
-        Also those that Keras adds to ``model.losses`` by itself, for a variable of the plan.
-        """
-        changed = []
-        try:
-            for target in self.targets():
-                (variable, *_) = target.variables
-                own = getattr(variable, "regularizer", None)
-                if own is not None:
-                    changed.append((variable, own))
-                    variable.regularizer = partial(_shown_to, probe, target.name, own)
-            self._probe = probe
-            yield
-        finally:
-            self._probe = None
-            for variable, own in changed:
-                variable.regularizer = own
-
-
-def _shown_to(probe: Probe, name: str, regularizer: Callable[[Any], Any], w: Any) -> Any:
-    return probe(name, regularizer(w))
 
 
 @dataclass(frozen=True, eq=False)
