@@ -204,3 +204,24 @@ def test_announce_registers_at_once_where_keras_is_there() -> None:
     cls = type("Announced", (), {"get_config": lambda self: {}})
     keras_names.announce(cls)
     assert keras.saving.get_registered_name(cls) == "penalize>Announced"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (keras.regularizers.L1(0.01), penalize.L1(0.01)),
+        (keras.regularizers.L2(0.01), penalize.L2(0.01)),
+        (keras.regularizers.L1L2(0.01, 0.02), penalize.L1L2(0.01, 0.02)),
+        (
+            keras.regularizers.OrthogonalRegularizer(0.01, "columns"),
+            penalize.Orthogonal(0.01, mode="columns"),
+        ),
+    ],
+    ids=lambda value: type(value).__module__,
+)
+def test_configurations_go_both_ways(
+    theirs: keras.regularizers.Regularizer, ours: Regularizer
+) -> None:
+    assert type(ours).from_config(theirs.get_config()) == ours
+    back = type(theirs).from_config(ours.get_config())
+    assert back.get_config() == theirs.get_config()

@@ -89,9 +89,6 @@ class Report(Sequence[Measured]):
     def __iter__(self) -> Iterator[Measured]:
         return iter(self.rows)
 
-    def __repr__(self) -> str:
-        return f"<Report: {len(self.wrong)} of {len(self.rows)} penalties wrong>"
-
     def __str__(self) -> str:
         if not self.rows:
             return "no penalty is declared"
@@ -101,6 +98,7 @@ class Report(Sequence[Measured]):
             for row in rows
         ]
         text = table(("penalty", "factor", "verdict"), cells)
-        return (
-            f"{text}\n{len(self.rows) - len(self.wrong)} of {len(self.rows)} applied exactly once"
-        )
+        once = len(self.rows) - len(self.wrong)
+        return f"{text}\n{once} of {len(self.rows)} applied exactly once"
+
+    __repr__ = __str__  # what a notebook shows

@@ -254,7 +254,7 @@ def test_how_a_report_prints() -> None:
             "net/w    1       applied once",
             "1 of 2 applied exactly once",
         ]
-        assert repr(report) == "<Report: 1 of 2 penalties wrong>"
+        assert repr(report) == str(report)
         assert [row.name for row in report.wrong] == ["net/b"]
     with tf.Graph().as_default():
         assert str(audit(tf.constant(0.0))) == "no penalty is declared"
