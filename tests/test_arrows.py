@@ -47,6 +47,8 @@ WINGS = {
         "plan",
         "watch",
         "regularize",
+        "replay",
+        "audit",
         "__init__",
         "tf1",
     ],

@@ -48,6 +48,9 @@ class Attachment:
         self._on_detach = on_detach
         self._optimizers = [ref(optimizer) for optimizer in optimizers]
         self._hooks: list[RemovableHandle] = []
+        self.muted = False
+        """Whether it lets steps pass, while an audit looks at them without the penalty."""
+
         self._kind = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
 
         shares = share_out(targets, optimizers)
@@ -122,6 +125,8 @@ class _Stepper:
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before ``step``: acts, or wraps the closure so that it acts."""
+        if self.attachment is not None and self.attachment.muted:
+            return None
         if self._depth and _is_running(self._outermost):
             self._depth += 1
             return None
@@ -131,6 +136,8 @@ class _Stepper:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """The hook after ``step``."""
+        if self.attachment is not None and self.attachment.muted:
+            return
         self._depth -= 1
         if self._depth:
             return

@@ -64,7 +64,7 @@ class Gradient(Mode):
         for target in targets:
             _check_dense(target)
         for target in targets:
-            for parameter, gradient in _gradients(target):
+            for parameter, gradient in gradients_of(target):
                 sign = -1 if groups[id(parameter)].get("maximize", False) else 1
                 if parameter.grad is None:
                     parameter.grad = sign * gradient
@@ -72,7 +72,7 @@ class Gradient(Mode):
                     parameter.grad.add_(gradient, alpha=sign)
 
 
-def _gradients(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """The gradient of the penalty with respect to each parameter behind the weight."""
     sources = [p for p in target.binding.parameters() if p.requires_grad]
     if not target.binding.effective:

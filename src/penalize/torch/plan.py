@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.callsite import callsite
@@ -15,6 +16,7 @@ from penalize.errors import AppliedTwiceError, OptimizerError
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, row_of
+from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.torch import ledger
@@ -34,14 +36,15 @@ class Entry(NamedTuple):
     """The decided one, with the words of its groups resolved to axes."""
 
 
-class Plan(AnyPlan):
+class Plan(Probed, AnyPlan):
     """Rules resolved against a PyTorch model. Made by :func:`penalize.torch.regularize`.
 
     The rules are fixed; the weights are read through the model's modules each time, so a plan
     follows freezing, moving and replaced parameters.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], model: nn.Module) -> None:
+        self.model = model
         self._entries = tuple(entries)
         self._targets = tuple(
             Target(e.parameter.name, e.binding, e.regularizer)
@@ -83,7 +86,7 @@ class Plan(AnyPlan):
         """
         total: Tensor | None = None
         for target in self.targets():
-            value = target.regularizer(target.binding.read())
+            value = self.seen(target.name, target.regularizer(target.binding.read()))
             total = value if total is None else total + value.to(total.device)
         if total is None:
             return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
@@ -178,10 +181,37 @@ class Plan(AnyPlan):
         self._attachments = [a for a in self._attachments if a() is not None] + [ref(attachment)]
         return attachment
 
+    def attachments(self) -> list[Attachment]:
+        """Those that act now."""
+        held = [attachment() for attachment in self._attachments]
+        return [attachment for attachment in held if attachment is not None and attachment.alive]
+
+    def penalized(self) -> list[tuple[str, None]]:
+        """What is penalized now, by name."""
+        return [(target.name, None) for target in self.targets()]
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Within the block, penalties are multiplied by a number; attachments act unless it is 0.
+
+        It is for an audit, and leaves no trace of having been applied.
+        """
+        before = self.in_gradients, self.applied_by_loss, self.warned
+        self.warned = True
+        attachments = self.attachments()
+        for attachment in attachments:
+            attachment.muted = strength == 0
+        try:
+            with self.probed(lambda _, penalty: strength * penalty):
+                yield
+        finally:
+            self.in_gradients, self.applied_by_loss, self.warned = before
+            for attachment in attachments:
+                attachment.muted = False
+
     def acts_on(self, optimizer: Optimizer) -> bool:
         """Whether an attachment of this plan acts in the steps of this optimizer."""
-        attachments = [attachment() for attachment in self._attachments]
-        return any(a is not None and a.alive and a.holds(optimizer) for a in attachments)
+        return any(attachment.holds(optimizer) for attachment in self.attachments())
 
     def _note_detached(self) -> None:
         self.detached = True

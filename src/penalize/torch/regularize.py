@@ -45,7 +45,8 @@ def regularize(
     found = read(model)
     rows = planned([parameter for parameter, _ in found], rules, roles)
     bindings = [binding for _, binding in found]
-    plan = Plan([_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)])
+    entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
+    plan = Plan(entries, model)
     watch(plan)
     return plan
 

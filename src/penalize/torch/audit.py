@@ -1,0 +1,174 @@
+"""``audit``: the factor with which each declared penalty really enters a loss, or a step.
+
+The loss or step is run from the same state with the plan's penalties and without. What they change,
+in the gradients that the optimizer is given or in the weights after it, is compared with what one
+application would change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penalize.errors import LossError
+from penalize.report import Measured, Report
+from penalize.torch.modes import Target, gradients_of
+from penalize.torch.plan import Plan
+from penalize.torch.replay import Replay, Seen
+from penalize.torch.steps import bounded, step_size_of
+
+TOLERANCE = 1e-3
+"""How far a factor may be off by rounding, relative to it."""
+
+
+def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) -> Report:
+    """Measure with what factor each penalty of a plan enters a loss, or an optimizer's step.
+
+    ========  ===================================================================
+    factor    what it means
+    ========  ===================================================================
+    1         applied once
+    0         never applied: it is declared, and neither loss nor step is with it
+    0.01      the strength is multiplied again, as by ``0.01 * plan.penalty()``
+    2         applied twice, as by two micro-batches that each add the penalty
+    (none)    nothing can be said, and the row's note says why
+    ========  ===================================================================
+
+    What is called runs three times from the same state: parameters, buffers, gradients, the states
+    of the optimizers that it steps and PyTorch's random numbers are put back each time, and at the
+    end. A data loader or scheduler that it moves is moved three times.
+
+    Args:
+        loss_or_step: a function without arguments. Either it returns the loss, without calling
+            ``backward``; or it does a whole step, with ``optimizer.step()``. A plan that is
+            attached acts in the step, so pass the step.
+        plan: what :func:`regularize` returned.
+        strict: raise unless every penalty enters exactly once.
+
+    Returns:
+        A report that prints as a table; its rows have ``name`` and ``factor``.
+
+    Raises:
+        LossError: what was passed is neither a loss nor a step that can be measured.
+        AuditError: strict, and a penalty does not enter exactly once.
+    """
+    if not callable(loss_or_step) or not isinstance(plan, Plan):
+        raise LossError(
+            f"audit got a {type(loss_or_step).__name__} and a {type(plan).__name__}",
+            "pass a function that returns the loss or does a step, and the plan: "
+            "audit(lambda: criterion(model(x), y) + plan.penalty(), plan)",
+        )
+    targets = plan.targets()
+    replay = Replay(plan.model)
+    runs = []
+    for strength in (0.0, 1.0, 2.0):
+        with plan.at_strength(strength):
+            runs.append(replay.run(loss_or_step))
+    attached = plan.attachments()
+    if attached and not runs[1].groups:
+        raise LossError(
+            "the plan is attached, and acts in the optimizer's step, but only a loss was passed",
+            "pass a function that does the whole step",
+        )
+    measure = _MEASURES.get(attached[0].mode, _by_gradient) if attached else _by_loss
+    with torch.no_grad():
+        report = Report([measure(target, *runs) for target in targets])
+    if strict:
+        report.check()
+    return report
+
+
+def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
+    """By the gradients with the loss term, and by whether they grow with it as a factor does."""
+    first = _changes(target, once.gradients, off.gradients)
+    second = _changes(target, twice.gradients, once.gradients)
+    if not _is_close(first, second):
+        note = "a penalty of a penalty, or another nonlinear function of one"
+        return Measured(target.name, math.nan, note)
+    return _fitted(target, first, dict(gradients_of(target)))
+
+
+def _by_gradient(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
+    """By the gradients that the optimizer is given."""
+    expected = {
+        p: -gradient if once.groups[id(p)].get("maximize") else gradient
+        for p, gradient in gradients_of(target)
+        if id(p) in once.groups
+    }
+    return _fitted(target, _changes(target, once.gradients, off.gradients), expected)
+
+
+def _by_decay(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
+    """By the weights: one application takes lr·∇Ω(w) from them."""
+    expected = {
+        p: -once.groups[id(p)]["lr"] * gradient
+        for p, gradient in gradients_of(target)
+        if id(p) in once.groups
+    }
+    return _fitted(target, _changes(target, once.weights, off.weights), expected)
+
+
+def _by_prox(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
+    """By the weights: with the penalty they are the proximal operator of those without."""
+    (parameter,) = target.binding.parameters()
+    key = id(parameter)
+    if key not in once.optimizers:
+        return Measured(target.name, 0.0)
+    without, found = off.weights[key], once.weights[key]
+    step_size = step_size_of(once.optimizers[key])
+    assert step_size is not None  # or it could not have been attached
+    taken = step_size(once.groups[key], once.states.get(key, {}))
+    step = bounded(taken, target.regularizer.gradient(without))
+    expected = target.regularizer.prox(without, step)
+    if torch.equal(expected, without):
+        return Measured(target.name, math.nan, "its proximal step changes nothing here")
+    if torch.allclose(found, expected, rtol=1e-4, atol=1e-7):
+        return Measured(target.name, 1.0)
+    if torch.equal(found, without):
+        return Measured(target.name, 0.0)
+    return Measured(target.name, math.nan, "not the proximal step that the optimizer took")
+
+
+_MEASURES: Mapping[str, Callable[[Target, Seen, Seen, Seen], Measured]] = {
+    "gradient": _by_gradient,
+    "decoupled": _by_decay,
+    "proximal": _by_prox,
+}
+
+Changes = Mapping[nn.Parameter, Tensor]
+
+
+def _changes(target: Target, after: Mapping[int, Tensor], before: Mapping[int, Tensor]) -> Changes:
+    """What came to each parameter behind the weight."""
+    found = {}
+    for p in target.binding.parameters():
+        first, second = after.get(id(p)), before.get(id(p))
+        new = torch.zeros_like(p) if first is None else first
+        found[p] = new - second if second is not None else new
+    return found
+
+
+def _fitted(target: Target, changes: Changes, expected: Changes) -> Measured:
+    """The factor c with changes = c · expected, by least squares."""
+    product = sum(float((changes[p] * e).sum(dtype=torch.float64)) for p, e in expected.items())
+    square = sum(float((e * e).sum(dtype=torch.float64)) for e in expected.values())
+    if not expected:
+        return Measured(target.name, 0.0)
+    if square == 0:
+        return Measured(target.name, math.nan, "its gradient is 0 here, so it cannot be seen")
+    factor = product / square
+    if not _is_close(changes, {p: factor * e for p, e in expected.items()}):
+        return Measured(target.name, math.nan, "what it changes is no multiple of its gradient")
+    factor = 0.0 if abs(factor) < TOLERANCE**2 else factor
+    return Measured(target.name, factor, "", TOLERANCE)
+
+
+def _is_close(first: Changes, second: Changes) -> bool:
+    """Alike, but for what a subtraction of rounded numbers leaves."""
+    apart = max(float((first[p] - second[p]).abs().max()) for p in second) if second else 0.0
+    size = max(float(change.abs().max()) for change in first.values())
+    return apart <= 1e-2 * size + 1e-7

@@ -1,0 +1,139 @@
+"""Running a loss or a step again from the same state, and looking at what reaches the optimizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from penalize.errors import LossError
+
+
+class Seen(NamedTuple):
+    """One run. Tensors are by the identity of their parameter."""
+
+    gradients: dict[int, Tensor]
+    """What the optimizers were given, or the gradients of the loss; where there was one."""
+
+    weights: dict[int, Tensor]
+    """What the parameters were afterwards."""
+
+    groups: dict[int, dict[str, Any]]
+    """The param group of each parameter that was stepped, as it was then."""
+
+    states: dict[int, dict[str, Any]]
+    """The optimizer's state of each, afterwards."""
+
+    optimizers: dict[int, Optimizer]
+    """The optimizer of each."""
+
+
+class Replay:
+    """A model whose state is put back after each run."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = [*model.parameters(), *model.buffers()]
+        self._values = [tensor.detach().clone() for tensor in self._tensors]
+        self._parameters = list(model.parameters())
+        self._gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters]
+        self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
+
+    def run(self, call: Callable[[], Any]) -> Seen:
+        """What happens in one call, after which everything is as it was.
+
+        Raises:
+            LossError: it neither stepped an optimizer nor returned a loss with a gradient, or it
+                stepped one by a closure, or one of them twice.
+        """
+        seen = Seen({}, {}, {}, {}, {})
+        with torch.random.fork_rng(), self._listening(seen):
+            try:
+                value = call()
+                if not seen.groups:
+                    self._differentiate(value, seen)
+                for p in self._parameters:
+                    seen.weights[id(p)] = p.detach().clone()
+                for optimizer in self._optimizers:
+                    for stepped, state in optimizer.state.items():
+                        seen.states[id(stepped)] = copy.deepcopy(state)
+            finally:
+                self._put_back()
+        return seen
+
+    def _differentiate(self, value: Any, seen: Seen) -> None:
+        if not (isinstance(value, Tensor) and value.requires_grad and value.ndim == 0):
+            raise LossError(
+                f"what was audited returned a {type(value).__name__}, and stepped no optimizer",
+                "return the loss, a scalar tensor, before backward(); or do the whole step",
+            )
+        wanted = [p for p in self._parameters if p.requires_grad]
+        found = torch.autograd.grad(value, wanted, allow_unused=True)
+        seen.gradients.update(
+            (id(p), g) for p, g in zip(wanted, found, strict=True) if g is not None
+        )
+
+    @contextmanager
+    def _listening(self, seen: Seen) -> Iterator[None]:
+        """Note what each optimizer is given, after every hook on it has acted."""
+        hooks: list[tuple[Optimizer, RemovableHandle]] = []
+
+        def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    if id(p) in seen.groups:
+                        raise LossError(
+                            "what was audited steps an optimizer more than once",
+                            "pass a function that does one step",
+                        )
+                    seen.optimizers[id(p)] = optimizer
+                    seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
+                    if p.grad is not None:
+                        seen.gradients[id(p)] = p.grad.detach().clone()
+
+        def begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
+                raise LossError(
+                    f"{type(optimizer).__name__} is stepped with a closure, which may run often",
+                    "pass a function that returns the loss, in place of the step",
+                )
+            if optimizer not in self._optimizers:
+                self._optimizers[optimizer] = _state_of(optimizer)
+            if not any(held is optimizer for held, _ in hooks):
+                # The optimizer's own hooks run after this one, in their order: this is the last.
+                hooks.append((optimizer, optimizer.register_step_pre_hook(note)))
+
+        listener = register_optimizer_step_pre_hook(begin)
+        try:
+            yield
+        finally:
+            listener.remove()
+            for _, hook in hooks:
+                hook.remove()
+
+    def _put_back(self) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self._tensors, self._values, strict=True):
+                tensor.copy_(value)
+        for p, gradient in zip(self._parameters, self._gradients, strict=True):
+            p.grad = None if gradient is None else gradient.clone()
+        for optimizer, (state, groups) in self._optimizers.items():
+            optimizer.state.clear()
+            optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
+            for group, values in zip(optimizer.param_groups, groups, strict=True):
+                group.update(copy.deepcopy(values))
+
+
+def _state_of(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
+    state = {p: copy.deepcopy(held) for p, held in optimizer.state.items()}
+    groups = [
+        {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+        for group in optimizer.param_groups
+    ]
+    return state, groups
