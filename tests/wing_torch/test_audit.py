@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from penalize import L1, L2, AuditError, LossError, biases, kernels
+from penalize import L1, L2, AuditError, GroupLasso, LossError, biases, everything, kernels
 from penalize.torch import audit, regularize
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def test_a_loss_term(loss: Loss, factor: float, whole_step: bool) -> None:
     assert [row.factor for row in report] == pytest.approx([factor] * 3, rel=1e-3, nan_ok=True)
     assert report.ok == (factor == 1.0)
     if math.isnan(factor):
-        assert report[0].note.startswith("a penalty of a penalty")
+        assert report[0].note.startswith("no fixed factor: clipping, a penalty of a penalty")
 
 
 @pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
@@ -109,6 +109,52 @@ def test_accumulated_micro_batches(share: float, factor: float) -> None:
         optimizer.step()
 
     assert [row.factor for row in audit(step, plan)] == pytest.approx([factor] * 3, rel=1e-3)
+
+
+def test_a_loss_term_that_is_clipped_with_the_rest() -> None:
+    """An attached penalty is not clipped; a loss term is, by a factor that depends on the data."""
+    model = network()
+    plan = regularize(model, RULES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(penalty: Callable[[], Any]) -> None:
+        optimizer.zero_grad()
+        (data_loss(model) + penalty()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+
+    assert all(math.isnan(row.factor) for row in audit(lambda: step(plan.penalty), plan))
+    plan.attach(optimizer)
+    found = [row.factor for row in audit(lambda: step(lambda: 0.0), plan)]
+    assert found == pytest.approx([1.0] * 3, rel=1e-3)
+
+
+def test_ties_effective_weights_and_compiled_losses() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(10, 6)
+            self.head = nn.Linear(6, 10, bias=False)
+            self.head.weight = self.table.weight
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+            self.unused = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.normed(self.table(x)))
+
+    torch._dynamo.reset()
+    net, x = Net(), torch.arange(5)
+    plan = regularize(net, {everything: L2(0.1), "normed.weight": GroupLasso(0.1)})
+
+    def loss() -> torch.Tensor:
+        return nn.functional.cross_entropy(net(x), x) + plan.penalty()
+
+    compiled = torch.compile(loss, backend="aot_eager")
+    for measured in (loss, compiled):
+        measured()
+        report = audit(measured, plan)
+        assert len(report) == 5
+        assert [row.factor for row in report] == pytest.approx([1.0] * 5, rel=1e-3)
 
 
 def test_only_what_is_stepped() -> None:

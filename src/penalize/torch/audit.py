@@ -87,7 +87,7 @@ def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
     first = _changes(target, once.gradients, off.gradients)
     second = _changes(target, twice.gradients, once.gradients)
     if not _is_close(first, second):
-        note = "a penalty of a penalty, or another nonlinear function of one"
+        note = "no fixed factor: clipping, a penalty of a penalty, or another nonlinear function"
         return Measured(target.name, math.nan, note)
     return _fitted(target, first, dict(gradients_of(target)))
 
