@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from penalize import L1, L2, AuditError, GroupLasso, LossError, biases, everything, kernels
+from penalize import (
+    L1,
+    L2,
+    AuditError,
+    GroupLasso,
+    LossError,
+    ModelError,
+    biases,
+    everything,
+    kernels,
+)
 from penalize.torch import audit, regularize
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -192,6 +202,53 @@ def test_everything_is_put_back() -> None:
 
     for plain, audited in zip(train(False), train(True), strict=True):
         assert torch.equal(plain, audited)
+
+
+def test_what_is_stepped_beside_the_model_is_put_back_too() -> None:
+    """A plan of a part, or a step that trains two models."""
+    body, head = network(), nn.Linear(2, 2)
+    plan = regularize(body, RULES)
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (nn.functional.mse_loss(head(body(X)), Y) + plan.penalty()).backward()
+        optimizer.step()
+
+    before = [p.detach().clone() for p in head.parameters()]
+    assert audit(step, plan).ok
+    assert all(torch.equal(p, b) for p, b in zip(head.parameters(), before, strict=True))
+    assert not optimizer.state
+
+
+def test_a_step_that_fails_leaves_no_trace() -> None:
+    model = network()
+    plan = regularize(model, RULES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    attachment = plan.attach(optimizer)
+    hooks = len(optimizer._optimizer_step_pre_hooks)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def step() -> None:
+        data_loss(model).backward()
+        optimizer.step()
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        audit(step, plan)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not optimizer.state
+    assert len(optimizer._optimizer_step_pre_hooks) == hooks
+    assert attachment.alive
+    assert not attachment.muted
+
+
+@pytest.mark.parametrize("model", [nn.LazyLinear(2), nn.Linear(4, 2, device="meta")], ids=repr)
+def test_parameters_without_values_are_refused(model: nn.Module) -> None:
+    plan = regularize(model, {"weight": L2(0.1)})
+    with pytest.raises(ModelError, match=r"without values \(lazy, or on the meta.*run one batch"):
+        audit(plan.penalty, plan)
 
 
 def test_a_weight_of_zeros_cannot_be_seen() -> None:

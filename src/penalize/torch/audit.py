@@ -38,9 +38,11 @@ def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) 
     (none)    nothing can be said, and the row's note says why
     ========  ===================================================================
 
-    What is called runs three times from the same state: parameters, buffers, gradients, the states
-    of the optimizers that it steps and PyTorch's random numbers are put back each time, and at the
-    end. A data loader or scheduler that it moves is moved three times.
+    What is called runs three times from the same state: the model's parameters, buffers and
+    gradients, everything that its optimizers step and their states, and PyTorch's random numbers
+    are put back each time, and at the end. Parameters outside of the model lose their gradients.
+    What else it moves, such as a data loader, a scheduler or the buffers of another model, is moved
+    three times.
 
     Args:
         loss_or_step: a function without arguments. Either it returns the loss, without calling
@@ -54,6 +56,7 @@ def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) 
 
     Raises:
         LossError: what was passed is neither a loss nor a step that can be measured.
+        ModelError: a parameter of the model is lazy, or on the meta device.
         AuditError: strict, and a penalty does not enter exactly once.
     """
     if not callable(loss_or_step) or not isinstance(plan, Plan):

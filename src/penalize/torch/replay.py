@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import LossError
+from penalize.errors import LossError, ModelError
 
 
 class Seen(NamedTuple):
@@ -36,13 +37,24 @@ class Seen(NamedTuple):
 
 
 class Replay:
-    """A model whose state is put back after each run."""
+    """A model, and whatever the optimizers step beside it, put back after each run.
+
+    Raises:
+        ModelError: a parameter has no values: it is lazy, or on the meta device.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._tensors = [*model.parameters(), *model.buffers()]
-        self._values = [tensor.detach().clone() for tensor in self._tensors]
         self._parameters = list(model.parameters())
-        self._gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters]
+        if any(isinstance(p, UninitializedParameter) or p.is_meta for p in self._parameters):
+            raise ModelError(
+                f"this {type(model).__name__} has parameters without values (lazy, or on the meta "
+                "device), and an audit has to compute with them",
+                "run one batch through it, or load it, first",
+            )
+        self._values = [(t, t.detach().clone()) for t in (*self._parameters, *model.buffers())]
+        self._gradients = [
+            (p, None if p.grad is None else p.grad.clone()) for p in self._parameters
+        ]
         self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
 
     def run(self, call: Callable[[], Any]) -> Seen:
@@ -104,7 +116,7 @@ class Replay:
                     "pass a function that returns the loss, in place of the step",
                 )
             if optimizer not in self._optimizers:
-                self._optimizers[optimizer] = _state_of(optimizer)
+                self._keep(optimizer)
             if not any(held is optimizer for held, _ in hooks):
                 # The optimizer's own hooks run after this one, in their order: this is the last.
                 hooks.append((optimizer, optimizer.register_step_pre_hook(note)))
@@ -117,11 +129,25 @@ class Replay:
             for _, hook in hooks:
                 hook.remove()
 
+    def _keep(self, optimizer: Optimizer) -> None:
+        """Note the state of an optimizer that is about to take its first step here.
+
+        It may step more than the model, such as the model around the one that was planned. What it
+        steps beside has its value yet; its gradients are of this step already, and are cleared.
+        """
+        self._optimizers[optimizer] = _state_of(optimizer)
+        known = {id(tensor) for tensor, _ in self._values}
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if id(p) not in known:
+                    self._values.append((p, p.detach().clone()))
+                    self._gradients.append((p, None))
+
     def _put_back(self) -> None:
         with torch.no_grad():
-            for tensor, value in zip(self._tensors, self._values, strict=True):
+            for tensor, value in self._values:
                 tensor.copy_(value)
-        for p, gradient in zip(self._parameters, self._gradients, strict=True):
+        for p, gradient in self._gradients:
             p.grad = None if gradient is None else gradient.clone()
         for optimizer, (state, groups) in self._optimizers.items():
             optimizer.state.clear()
