@@ -55,7 +55,7 @@ WINGS = {
     "tensorflow": [
         "contrib",
         "weights",
-        "roles",
+        "axes",
         "parameters",
         "graphs",
         "declared",

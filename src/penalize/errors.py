@@ -5,6 +5,7 @@ A message says what was found, where, what was expected, and what to write inste
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,15 +38,18 @@ class StrengthError(PenalizeError, ValueError):
 class ScaleError(PenalizeError, ValueError):
     """What TensorFlow 1 refused as the scale of a regularizer: integers, and what is below 0."""
 
-    def __init__(self, argument: str, value: object) -> None:
-        integral = isinstance(value, int) or hasattr(value, "__index__")
-        super().__init__(
-            f"{argument} cannot be an integer: {value!r}; write {float(value)!r}, as TensorFlow 1 "  # type: ignore[arg-type]
-            "expects."
-            if integral
-            else f"{argument}={value!r} is not a finite number >= 0; write a float such as 1e-4, "
-            "or 0.0 to disable the regularizer."
-        )
+    def __init__(self, argument: str, value: Any) -> None:
+        if isinstance(value, numbers.Integral):
+            sentence = (
+                f"{argument} cannot be an integer: {value!r}; write {float(value)!r}, as "
+                "TensorFlow 1 expects."
+            )
+        else:
+            sentence = (
+                f"{argument}={value!r} is not a finite number >= 0; write a float such as 1e-4, "
+                "or 0.0 to disable the regularizer."
+            )
+        super().__init__(sentence)
 
 
 class PenaltyError(PenalizeError, ValueError):

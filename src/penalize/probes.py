@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,14 +12,14 @@ Probe = Callable[[str, Any], Any]
 """(name of a row, its penalty) → what takes the place of the penalty."""
 
 
-class Probed:
+class Probed(ABC):
     """A plan whose penalties can be shown to a probe: its own, and those that Keras adds itself."""
 
     _probe: Probe | None = None
 
+    @abstractmethod
     def penalized(self) -> Iterable[tuple[str, Any]]:
         """What is penalized now: the names of rows, each with its variable."""
-        raise NotImplementedError
 
     def seen(self, name: str, penalty: Any) -> Any:
         """A row's penalty, as ``penalty()`` adds it up."""

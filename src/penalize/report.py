@@ -59,7 +59,7 @@ def _in_words(factor: float, tolerance: float) -> str:
     return f"strength multiplied again, by {factor:.6g}"
 
 
-class Report(Sequence[Measured]):
+class Report:
     """What was measured, one row per declared penalty. Prints as a table, what is wrong first."""
 
     def __init__(self, rows: Sequence[Measured]) -> None:
@@ -80,7 +80,7 @@ class Report(Sequence[Measured]):
         if not self.ok:
             raise AuditError(str(self))
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: int) -> Measured:
         return self.rows[index]
 
     def __len__(self) -> int:

@@ -78,7 +78,7 @@ def everything(model: nn.Linear) -> list[dict[str, Any]]:
     return [{"params": list(model.parameters()), "weight_decay": STRENGTH}]
 
 
-def test_one_strength_is_three_models() -> None:
+def test_naive_one_strength_is_three_models() -> None:
     tensorflow = in_tensorflow(tf_slim.l2_regularizer(STRENGTH))
     of_keras = in_keras(keras.regularizers.L2(STRENGTH))
     pytorch = in_torch(decays=everything)

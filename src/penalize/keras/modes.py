@@ -7,6 +7,7 @@ clones the layer. After each update it asks a variable for its constraint.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -53,23 +54,27 @@ def _change(holder: Any, attribute: str, now: Any) -> Change:
 Look = Callable[[], None]
 
 
-class Mode:
+class Mode(ABC):
     """One way to act."""
 
     name: ClassVar[str]
 
+    @abstractmethod
     def check(self, model: Any, targets: Sequence[Target]) -> None:
         """Raise a sentence if the mode cannot act on these targets."""
 
+    @abstractmethod
     def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
         """What is to be set for a target; ``look`` is called in each (traced) step."""
-        raise NotImplementedError
 
 
 class Loss(Mode):
     """The penalty is one of ``model.losses``."""
 
     name = "loss"
+
+    def check(self, model: Any, targets: Sequence[Target]) -> None:
+        """Every penalty can be a term of the loss."""
 
     def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
         variable, regularizer = target.weight.variable, target.regularizer

@@ -19,7 +19,8 @@ from penalize.tensorflow.checks import (
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.plan import Plan
-from penalize.tensorflow.proximal import check_can_act, proximal_update, targets_of
+from penalize.tensorflow.proximal import proximal_update, targets_of
+from penalize.tensorflow.steps import step_size_of
 
 v1 = tf.compat.v1
 
@@ -83,7 +84,7 @@ def regularized(
             "say in the rules what is penalized",
         )
     if mode == "proximal":
-        check_can_act(optimizer)
+        step_size_of(optimizer)  # or refuses: its step is not known
     return RegularizedOptimizer(optimizer, scope, plan, mode)
 
 

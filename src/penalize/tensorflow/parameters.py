@@ -11,7 +11,8 @@ import tensorflow as tf
 from penalize.errors import ModelError, some
 from penalize.names import unique
 from penalize.parameters import Parameter, Site
-from penalize.tensorflow.roles import axes_of, role_of
+from penalize.roles import role_by_name
+from penalize.tensorflow.axes import axes_of
 from penalize.tensorflow.weights import Weight, is_partitioned, opened, weights_of
 
 Read = list[tuple[Parameter, Weight]]
@@ -107,7 +108,7 @@ def _from_name(weight: Weight, name: str) -> Parameter:
 
 
 def _record(weight: Weight, own: str, owner: str, sites: tuple[Site, ...]) -> Parameter:
-    role = role_of(own, owner, weight.shape)
+    role = role_by_name(own, weight.shape, owner)
     outputs, inputs = axes_of(own, owner, role, len(weight.shape))
     count = len(weight.variables)
     return Parameter(

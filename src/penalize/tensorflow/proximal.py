@@ -23,11 +23,6 @@ class Acting(NamedTuple):
     regularizer: Regularizer
 
 
-def check_can_act(optimizer: Any) -> None:
-    """Raise :class:`ModeError` unless the optimizer's step is known."""
-    step_size_of(optimizer)
-
-
 def targets_of(
     declared: Iterable[Declared],
     pairs: Sequence[tuple[Any, Any]],

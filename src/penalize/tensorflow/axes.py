@@ -1,17 +1,11 @@
-"""What a TensorFlow variable does, and which of its axes are outputs and inputs.
+"""Which axes of a TensorFlow variable are outputs and inputs.
 
-A variable knows no type of layer, so its name, that of its scope or module, and its shape decide.
+A variable knows no type of layer, so its role, its name and that of its scope or module decide.
 """
 
 from __future__ import annotations
 
 from penalize.parameters import Role
-from penalize.roles import role_by_name
-
-
-def role_of(name: str, owner: str, shape: tuple[int, ...]) -> Role:
-    """The role of the variable ``name`` in a scope or module called ``owner``."""
-    return role_by_name(name, shape, owner)
 
 
 def axes_of(name: str, owner: str, role: Role, ndim: int) -> tuple[int | None, int | None]:
