@@ -221,6 +221,38 @@ def test_what_is_stepped_beside_the_model_is_put_back_too() -> None:
     assert not optimizer.state
 
 
+class MyAdam(torch.optim.Adam):
+    """Fires its hooks twice in one step."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_an_optimizer_that_calls_super(attached: bool) -> None:
+    model = network()
+    plan = regularize(model, RULES)
+    optimizer = MyAdam(model.parameters())
+    if attached:
+        plan.attach(optimizer)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (data_loss(model) + (0.0 if attached else plan.penalty())).backward()
+        optimizer.step()
+
+    assert [row.factor for row in audit(step, plan)] == pytest.approx([1.0] * 3, rel=1e-3)
+
+
+def test_sparse_gradients() -> None:
+    table = nn.Embedding(6, 3, sparse=True)
+    plan = regularize(table, {"weight": L2(0.1)})
+    x = torch.tensor([0, 2])
+    assert [row.factor for row in audit(lambda: table(x).sum(), plan)] == [0.0]
+    (row,) = audit(lambda: table(x).sum() + plan.penalty(), plan)
+    assert row.factor == pytest.approx(1.0)
+
+
 def test_a_step_that_fails_leaves_no_trace() -> None:
     model = network()
     plan = regularize(model, RULES)

@@ -45,6 +45,8 @@ class Plan(Probed, AnyPlan):
 
     def __init__(self, entries: Sequence[Entry], model: nn.Module) -> None:
         self.model = model
+        """What was planned, for an audit of it."""
+
         self._entries = tuple(entries)
         self._targets = tuple(
             Target(e.parameter.name, e.binding, e.regularizer)

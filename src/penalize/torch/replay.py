@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
@@ -88,26 +91,29 @@ class Replay:
         wanted = [p for p in self._parameters if p.requires_grad]
         found = torch.autograd.grad(value, wanted, allow_unused=True)
         seen.gradients.update(
-            (id(p), g) for p, g in zip(wanted, found, strict=True) if g is not None
+            (id(p), _dense(g)) for p, g in zip(wanted, found, strict=True) if g is not None
         )
 
     @contextmanager
     def _listening(self, seen: Seen) -> Iterator[None]:
         """Note what each optimizer is given, after every hook on it has acted."""
-        hooks: list[tuple[Optimizer, RemovableHandle]] = []
+        hooks: dict[Optimizer, RemovableHandle] = {}
+        finished: set[Optimizer] = set()
 
         def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if optimizer in finished:
+                raise LossError(
+                    "what was audited steps an optimizer more than once",
+                    "pass a function that does one step",
+                )
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if id(p) in seen.groups:
-                        raise LossError(
-                            "what was audited steps an optimizer more than once",
-                            "pass a function that does one step",
-                        )
+                        return  # a subclass that calls super().step() comes here twice
                     seen.optimizers[id(p)] = optimizer
                     seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
                     if p.grad is not None:
-                        seen.gradients[id(p)] = p.grad.detach().clone()
+                        seen.gradients[id(p)] = _dense(p.grad.detach())
 
         def begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
@@ -117,16 +123,18 @@ class Replay:
                 )
             if optimizer not in self._optimizers:
                 self._keep(optimizer)
-            if not any(held is optimizer for held, _ in hooks):
+            if optimizer not in hooks:
                 # The optimizer's own hooks run after this one, in their order: this is the last.
-                hooks.append((optimizer, optimizer.register_step_pre_hook(note)))
+                hooks[optimizer] = optimizer.register_step_pre_hook(note)
 
-        listener = register_optimizer_step_pre_hook(begin)
+        def end(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            finished.add(optimizer)
+
+        listeners = register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)
         try:
             yield
         finally:
-            listener.remove()
-            for _, hook in hooks:
+            for hook in (*listeners, *hooks.values()):
                 hook.remove()
 
     def _keep(self, optimizer: Optimizer) -> None:
@@ -154,6 +162,11 @@ class Replay:
             optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
             for group, values in zip(optimizer.param_groups, groups, strict=True):
                 group.update(copy.deepcopy(values))
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """A copy, which a penalty's gradient can be compared with."""
+    return gradient.to_dense() if gradient.is_sparse else gradient.clone()
 
 
 def _state_of(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
