@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penalize.backends import Array, open_array
-from penalize.errors import PenaltyError, ScaleError
+from penalize.errors import PenaltyError, RegularizerError, ScaleError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.elementwise import L1, L2
 from penalize.regularizers.sums import Sum
@@ -118,8 +118,17 @@ class Layers:
             regularizer_list: functions or penalize regularizers; None among them is dropped. None
                 is returned if none is left.
             scope: the name of the operation; ``"sum_regularizer"`` if None.
+
+        Raises:
+            RegularizerError: a TypeError: it is no list of functions.
         """
+        if not isinstance(regularizer_list, Iterable):
+            raise RegularizerError(
+                f"sum_regularizer got {regularizer_list!r}", "expected a list of regularizers"
+            )
         functions = [function for function in regularizer_list if function is not None]
+        for function in functions:
+            check_callable("sum_regularizer", function)
         return self._sum(functions, scope) if functions else None
 
     def apply_regularization(
@@ -135,7 +144,9 @@ class Layers:
         Raises:
             PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
                 returns something that is no scalar.
+            RegularizerError: a TypeError: the regularizer is no function.
         """
+        check_callable("apply_regularization", regularizer)
         weights = list(weights_list or self._graph.weights())
         if not weights:
             raise PenaltyError(
@@ -221,6 +232,14 @@ def regularizer_of(function: Any) -> Regularizer | None:
 
 def _disabled(weights: Any) -> None:
     """What a scale of 0.0 gives: a regularizer that adds nothing to any collection."""
+
+
+def check_callable(owner: str, function: object) -> None:
+    """Raise :class:`RegularizerError` for what is no regularizer at all."""
+    if not callable(function):
+        raise RegularizerError(
+            f"{owner} got {function!r}", "expected a function such as l2_regularizer(0.1)"
+        )
 
 
 def _check_scale(argument: str, scale: Any) -> bool:

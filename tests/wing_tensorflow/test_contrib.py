@@ -12,7 +12,15 @@ import tf_slim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penalize import L1, L2, GroupLasso, PenaltyError, PenaltyOfPenaltyWarning, ScaleError
+from penalize import (
+    L1,
+    L2,
+    GroupLasso,
+    PenaltyError,
+    PenaltyOfPenaltyWarning,
+    RegularizerError,
+    ScaleError,
+)
 from penalize.contrib import regularizer_of
 from penalize.tensorflow import contrib
 
@@ -250,6 +258,19 @@ def test_what_apply_regularization_refuses() -> None:
         with pytest.raises(PenaltyError, match=r"returned a tensor of rank 2; expected a scalar"):
             ours.apply_regularization(tf.square, [tf.constant(W)])
         assert v1.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ours.sum_regularizer(3), "sum_regularizer got 3; expected a list of regularizers"),
+        (lambda: ours.sum_regularizer([3]), r"got 3; expected a function such as l2_regularizer\("),
+        (lambda: ours.apply_regularization("l2", [W]), "apply_regularization got 'l2'; expected a"),
+    ],
+)
+def test_what_is_no_function(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RegularizerError, match=f"(?i){message}"):
+        call()
 
 
 def test_penalties_for_weights_are_noticed() -> None:

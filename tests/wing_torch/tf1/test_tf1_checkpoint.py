@@ -244,6 +244,11 @@ def test_without_tensorflow(monkeypatch: pytest.MonkeyPatch, store: tf1.Variable
     assert issubclass(MissingPackageError, ImportError)
 
 
+def test_no_store() -> None:
+    with pytest.raises(CheckpointError, match="3 is no store to load it into; pass a"):
+        tf1.load_tf1_checkpoint(3, "model")
+
+
 def test_a_damaged_checkpoint(tmp_path: Path, store: tf1.VariableStore) -> None:
     path = save(tmp_path, w=np.ones(2, np.float32), v=np.ones(1000, np.float32))
     (data,) = tmp_path.glob("*.data-*")

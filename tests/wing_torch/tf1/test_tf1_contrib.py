@@ -10,7 +10,7 @@ import pytest
 import tensorflow
 import torch
 
-from penalize import L1, L2, PenaltyError, PenaltyOfPenaltyWarning, ScaleError
+from penalize import L1, L2, PenaltyError, PenaltyOfPenaltyWarning, RegularizerError, ScaleError
 from penalize.torch import tf1
 from penalize.torch.tf1.contrib import layers
 
@@ -153,3 +153,8 @@ def test_penalties_for_weights_are_noticed_and_stay_a_penalty_of_a_penalty() -> 
             declared, of_it = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
             assert of_it.item() == again.item()
             (declared + of_it).backward()
+
+
+def test_what_is_no_function() -> None:
+    with tf1.VariableStore(), pytest.raises(RegularizerError, match="got 3; expected a function"):
+        tf1.contrib.layers.apply_regularization(3, [torch.ones(2)])

@@ -38,6 +38,9 @@ def load_tf1_checkpoint(
             are missing or differ; it lists all of those, and nothing is loaded.
         MissingPackageError: an ImportError: TensorFlow is not installed.
     """
+    if not isinstance(store, VariableStore):
+        found = f"{store!r} is no store to load it into; pass a VariableStore"
+        raise CheckpointError(path, [found])
     variables = dict(store.named_parameters())
     if not variables:
         raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penalize.contrib import Function, Layers
+from penalize.contrib import Function, Layers, check_callable
 from penalize.errors import PenaltyOfPenaltyWarning, VariableError, some
 from penalize.torch.tf1.entries import Entry, Penalty, Value, evaluate, penalty_behind, total
 from penalize.torch.tf1.keys import GraphKeys
@@ -80,6 +80,7 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
     Raises:
         PenaltyError: a ValueError, as in TensorFlow 1: there are no weights, or the regularizer
             returns something that is no scalar.
+        RegularizerError: a TypeError: the regularizer is no function.
         GroupsError, ShapeError: the regularizer does not fit.
         VariableError: the same weights have a regularizer of this kind with other values already,
             or one of them is computed from others in this step, so that it cannot be penalized
@@ -89,6 +90,7 @@ def apply_regularization(regularizer: Function, weights_list: Sequence[Any] | No
         PenaltyOfPenaltyWarning: the list has penalties in it that were read from a collection.
             TensorFlow 1 penalizes them in silence.
     """
+    check_callable("apply_regularization", regularizer)
     store = get_default_store()
     weights = weights_list or get_collection(GraphKeys.WEIGHTS)
     taken = [known.name for w in weights if (known := penalty_behind(w)) is not None]
