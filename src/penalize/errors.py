@@ -225,6 +225,28 @@ class ReplacedParameterError(PenalizeError, RuntimeError):
         )
 
 
+class LostAttachmentError(PenalizeError, RuntimeError):
+    """An optimizer was attached to when it was copied or saved, and the copy is not."""
+
+    def __init__(self, optimizer: str) -> None:
+        super().__init__(
+            f"This {optimizer} is a copy of one that a plan was attached to, or was loaded from "
+            "its checkpoint. Neither carries hooks, so no penalty would be applied: regularize the "
+            "model that it steps, and attach to it. To go on without penalties, take the key "
+            "'penalize' out of its param_groups."
+        )
+
+
+class StateError(PenalizeError, ValueError):
+    """The saved state of an attachment is not that of this one."""
+
+    def __init__(self, problems: str) -> None:
+        super().__init__(
+            f"This is not the state of the attachment here: {problems}. Attach with the rules and "
+            "the mode that it was saved with, or leave the state away to go on differently."
+        )
+
+
 class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 
@@ -271,6 +293,10 @@ class IgnoredRegularizerWarning(UserWarning):
             f"Variable {name!r} was made with the regularizer {old}; it is shared here with {new}, "
             "which is ignored, as in TensorFlow 1. Give both the same one, or leave it out here."
         )
+
+
+class RoundedAwayWarning(UserWarning):
+    """A penalty is too small beside the rounding of the weights to move them."""
 
 
 class NeverAppliedWarning(UserWarning):

@@ -616,16 +616,6 @@ def test_a_step_that_raised_does_not_silence_the_next() -> None:
     torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)
 
 
-def test_fused_under_a_grad_scaler_is_refused() -> None:
-    model = network(torch.float32)
-    optimizer = opt.SGD(model.parameters(), lr=0.1, fused=True)
-    regularize(model, L2(0.5)).attach(optimizer)
-    scaler = torch.amp.GradScaler("cpu")
-    scaler.scale(model(torch.ones(1, 6)).sum()).backward()
-    with pytest.raises(OptimizerError, match="stepped by a GradScaler"):
-        scaler.step(optimizer)
-
-
 def test_unfused_under_a_grad_scaler_gets_unscaled_gradients() -> None:
     expected, scaled = network(torch.float32), network(torch.float32)
     for model, scaler in ((expected, None), (scaled, torch.amp.GradScaler("cpu"))):

@@ -1,29 +1,50 @@
-"""An attached plan: hooks on the optimizer that apply each penalty exactly once per step."""
+"""An attached plan: hooks on optimizers that apply each penalty exactly once per step."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
-from typing import Any
-from weakref import ref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import ReplacedParameterError
 from penalize.torch import ledger
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import (
     check_can_act,
-    check_not_scaled,
     check_weight_decay,
     claims_of,
     groups_of,
     share_out,
 )
 from penalize.torch.modes import Group, Mode, Target
+from penalize.torch.state import check_same, state_of
+from penalize.torch.stepper import Stepper
+
+MARK = "penalize"
+"""What is written into an optimizer's param groups: how many attachments it has. Its copies and
+checkpoints carry the mark but no hooks, and so can be told from it."""
+
+_all: WeakSet[Attachment] = WeakSet()
+
+
+def attachments_of(optimizer: Optimizer) -> list[Attachment]:
+    """Those that act in the steps of this optimizer."""
+    return [attachment for attachment in _all if attachment.alive and attachment.holds(optimizer)]
+
+
+class Source(Protocol):
+    """The plan, as its attachment sees it."""
+
+    def check_loss(self) -> None:
+        """Raise if a loss applies it as well."""
+
+    def check_newcomers(self, held: Collection[int]) -> None:
+        """Warn of parameters with these ids that came to the model after it was planned."""
+
+    def note_detached(self) -> None: ...
 
 
 class Attachment:
@@ -34,46 +55,53 @@ class Attachment:
 
     def __init__(
         self,
+        plan: Source,
         targets: Sequence[Target],
         optimizers: Sequence[Optimizer],
-        mode: Mode,
-        *,
+        new_mode: Callable[[], Mode],
         place: str,
-        guard: Callable[[], None],
-        on_detach: Callable[[], None],
     ) -> None:
         """Check everything, then attach. See ``Plan.attach``; raises what that documents."""
-        self._mode = mode
+        modes = [new_mode() for _ in optimizers]
+        self._plan = plan
+        self._targets = tuple(targets)
+        self._mode = modes[0]
         self._place = place
-        self._on_detach = on_detach
         self._optimizers = [ref(optimizer) for optimizer in optimizers]
+        self._kind = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
+        self._sizes = WeakKeyDictionary({o: len(groups_of(o)) for o in optimizers})
         self._hooks: list[RemovableHandle] = []
         self.muted = False
         """Whether it lets steps pass, while an audit looks at them without the penalty."""
 
-        self._kind = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
-
         shares = share_out(targets, optimizers)
-        for optimizer, share in zip(optimizers, shares, strict=True):
-            check_can_act(optimizer)
-            active = [target for target in share if trainable(target.binding)]
-            check_weight_decay(active, optimizer, groups_of(optimizer))
-            for target in share:
-                mode.check(target, optimizer)
+        for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
+            _check(mode, optimizer, share)
         self._claims = claims_of(targets)
         ledger.check_free(self._claims, str(self), "Call detach() on the first one")
 
-        for optimizer, share in zip(optimizers, shares, strict=True):
-            stepper = _Stepper(share, mode, guard)
-            # A compiled step runs its hooks as they are. (As decorators these would load the
-            # compiler with the module, which takes seconds.)
-            before = torch.compiler.disable(stepper.before)  # type: ignore[no-untyped-call]
-            after = torch.compiler.disable(stepper.after)  # type: ignore[no-untyped-call]
-            self._hooks.append(optimizer.register_step_pre_hook(before))
-            self._hooks.append(optimizer.register_step_post_hook(after))
-            # The optimizer keeps the attachment, and with it the claims, alive.
-            stepper.attachment = self
+        for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
+            self._hook(mode, optimizer, share)
         ledger.claim(self._claims, self)
+        _all.add(self)
+        self._mark()
+        plan.check_newcomers({key for optimizer in optimizers for key in groups_of(optimizer)})
+
+    def _hook(self, mode: Mode, optimizer: Optimizer, share: Sequence[Target]) -> None:
+        stepper = Stepper(self, share, mode)
+        # A compiled step runs its hooks as they are. (As decorators these would load the compiler
+        # with the module, which takes seconds.)
+        before = torch.compiler.disable(stepper.before)  # type: ignore[no-untyped-call]
+        after = torch.compiler.disable(stepper.after)  # type: ignore[no-untyped-call]
+        self._hooks.append(optimizer.register_step_pre_hook(before))
+        self._hooks.append(optimizer.register_step_post_hook(after))
+        self._hooks.extend(mode.listen(share, optimizer, stepper.active))
+
+    def _mark(self) -> None:
+        for held in self._optimizers:
+            optimizer = held()
+            if optimizer is not None:
+                _mark(optimizer)
 
     @property
     def mode(self) -> str:
@@ -92,11 +120,40 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._on_detach()
+        self._mark()
+        self._plan.note_detached()
 
     def holds(self, optimizer: Optimizer) -> bool:
-        """Whether this is one of its optimizers."""
-        return any(held() is optimizer for held in self._optimizers)
+        """Whether this is one of its optimizers, or what one of them steps by."""
+        mine = [held() for held in self._optimizers]
+        return any(o is optimizer or getattr(o, "optim", None) is optimizer for o in mine if o)
+
+    def guard(self, optimizer: Optimizer, held: Mapping[int, Group]) -> None:
+        """What is looked at before each step."""
+        self._plan.check_loss()
+        if len(held) != self._sizes.get(optimizer):
+            self._sizes[optimizer] = len(held)
+            self._plan.check_newcomers(held)
+        _mark(optimizer)  # load_state_dict replaces the param groups
+
+    # --- resuming ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is applied, and how, as plain data; it loads under ``weights_only=True``.
+
+        A mode keeps nothing from step to step. The state is there to be checked when training goes
+        on: that the same penalties are applied in the same way as before.
+        """
+        return state_of(self._mode, self._targets)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that what was saved is what is attached here. Nothing changes.
+
+        Raises:
+            StateError: it was not saved by an attachment, or by one with other parameters,
+                regularizers or another mode; the message names every difference.
+        """
+        check_same(state, self.state_dict())
 
     def __str__(self) -> str:
         return f"the attachment to {self._kind} in mode {self.mode!r} ({self._place})"
@@ -106,119 +163,20 @@ class Attachment:
         return f"<Attachment: {self._kind}, mode={self.mode!r}{state}>"
 
 
-class _Stepper:
-    """The two hooks on one optimizer."""
-
-    def __init__(self, targets: Sequence[Target], mode: Mode, guard: Callable[[], None]) -> None:
-        self.attachment: Attachment | None = None
-        self._targets = targets
-        self._mode = mode
-        self._guard = guard
-        self._acted = False
-        self._stepped = {t.name for t in targets if trainable(t.binding)}
-        self._depth = 0
-        self._outermost: FrameType | None = None
-
-    # A subclass whose step() calls super().step() fires the hooks once for each of the two. Only
-    # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
-    # by its frame, which is no longer on the stack.
-
-    def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The hook before ``step``: acts, or wraps the closure so that it acts."""
-        if self.attachment is not None and self.attachment.muted:
-            return None
-        if self._depth and _is_running(self._outermost):
-            self._depth += 1
-            return None
-        self._depth, self._outermost = 1, _caller()
-        self._acted = False
-        return _when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
-
-    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """The hook after ``step``."""
-        if self.attachment is not None and self.attachment.muted:
-            return
-        self._depth -= 1
-        if self._depth:
-            return
-        self._outermost = None
-        groups = groups_of(optimizer)
-        with torch.no_grad():
-            self._mode.after(self._active(groups), groups, optimizer)
-
-    def _act_before(self, optimizer: Optimizer) -> None:
-        if self._mode.once and self._acted:
-            return
-        self._acted = True
-        self._guard()
-        check_not_scaled(optimizer)
-        groups = groups_of(optimizer)
-        active = self._active(groups)
-        check_weight_decay(active, optimizer, groups)
-        with torch.no_grad():
-            self._mode.before(active, groups)
-
-    def _active(self, groups: Mapping[int, Group]) -> list[Target]:
-        """The targets that are trainable now, each checked to be what the optimizer steps."""
-        active, lost = [], []
-        for target in self._targets:
-            held = [id(p) in groups for p in target.binding.parameters() if p.requires_grad]
-            if held and all(held):
-                active.append(target)
-                self._stepped.add(target.name)
-            elif held and (any(held) or target.name in self._stepped):
-                lost.append(target.name)
-        if lost:
-            raise ReplacedParameterError(lost)
-        return active
-
-    def _penalty(self, optimizer: Optimizer) -> torch.Tensor | float:
-        """Σ Ω(w), for an optimizer that compares the values of its closure."""
-        with torch.no_grad():
-            active = self._active(groups_of(optimizer))
-            penalties: list[torch.Tensor] = [t.regularizer(t.binding.read()) for t in active]
-            return sum(penalties)
+def _check(mode: Mode, optimizer: Optimizer, share: Sequence[Target]) -> None:
+    check_can_act(optimizer)
+    groups = groups_of(optimizer)
+    active = [target for target in share if trainable(target.binding)]
+    check_weight_decay(active, optimizer, groups)
+    for target in share:
+        mode.check(target, optimizer)
+    mode.advise(active, groups)
 
 
-def _caller() -> FrameType | None:
-    """The frame that called the hook, beneath the ones that keep the compiler out of it."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("torch._dynamo"):
-        frame = frame.f_back
-    return frame
-
-
-def _is_running(wanted: FrameType | None) -> bool:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame is not wanted:
-        frame = frame.f_back
-    return frame is not None
-
-
-def _when_gradients_are_ready(
-    optimizer: Optimizer,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    act: Callable[[Optimizer], None],
-    penalty: Callable[[Optimizer], Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Act now, or, if ``step`` got a closure, each time right after the closure ran.
-
-    The hook runs before the closure, when gradients are stale or absent. A line search compares
-    what the closure returns, so there the penalty must be in it; everywhere else the loss that the
-    user returned is passed on as it is.
-    """
-    # args holds the optimizer itself first.
-    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None:
-        act(optimizer)
-        return None
-
-    def with_penalty() -> Any:
-        loss = closure()
-        act(optimizer)
-        return loss + penalty(optimizer) if isinstance(optimizer, LBFGS) else loss
-
-    if "closure" in kwargs:
-        return args, {**kwargs, "closure": with_penalty}
-    return (args[0], with_penalty, *args[2:]), kwargs
+def _mark(optimizer: Optimizer) -> None:
+    count = len(attachments_of(optimizer))
+    for group in optimizer.param_groups:
+        if count:
+            group[MARK] = count
+        else:
+            group.pop(MARK, None)

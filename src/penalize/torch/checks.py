@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
 
 from torch.optim import Optimizer
 
@@ -58,6 +60,11 @@ def check_can_act(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} never called Optimizer.__init__, so it has no step hooks",
             "attach to the optimizer that it wraps",
         )
+    if _is_stepping(optimizer):
+        raise OptimizerError(
+            f"attach was called in the middle of a step of {type(optimizer).__name__}",
+            "attach between two steps",
+        )
     if any(group.get("differentiable") for group in optimizer.param_groups):
         raise OptimizerError(
             f"{type(optimizer).__name__} has differentiable=True, and an attachment has no graph",
@@ -65,14 +72,14 @@ def check_can_act(optimizer: Optimizer) -> None:
         )
 
 
-def check_not_scaled(optimizer: Optimizer) -> None:
-    """A GradScaler leaves unscaling and skipping to a fused optimizer, after the hooks ran."""
-    if getattr(optimizer, "found_inf", None) is not None:
-        raise OptimizerError(
-            f"this fused {type(optimizer).__name__} is stepped by a GradScaler, which is not "
-            "supported yet",
-            "build the optimizer with fused=False",
-        )
+def _is_stepping(optimizer: Optimizer) -> bool:
+    step = getattr(type(optimizer).step, "__code__", None)  # PyTorch's wrapper that calls the hooks
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is step and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def check_weight_decay(

@@ -7,20 +7,25 @@ step, also where the data gave no gradient, just as a loss term would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import ModeError
+from penalize.errors import ModeError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import Binding
-from penalize.torch.steps import KNOWN, bounded, is_per_element, step_size_of
+from penalize.torch.scaling import assign, scaled
+from penalize.torch.steps import KNOWN, bounded, is_per_element, step_size_of, unbounded
 
 Group = Mapping[str, Any]
+Active = Callable[[Mapping[int, Group]], "list[Target]"]
+"""Param groups by id of the parameter → the targets that are trainable now."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,27 @@ class Mode:
 
     name: ClassVar[str]
 
+    clip: ClassVar[str] = "without"
+    """Whether what a loop clips has the penalty in it."""
+
     once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
 
-    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+    def advise(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        """Warn of what can be done, and is of no use."""
+
+    def listen(
+        self, targets: Sequence[Target], optimizer: Optimizer, active: Active
+    ) -> list[RemovableHandle]:
+        """Further hooks that it needs."""
+        return []
+
+    def before(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         """Act before the update; ``groups`` are the param groups by id of the parameter.
 
         Whatever it has to refuse it refuses before it acts on any target.
@@ -60,16 +79,24 @@ class Gradient(Mode):
 
     name = "gradient"
 
-    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+    def before(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        check_dense(targets)
         for target in targets:
-            _check_dense(target)
-        for target in targets:
-            for parameter, gradient in gradients_of(target):
-                sign = -1 if groups[id(parameter)].get("maximize", False) else 1
-                if parameter.grad is None:
-                    parameter.grad = sign * gradient
-                else:
-                    parameter.grad.add_(gradient, alpha=sign)
+            add_gradient(target, groups, lambda gradient: scaled(gradient, optimizer))
+
+
+def add_gradient(
+    target: Target, groups: Mapping[int, Group], in_units: Callable[[Tensor], Tensor]
+) -> None:
+    """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now."""
+    for parameter, gradient in gradients_of(target):
+        sign = -1 if groups[id(parameter)].get("maximize", False) else 1
+        if parameter.grad is None:
+            parameter.grad = sign * in_units(gradient)
+        else:
+            parameter.grad.add_(in_units(gradient), alpha=sign)
 
 
 def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -84,13 +111,15 @@ def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
     yield from ((p, g) for p, g in zip(sources, computed, strict=True) if g is not None)
 
 
-def _check_dense(target: Target) -> None:
-    if any(p.grad is not None and p.grad.is_sparse for p in target.binding.parameters()):
-        raise ModeError(
-            f"{target.name!r} has a sparse gradient, and the gradient of {target.regularizer!r} "
-            "is dense",
-            "build the embedding with sparse=False, or exempt it with a rule that gives None",
-        )
+def check_dense(targets: Iterable[Target]) -> None:
+    """A penalty on all rows of an embedding has no sparse gradient."""
+    for target in targets:
+        if any(p.grad is not None and p.grad.is_sparse for p in target.binding.parameters()):
+            raise ModeError(
+                f"{target.name!r} has a sparse gradient, and the gradient of "
+                f"{target.regularizer!r} is dense",
+                "build the embedding with sparse=False, or exempt it with a rule that gives None",
+            )
 
 
 class Decoupled(Mode):
@@ -101,25 +130,57 @@ class Decoupled(Mode):
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         _check_can_be_set(self, target)
-        for group in optimizer.param_groups:
-            if isinstance(optimizer, LBFGS) or not isinstance(
-                group.get("lr"), float | int | Tensor
-            ):
-                raise ModeError(
-                    f'mode="decoupled" needs a learning rate that scales the update, and '
-                    f"{type(optimizer).__name__} has none",
-                    'use mode="gradient"',
-                )
+        if not moves_weights(optimizer):
+            raise ModeError(
+                f'mode="decoupled" moves the weights beside the optimizer, and '
+                f"{type(optimizer).__name__} is not of torch.optim: it may keep weights of its own",
+                'use mode="gradient"',
+            )
+        if isinstance(optimizer, LBFGS):
+            raise ModeError(
+                'mode="decoupled" needs a learning rate that scales the update, and LBFGS has none',
+                'use mode="gradient"',
+            )
 
-    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+    def advise(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+        lost = [t.name for t in targets if _is_rounded_away(t, groups)]
+        if lost:
+            warnings.warn(
+                f'{some(lost)}: in half precision the steps of mode="decoupled" are rounded away '
+                "and most weights would never move. Keep the weights in float32 (autocast computes "
+                'in half precision), or use mode="gradient" with such weights in the optimizer.',
+                RoundedAwayWarning,
+                stacklevel=5,
+            )
+
+    def before(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         for target in targets:
             (parameter,) = target.binding.parameters()
-            lr = groups[id(parameter)]["lr"]
-            l1, l2, rest = target.regularizer.split()
-            if l1 or rest:
-                parameter.sub_(lr * target.regularizer.gradient(parameter))
-            else:
-                parameter.mul_(1 - lr * (2 * l2))  # rounded as AdamW rounds it, bit for bit
+            moved = _decayed(parameter, target.regularizer, groups[id(parameter)]["lr"])
+            assign(parameter, moved, optimizer)
+
+
+def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
+    """w − lr·∇Ω(w)."""
+    l1, l2, rest = regularizer.split()
+    if l1 or rest:
+        return cast(Tensor, w - lr * regularizer.gradient(w))
+    return w * (1 - lr * (2 * l2))  # rounded as AdamW does it, bit for bit
+
+
+@torch.no_grad()
+def _is_rounded_away(target: Target, groups: Mapping[int, Group]) -> bool:
+    """Whether most weights would stay where they are, though the penalty pulls at them."""
+    (parameter,) = target.binding.parameters()
+    if parameter.dtype.itemsize > 2 or parameter.is_meta:
+        return False
+    group = groups[id(parameter)]
+    lr = max(group["lr"], group.get("initial_lr", 0.0))  # a warm-up begins below
+    pulled = _decayed(parameter.float(), target.regularizer, lr) != parameter
+    moved = _decayed(parameter, target.regularizer, lr) != parameter
+    return bool(2 * moved.sum() < pulled.sum())
 
 
 class Proximal(Mode):
@@ -135,12 +196,21 @@ class Proximal(Mode):
                 f"{type(optimizer).__name__} is not known",
                 f'use one of {KNOWN}, or mode="gradient"',
             )
+        reason = unbounded(optimizer)
+        if reason:
+            raise ModeError(
+                f'mode="proximal" needs a step that stays bounded, and {type(optimizer).__name__} '
+                f"has none: {reason}",
+                'use mode="gradient"',
+            )
         target.regularizer.check_prox(
             per_element=is_per_element(optimizer),
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
 
-    def before(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+    def before(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         for target in targets:
             (parameter,) = target.binding.parameters()
             if parameter.grad is None:
@@ -156,7 +226,18 @@ class Proximal(Mode):
             (parameter,) = target.binding.parameters()
             taken = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
             step = bounded(taken, target.regularizer.gradient(parameter))
-            parameter.copy_(target.regularizer.prox(parameter, step))
+            assign(parameter, target.regularizer.prox(parameter, step), optimizer)
+
+
+def moves_weights(optimizer: Optimizer) -> bool:
+    """Whether it is known to step from wherever the parameters are, as torch.optim's own do.
+
+    An optimizer that keeps copies of the weights would undo what is done to them beside it.
+    """
+    # ZeroRedundancyOptimizer steps by another one.
+    stepped_by = getattr(optimizer, "optim", optimizer)
+    kinds = type(stepped_by).__mro__
+    return any(k.__module__.startswith("torch.optim.") and k is not Optimizer for k in kinds)
 
 
 def _check_can_be_set(mode: Mode, target: Target) -> None:

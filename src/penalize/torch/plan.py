@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
-from weakref import ref
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from penalize.callsite import callsite
-from penalize.errors import AppliedTwiceError, OptimizerError
+from penalize.errors import (
+    AppliedTwiceError,
+    ModeError,
+    ModelError,
+    NeverAppliedWarning,
+    OptimizerError,
+    some,
+)
 from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, row_of
@@ -23,7 +33,9 @@ from penalize.torch import ledger
 from penalize.torch.attachment import Attachment
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
-from penalize.torch.modes import Target, mode_named
+from penalize.torch.clipping import AtBackward
+from penalize.torch.modes import Mode, Target, mode_named
+from penalize.torch.parameters import read
 
 
 class Entry(NamedTuple):
@@ -34,6 +46,10 @@ class Entry(NamedTuple):
     binding: Binding
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
+
+
+plans: WeakSet[Plan] = WeakSet()
+"""Those that are alive: made here, copied or unpickled."""
 
 
 class Plan(Probed, AnyPlan):
@@ -53,6 +69,9 @@ class Plan(Probed, AnyPlan):
             for e in entries
             if e.regularizer is not None
         )
+        self._begin()
+
+    def _begin(self) -> None:
         self._attachments: list[ref[Attachment]] = []
         self.in_gradients: set[str] = set()
         """What a loss has penalized since it was last stepped."""
@@ -61,6 +80,16 @@ class Plan(Probed, AnyPlan):
         self.detached = False
         self.warned = False
         self._in_compiled_loss = False
+        plans.add(self)
+
+    # A copy is the plan of the copied model; what acts on the original does not act on it.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("model", "_entries", "_targets")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -106,7 +135,8 @@ class Plan(Probed, AnyPlan):
         self.in_gradients = {target.name for target in self.targets()}
         ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
 
-    def _check_compiled_loss(self) -> None:
+    def check_loss(self) -> None:
+        """Raise :class:`AppliedTwiceError` if a compiled loss has the penalty, beside a step."""
         if self._in_compiled_loss:
             self._in_compiled_loss = False
             names = [target.name for target in self.targets()]
@@ -129,7 +159,12 @@ class Plan(Probed, AnyPlan):
     # --- the attachment ---------------------------------------------------------------------
 
     def attach(
-        self, optimizer: Optimizer | Sequence[Optimizer], mode: str = "gradient"
+        self,
+        optimizer: Optimizer | Sequence[Optimizer],
+        mode: str = "gradient",
+        *,
+        clip: str = "without",
+        scaler: GradScaler | None = None,
     ) -> Attachment:
         """Apply the plan in each step of the optimizer; nothing else changes in the loop.
 
@@ -150,16 +185,22 @@ class Plan(Probed, AnyPlan):
         Args:
             optimizer: the optimizer, or several that share the model's parameters out.
             mode: how the plan acts.
+            clip: with ``"without"``, what your loop clips between ``backward()`` and ``step()`` is
+                the data's gradient alone. ``"with"`` has the penalty's gradient in it, as a loss
+                term has: it is added at the end of the first ``backward()`` of each step. Only for
+                ``"gradient"``; the other modes do not act through the gradient.
+            scaler: the ``GradScaler`` of the loop. Only ``clip="with"`` has to know it.
 
         Raises:
             ModeError: there is no such mode, or it cannot act on a parameter or optimizer.
-            OptimizerError: the optimizer lacks parameters that the plan penalizes.
+            OptimizerError: the optimizer lacks parameters that the plan penalizes, or is in the
+                middle of a step.
             AppliedTwiceError: a penalty is attached already, or an L2 meets ``weight_decay``.
             NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
 
         Nothing is attached if it raises.
         """
-        chosen = mode_named(mode)
+        new_mode = _mode(mode, clip, scaler)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (
             isinstance(optimizers, Sequence)
@@ -172,14 +213,7 @@ class Plan(Probed, AnyPlan):
             )
         self._in_compiled_loss = False
         self._check_no_loss_pending()
-        attachment = Attachment(
-            self._targets,
-            optimizers,
-            chosen,
-            place=callsite(),
-            guard=self._check_compiled_loss,
-            on_detach=self._note_detached,
-        )
+        attachment = Attachment(self, self._targets, optimizers, new_mode, callsite())
         self._attachments = [a for a in self._attachments if a() is not None] + [ref(attachment)]
         return attachment
 
@@ -215,8 +249,29 @@ class Plan(Probed, AnyPlan):
         """Whether an attachment of this plan acts in the steps of this optimizer."""
         return any(attachment.holds(optimizer) for attachment in self.attachments())
 
-    def _note_detached(self) -> None:
+    def note_detached(self) -> None:
+        """An attachment was detached: that the plan acts nowhere is on purpose."""
         self.detached = True
+
+    def check_newcomers(self, held: Collection[int]) -> None:
+        """Warn of parameters, by id, that came to the model after it was planned."""
+        known = {id(p) for entry in self._entries for p in _parameters(entry.binding)}
+        if known.issuperset(held):
+            return
+        bindings = {entry.binding for entry in self._entries}
+        new = [
+            parameter.name
+            for parameter, binding in read(self.model)
+            if binding not in bindings and any(id(p) in held for p in binding.parameters())
+        ]
+        if new:
+            warnings.warn(
+                f"{some(new)} came to the {type(self.model).__name__} after it was planned, so no "
+                "rule reaches what the optimizer steps there. detach(), regularize the model as it "
+                "is now, and attach again.",
+                NeverAppliedWarning,
+                stacklevel=4,
+            )
 
     def _check_no_loss_pending(self) -> None:
         pending = [
@@ -234,7 +289,30 @@ class Plan(Probed, AnyPlan):
             )
 
 
+def _mode(name: object, clip: object, scaler: GradScaler | None) -> Callable[[], Mode]:
+    """What makes the mode for each optimizer."""
+    chosen = mode_named(name)
+    if clip not in ("without", "with"):
+        raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
+    if clip == "without":
+        return lambda: chosen
+    if chosen.name != "gradient":
+        raise ModeError(
+            f'clip="with" clips gradients, and mode={chosen.name!r} adds none',
+            'use mode="gradient"',
+        )
+    return partial(AtBackward, scaler)
+
+
 _ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"
+
+
+def _parameters(binding: Binding) -> tuple[nn.Parameter, ...]:
+    """Those behind a weight; none if the model no longer has it."""
+    try:
+        return binding.parameters()
+    except ModelError:
+        return ()
 
 
 def _has_values(binding: Binding) -> bool:

@@ -46,9 +46,8 @@ def regularize(
     rows = planned([parameter for parameter, _ in found], rules, roles)
     bindings = [binding for _, binding in found]
     entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
-    plan = Plan(entries, model)
-    watch(plan)
-    return plan
+    watch()
+    return Plan(entries, model)
 
 
 def _entry(row: Planned, binding: Binding) -> Entry:

@@ -6,7 +6,6 @@ Each function reads the state after the update.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +26,10 @@ def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     return Step(group["lr"] * (1 - group["dampening"]) / (1 - momentum))
 
 
+# A capturable optimizer counts its steps on the device. There the formulas below are of tensors, so
+# that nothing waits for it.
+
+
 def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
@@ -38,7 +41,7 @@ def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     count = _count(state)
     mu = beta1 * (1 - 0.5 * 0.96 ** (count * group["momentum_decay"]))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((count + 1) * group["momentum_decay"]))
-    product = float(state["mu_product"])
+    product = _number(state["mu_product"])
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
     factor = group["lr"] * ((1 - mu) / (1 - product) + from_momentum)
@@ -51,12 +54,11 @@ def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     correction = 1 - beta2**count
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * count * beta2**count / correction
-    if not length > 5:
-        return Step(group["lr"])
-    rectified = (length - 4) * (length - 2) * longest
-    rectified /= (longest - 4) * (longest - 2) * length
-    factor = group["lr"] * math.sqrt(rectified * correction)
-    return Step(factor, state["exp_avg_sq"].sqrt() + group["eps"])
+    rectified = (length - 4) * (length - 2) * longest * correction
+    rectified = rectified / ((longest - 4) * (longest - 2) * length)
+    adaptive = length > 5  # in the first steps it takes those of momentum alone
+    factor = group["lr"] * _choose(adaptive, abs(rectified) ** 0.5, 1.0)
+    return Step(factor, _choose(adaptive, state["exp_avg_sq"].sqrt() + group["eps"], 1.0))
 
 
 def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
@@ -72,8 +74,19 @@ def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     return Step(group["lr"] / (1 - group["momentum"]), state["square_avg"].sqrt() + group["eps"])
 
 
-def _count(state: Mapping[str, Any]) -> float:
-    return float(state["step"])
+def _count(state: Mapping[str, Any]) -> Any:
+    return _number(state["step"])
+
+
+def _number(held: Any) -> Any:
+    """A number that an optimizer keeps in a tensor; the tensor itself if it is on the device."""
+    return held if isinstance(held, Tensor) and held.device.type != "cpu" else float(held)
+
+
+def _choose(condition: Any, yes: Any, no: Any) -> Any:
+    if isinstance(condition, Tensor):
+        return torch.where(condition, yes, no)
+    return yes if condition else no
 
 
 def _algorithm(optimizer: type[Optimizer]) -> Any:
@@ -93,17 +106,25 @@ _BY_CLASS: dict[type[Optimizer], StepSize] = {
 }
 _BY_ALGORITHM = {_algorithm(kind): step_size for kind, step_size in _BY_CLASS.items()}
 
-KNOWN = f"{', '.join(kind.__name__ for kind in _BY_CLASS)} (not centered)"
+KNOWN = ", ".join(kind.__name__ for kind in _BY_CLASS)
 """The optimizers in the table, for messages."""
 
 
 def step_size_of(optimizer: Optimizer) -> StepSize | None:
     """How to read the step that this optimizer takes; None where it is not known."""
-    if any(group.get("centered") for group in optimizer.param_groups):
-        # It divides by the spread of the gradient, which is 0 where the gradient stands still, as
-        # it does at a penalized minimum: the step grows without bound.
-        return None
     return _BY_ALGORITHM.get(_algorithm(type(optimizer)))
+
+
+def unbounded(optimizer: Optimizer) -> str:
+    """Why the step of an optimizer in the table has no bound; empty if it has one."""
+    for group in optimizer.param_groups:
+        if group.get("centered"):
+            # It divides by the spread of the gradient, which is 0 where the gradient stands still,
+            # as it does at a penalized minimum.
+            return "centered=True divides by a spread that vanishes at the minimum"
+        if group.get("momentum", 0) >= 1:
+            return f"momentum={group['momentum']!r} adds up gradients without end"
+    return ""
 
 
 def is_per_element(optimizer: Optimizer) -> bool:

@@ -1,4 +1,4 @@
-"""Watching plans that act nowhere, and loss terms that meet an optimizer's weight decay.
+"""Watching plans that act nowhere, loss terms that meet an optimizer's weight decay, and copies.
 
 One pair of hooks on all optimizers watches every plan that is alive. Attachments check their own
 optimizers themselves.
@@ -10,7 +10,6 @@ import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakSet
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -18,28 +17,25 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from penalize.errors import NeverAppliedWarning, some
+from penalize.errors import LostAttachmentError, NeverAppliedWarning, some
+from penalize.torch.attachment import MARK, attachments_of
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Target
-from penalize.torch.plan import Plan
-
-_watched: WeakSet[Plan] = WeakSet()
-
-
-def watch(plan: Plan) -> None:
-    """Warn if the plan's parameters are stepped while it is applied nowhere."""
-    _listen()
-    _watched.add(plan)
+from penalize.torch.plan import plans
 
 
 @functools.cache
-def _listen() -> None:
+def watch() -> None:
+    """Watch every plan that is alive, from now on."""
     register_optimizer_step_pre_hook(_before_step)
     register_optimizer_step_post_hook(_after_step)
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for plan in list(_watched):
+    marked = max((group.get(MARK, 0) for group in optimizer.param_groups), default=0)
+    if marked > len(attachments_of(optimizer)):
+        raise LostAttachmentError(type(optimizer).__name__)
+    for plan in list(plans):
         if plan.in_gradients:
             groups = groups_of(optimizer)
             penalized = [t for t in plan.targets() if t.name in plan.in_gradients]
@@ -47,7 +43,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for plan in list(_watched):
+    for plan in list(plans):
         groups = groups_of(optimizer)
         stepped = [t.name for t in plan.targets() if _was_stepped(t, groups)]
         plan.in_gradients = plan.in_gradients.difference(stepped)

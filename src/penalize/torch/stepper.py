@@ -1,0 +1,146 @@
+"""The two hooks that an attachment has on one optimizer: when, in a step, a mode acts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from penalize.errors import ReplacedParameterError
+from penalize.torch.bindings import trainable
+from penalize.torch.checks import check_weight_decay, groups_of
+from penalize.torch.modes import Group, Mode, Target
+
+
+class Owner(Protocol):
+    """What the hooks belong to."""
+
+    muted: bool
+    """Whether it lets steps pass, while an audit looks at them without the penalty."""
+
+    def guard(self, optimizer: Optimizer, held: Mapping[int, Group]) -> None:
+        """Raise or warn where the step is not what was attached to."""
+
+
+class Stepper:
+    """Acts once in each step of one optimizer."""
+
+    def __init__(self, owner: Owner, targets: Sequence[Target], mode: Mode) -> None:
+        # The optimizer keeps its hooks, and by them the attachment and its claims, alive.
+        self.owner = owner
+        self._targets = targets
+        self._mode = mode
+        self._acted = False
+        self._stepped = {t.name for t in targets if trainable(t.binding)}
+        self._depth = 0
+        self._outermost: FrameType | None = None
+
+    # A subclass whose step() calls super().step() fires the hooks once for each of the two. Only
+    # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
+    # by its frame, which is no longer on the stack.
+
+    def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The hook before ``step``: acts, or wraps the closure so that it acts."""
+        if self.owner.muted:
+            return None
+        if self._depth and _is_running(self._outermost):
+            self._depth += 1
+            return None
+        self._depth, self._outermost = 1, _caller()
+        self._acted = False
+        return _when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
+
+    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """The hook after ``step``."""
+        if self.owner.muted:
+            return
+        self._depth -= 1
+        if self._depth:
+            return
+        self._outermost = None
+        groups = groups_of(optimizer)
+        with torch.no_grad():
+            self._mode.after(self.active(groups), groups, optimizer)
+
+    def _act_before(self, optimizer: Optimizer) -> None:
+        if self._mode.once and self._acted:
+            return
+        self._acted = True
+        groups = groups_of(optimizer)
+        self.owner.guard(optimizer, groups)
+        active = self.active(groups)
+        check_weight_decay(active, optimizer, groups)
+        with torch.no_grad():
+            self._mode.before(active, groups, optimizer)
+
+    def active(self, groups: Mapping[int, Group]) -> list[Target]:
+        """The targets that are trainable now, each checked to be what the optimizer steps."""
+        if self.owner.muted:
+            return []
+        active, lost = [], []
+        for target in self._targets:
+            held = [id(p) in groups for p in target.binding.parameters() if p.requires_grad]
+            if held and all(held):
+                active.append(target)
+                self._stepped.add(target.name)
+            elif held and (any(held) or target.name in self._stepped):
+                lost.append(target.name)
+        if lost:
+            raise ReplacedParameterError(lost)
+        return active
+
+    def _penalty(self, optimizer: Optimizer) -> Tensor | float:
+        """Σ Ω(w), for an optimizer that compares the values of its closure."""
+        with torch.no_grad():
+            active = self.active(groups_of(optimizer))
+            penalties: list[Tensor] = [t.regularizer(t.binding.read()) for t in active]
+            return sum(penalties)
+
+
+def _caller() -> FrameType | None:
+    """The frame that called the hook, beneath the ones that keep the compiler out of it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("torch._dynamo"):
+        frame = frame.f_back
+    return frame
+
+
+def _is_running(wanted: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame is not wanted:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _when_gradients_are_ready(
+    optimizer: Optimizer,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    act: Callable[[Optimizer], None],
+    penalty: Callable[[Optimizer], Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Act now, or, if ``step`` got a closure, each time right after the closure ran.
+
+    The hook runs before the closure, when gradients are stale or absent. A line search compares
+    what the closure returns, so there the penalty must be in it; everywhere else the loss that the
+    user returned is passed on as it is.
+    """
+    # args holds the optimizer itself first.
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        act(optimizer)
+        return None
+
+    def with_penalty() -> Any:
+        loss = closure()
+        act(optimizer)
+        return loss + penalty(optimizer) if isinstance(optimizer, LBFGS) else loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": with_penalty}
+    return (args[0], with_penalty, *args[2:]), kwargs
