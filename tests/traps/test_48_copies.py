@@ -64,7 +64,7 @@ def test_a_copy_of_model_and_optimizer_says_so_and_changes_nothing(
     step(model, optimizer)
     other, its_optimizer = copied((model, optimizer))
     before = copy.deepcopy(other.state_dict())
-    with pytest.raises(LostAttachmentError, match="This Adam is a copy.*attach to it"):
+    with pytest.raises(LostAttachmentError, match=r"This Adam is a copy.*attach to it"):
         step(other, its_optimizer)
     assert all(torch.equal(other.state_dict()[name], before[name]) for name in before)
     step(model, optimizer)  # the original goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,15 +72,15 @@ def accumulated(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
 
 
 def closures(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
-    def closure() -> Tensor:
+    def closure(x: Tensor, y: Tensor) -> Tensor:
         optimizer.zero_grad()
         loss = loss_of(model, x, y) + penalty()
         loss.backward()
         clip_grad_norm_(model.parameters(), 0.3)
         return loss
 
-    for x, y in batches():
-        optimizer.step(closure)
+    for batch in batches():
+        optimizer.step(partial(closure, *batch))
 
 
 def zeroed_in_place(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
@@ -292,7 +293,7 @@ def test_gradients_that_were_zeroed_between_two_passes() -> None:
     x, y = next(batches())
     loss_of(model, x, y).backward()
     optimizer.zero_grad(set_to_none=False)
-    with pytest.raises(OptimizerError, match="Between two backward passes.*zero_grad"):
+    with pytest.raises(OptimizerError, match=r"Between two backward passes.*zero_grad"):
         loss_of(model, x, y).backward()
 
 
@@ -308,7 +309,7 @@ def test_gradients_that_were_replaced(when: str) -> None:
         with pytest.raises(OptimizerError, match="Between two backward passes"):
             loss_of(model, x, y).backward()
     else:
-        with pytest.raises(OptimizerError, match="replaced after the backward pass.*in place"):
+        with pytest.raises(OptimizerError, match=r"replaced after the backward pass.*in place"):
             optimizer.step()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

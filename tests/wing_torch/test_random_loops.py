@@ -1,0 +1,236 @@
+"""Random models, rules and loops: every update equals one that is written out by hand.
+
+The reference knows nothing of penalize. It has the formulas of the penalties' gradients and
+proximal operators, and puts them where the mode says.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import SGD, Adam, Optimizer
+
+from penalize import L1, L2, GroupLasso, Regularizer, biases, kernels, named
+from penalize.torch import regularize
+
+MAX_NORM = 0.4
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """l1·Σ|w| + l2·Σw² + group·Σ over rows √n‖row‖."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+    group: float = 0.0
+
+    def regularizer(self) -> Regularizer | None:
+        parts = [
+            kind(value)
+            for kind, value in ((L1, self.l1), (L2, self.l2), (_by_row, self.group))
+            if value
+        ]
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def gradient(self, w: Tensor) -> Tensor:
+        found = self.l1 * w.sign() + 2 * self.l2 * w
+        if self.group:
+            found = found + self.group * w.shape[1] ** 0.5 * w / w.norm(dim=1, keepdim=True)
+        return found
+
+    def prox(self, w: Tensor, step: float) -> Tensor:
+        w, step = w / (1 + 2 * step * self.l2), step / (1 + 2 * step * self.l2)
+        w = w.sign() * (w.abs() - step * self.l1).clamp(min=0)
+        if self.group:
+            norms = w.norm(dim=1, keepdim=True)
+            threshold = step * self.group * w.shape[1] ** 0.5
+            w = w * (1 - threshold / norms.clamp(min=1e-300)).clamp(min=0)
+        return w
+
+
+def _by_row(strength: float) -> Regularizer:
+    return GroupLasso(strength, groups="outputs")
+
+
+@dataclass(frozen=True)
+class Case:
+    widths: list[int]
+    tied: bool
+    rules: list[tuple[str, Penalty]]
+    """Layer number, "kernels" or "biases", and what is declared for it; later rows win."""
+
+    optimizer: str
+    mode: str
+    clip: str
+    micro: int
+    clipped: bool
+    events: dict[int, str] = field(default_factory=dict)
+    """Before which step something happens: a layer is frozen or unfrozen, or training resumed."""
+
+
+strengths = st.sampled_from([0.0, 0.01, 0.1])
+penalties = st.builds(Penalty, strengths, strengths, strengths)
+without_groups = st.builds(Penalty, strengths, strengths)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    widths = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    tied = draw(st.booleans())
+    if tied:
+        widths = [3] * len(widths)
+    rules = [("kernels", draw(penalties)), ("biases", draw(without_groups))]
+    named_layers = draw(st.sets(st.integers(0, len(widths) - 2)))
+    rules += [(str(2 * layer), draw(penalties)) for layer in sorted(named_layers)]
+    mode = draw(st.sampled_from(["gradient", "decoupled", "proximal", "loss"]))
+    optimizers = ["SGD", "momentum"] if mode == "proximal" else ["SGD", "momentum", "Adam"]
+    event = st.sampled_from(["freeze", "unfreeze", "resume"])
+    return Case(
+        widths,
+        tied,
+        draw(st.permutations(rules)),
+        draw(st.sampled_from(optimizers)),
+        mode,
+        draw(st.sampled_from(["with", "without"])) if mode == "gradient" else "without",
+        draw(st.sampled_from([1, 2, 4])),
+        draw(st.booleans()),
+        draw(st.dictionaries(st.integers(1, 3), event)),
+    )
+
+
+class Training:
+    """One model and optimizer; ``hooks`` says whether penalize acts or the formulas do."""
+
+    def __init__(self, case: Case, by_hand: bool) -> None:
+        self.case = case
+        self.by_hand = by_hand
+        self.begin()
+
+    def begin(self) -> None:
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(self.case.widths, self.case.widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        if self.case.tied and len(layers) > 2:
+            layers[2].weight = layers[0].weight  # type: ignore[assignment]
+        self.model = nn.Sequential(*layers).double()
+        self.optimizer = self._optimizer()
+        self.plan = None
+        self.attachment = None
+        if not self.by_hand:
+            self.plan = regularize(self.model, self._rules())
+            if self.case.mode != "loss":
+                self.attachment = self.plan.attach(
+                    self.optimizer, self.case.mode, clip=self.case.clip
+                )
+
+    def _optimizer(self) -> Optimizer:
+        if self.case.optimizer == "Adam":
+            return Adam(self.model.parameters(), lr=0.05)
+        momentum = 0.8 if self.case.optimizer == "momentum" else 0.0
+        return SGD(self.model.parameters(), lr=0.05, momentum=momentum)
+
+    def _rules(self) -> list[tuple[Any, Regularizer | None]]:
+        words = {"kernels": kernels, "biases": biases}
+        rules = [
+            (words.get(key, named(key) & kernels), penalty.regularizer())
+            for key, penalty in self.case.rules
+        ]
+        if self.case.tied and len(self.case.widths) > 2:
+            # Both names of a tied weight at once: otherwise its rules would disagree.
+            rules.append((named("0.weight") | named("2.weight"), L2(0.05)))
+        return rules
+
+    def penalties(self) -> list[tuple[nn.Parameter, Penalty]]:
+        found: dict[nn.Parameter, Penalty] = {}
+        for name, parameter in self.model.named_parameters():
+            layer, kind = name.split(".")
+            keys = {"weight": {"kernels", layer}, "bias": {"biases"}}[kind]
+            for key, penalty in self.case.rules:
+                if key in keys:
+                    found[parameter] = penalty
+        if self.case.tied and len(self.case.widths) > 2:
+            found[self.model[0].weight] = Penalty(l2=0.05)
+        return [(p, penalty) for p, penalty in found.items() if p.requires_grad]
+
+    def step(self, number: int) -> None:
+        self._event(self.case.events.get(number, ""))
+        if not any(p.requires_grad for p in self.model.parameters()):
+            return
+        self.optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(8, self.case.widths[0], generator=generator).double()
+        for part in x.chunk(self.case.micro):
+            loss = self.model(part).square().sum() / 8
+            if self.plan is not None and self.case.mode == "loss":
+                loss = loss + self.plan.penalty() / self.case.micro
+            loss.backward()
+        early = self.case.mode == "loss" or self.case.clip == "with"
+        if self.by_hand and early:
+            self._add_gradients()
+        if self.case.clipped:
+            clip_grad_norm_(self.model.parameters(), MAX_NORM)
+        if self.by_hand:
+            self._by_hand(early)
+        else:
+            self.optimizer.step()
+
+    @torch.no_grad()
+    def _add_gradients(self) -> None:
+        for p, penalty in self.penalties():
+            p.grad = (0 if p.grad is None else p.grad) + penalty.gradient(p)
+
+    @torch.no_grad()
+    def _by_hand(self, early: bool) -> None:
+        lr = self.optimizer.param_groups[0]["lr"]
+        if self.case.mode == "gradient" and not early:
+            self._add_gradients()
+        if self.case.mode == "decoupled":
+            for p, penalty in self.penalties():
+                p.sub_(lr * penalty.gradient(p))
+        self.optimizer.step()
+        if self.case.mode == "proximal":
+            momentum = self.optimizer.param_groups[0]["momentum"]
+            for p, penalty in self.penalties():
+                p.copy_(penalty.prox(p, lr / (1 - momentum)))
+
+    def _event(self, event: str) -> None:
+        first: Any = self.model[0]
+        if event in ("freeze", "unfreeze"):
+            first.requires_grad_(event == "unfreeze")
+        elif event == "resume":
+            frozen = not first.weight.requires_grad
+            file = io.BytesIO()
+            parts = (self.model, self.optimizer, self.attachment)
+            torch.save([part.state_dict() if part is not None else {} for part in parts], file)
+            file.seek(0)
+            states = torch.load(file, weights_only=True)
+            self.begin()
+            for part, state in zip(
+                (self.model, self.optimizer, self.attachment), states, strict=True
+            ):
+                if part is not None:
+                    part.load_state_dict(state)
+            self.model[0].requires_grad_(not frozen)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_every_update_equals_the_one_by_hand(case: Case) -> None:
+    ours, by_hand = Training(case, by_hand=False), Training(case, by_hand=True)
+    for number in range(4):
+        ours.step(number)
+        by_hand.step(number)
+        for (name, found), wanted in zip(
+            ours.model.named_parameters(), by_hand.model.parameters(), strict=True
+        ):
+            torch.testing.assert_close(
+                found, wanted, rtol=1e-8, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+            )
