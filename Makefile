@@ -9,10 +9,10 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench readme freeze clean
+.PHONY: help demo test check bench readme optimizers freeze clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(ENV) ## Train the example and write its figures to build/demo
 	$(BIN)/penalize demo --output build/demo
@@ -31,6 +31,9 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py
+
+optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
+	cd tests && ../$(BIN)/python -m optimizers
 
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \

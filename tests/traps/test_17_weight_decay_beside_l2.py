@@ -36,3 +36,20 @@ def test_through_the_loss_too() -> None:
     plan.penalty().backward()
     with pytest.raises(AppliedTwiceError, match=r"weight_decay=0\.01 of AdamW"):
         optimizer.step()
+
+
+def test_in_a_closure_before_anything_has_moved() -> None:
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.AdamW(model.parameters())
+    plan = regularize(model, L2(0.005))
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(torch.ones(1, 3)).sum() + plan.penalty()
+        loss.backward()
+        return loss
+
+    with pytest.raises(AppliedTwiceError, match=r"weight_decay=0\.01 of AdamW"):
+        optimizer.step(closure)
+    assert torch.equal(model.weight, before)

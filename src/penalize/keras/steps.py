@@ -43,8 +43,7 @@ def _sgd(state: _State) -> Step:
 def _adam(state: _State) -> Step:
     optimizer = state.optimizer
     second = state.slot("_velocity_hats" if optimizer.amsgrad else "_velocities")
-    factor = state.rate * ops.sqrt(1 - optimizer.beta_2**state.count)
-    return Step(factor, ops.sqrt(second) + optimizer.epsilon)
+    return _corrected(state, state.rate, ops.sqrt(second) + optimizer.epsilon, optimizer.beta_2)
 
 
 def _nadam(state: _State) -> Step:
@@ -68,8 +67,16 @@ def _adagrad(state: _State) -> Step:
 
 
 def _rmsprop(state: _State) -> Step:
-    factor = state.rate / (1 - state.optimizer.momentum)
-    return Step(factor, ops.sqrt(state.slot("_velocities") + state.optimizer.epsilon))
+    optimizer = state.optimizer
+    denominator = ops.sqrt(state.slot("_velocities") + optimizer.epsilon)
+    # It does not correct its average for the zero that it began with: here the factor undoes it.
+    factor = state.rate / (1 - optimizer.momentum) / ops.sqrt(1 - optimizer.rho**state.count)
+    return _corrected(state, factor, denominator, optimizer.rho)
+
+
+def _corrected(state: _State, factor: Any, denominator: Any, decay: Any) -> Step:
+    """With a denominator that compares with a gradient from the first step on."""
+    return Step(factor, denominator / ops.sqrt(1 - decay**state.count))
 
 
 _BY_CLASS: dict[Any, StepSize] = {

@@ -44,8 +44,10 @@ def _adam(optimizer: Any, weight: Weight) -> Step:
     after = _number(optimizer._get_beta_accumulators()[1].read_value())
     power = after / _number(optimizer._beta2_t)
     second = _slot(optimizer, weight, "v")
-    factor = _number(optimizer._lr_t) * tf.sqrt(1 - power)
-    return Step(factor, tf.sqrt(second) + tf.cast(optimizer._epsilon_t, second.dtype))
+    denominator = tf.sqrt(second) + tf.cast(optimizer._epsilon_t, second.dtype)
+    # As it compares with a gradient, from the first step on.
+    corrected = denominator / tf.cast(tf.sqrt(1 - power), second.dtype)
+    return Step(_number(optimizer._lr_t), corrected)
 
 
 def _adagrad(optimizer: Any, weight: Weight) -> Step:

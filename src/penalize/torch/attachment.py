@@ -22,17 +22,18 @@ from penalize.torch.checks import (
 from penalize.torch.modes import Group, Mode, Target
 from penalize.torch.state import check_same, state_of
 from penalize.torch.stepper import Stepper
+from penalize.torch.steps import stepped_by
 
 MARK = "penalize"
 """What is written into an optimizer's param groups: how many attachments it has. Its copies and
 checkpoints carry the mark but no hooks, and so can be told from it."""
 
-_all: WeakSet[Attachment] = WeakSet()
+_by_optimizer: WeakKeyDictionary[Optimizer, WeakSet[Attachment]] = WeakKeyDictionary()
 
 
 def attachments_of(optimizer: Optimizer) -> list[Attachment]:
     """Those that act in the steps of this optimizer."""
-    return [attachment for attachment in _all if attachment.alive and attachment.holds(optimizer)]
+    return [attachment for attachment in _by_optimizer.get(optimizer, ()) if attachment.alive]
 
 
 class Source(Protocol):
@@ -83,8 +84,10 @@ class Attachment:
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             self._hook(mode, optimizer, share)
         ledger.claim(self._claims, self)
-        _all.add(self)
-        self._mark()
+        for optimizer in optimizers:
+            for known in {optimizer, stepped_by(optimizer)}:
+                _by_optimizer.setdefault(known, WeakSet()).add(self)
+            _mark(optimizer)
         plan.check_newcomers({key for optimizer in optimizers for key in groups_of(optimizer)})
 
     def _hook(self, mode: Mode, optimizer: Optimizer, share: Sequence[Target]) -> None:
@@ -96,12 +99,6 @@ class Attachment:
         self._hooks.append(optimizer.register_step_pre_hook(before))
         self._hooks.append(optimizer.register_step_post_hook(after))
         self._hooks.extend(mode.listen(share, optimizer, stepper.active))
-
-    def _mark(self) -> None:
-        for held in self._optimizers:
-            optimizer = held()
-            if optimizer is not None:
-                _mark(optimizer)
 
     @property
     def mode(self) -> str:
@@ -120,13 +117,11 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._mark()
+        for held in self._optimizers:
+            optimizer = held()
+            if optimizer is not None:
+                _mark(optimizer)
         self._plan.note_detached()
-
-    def holds(self, optimizer: Optimizer) -> bool:
-        """Whether this is one of its optimizers, or what one of them steps by."""
-        mine = [held() for held in self._optimizers]
-        return any(o is optimizer or getattr(o, "optim", None) is optimizer for o in mine if o)
 
     def guard(self, optimizer: Optimizer, held: Mapping[int, Group]) -> None:
         """What is looked at before each step."""

@@ -21,7 +21,15 @@ from penalize.errors import ModeError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import Binding
 from penalize.torch.scaling import assign, scaled
-from penalize.torch.steps import KNOWN, bounded, is_per_element, step_size_of, unbounded
+from penalize.torch.steps import (
+    KNOWN,
+    bounded,
+    is_per_element,
+    rate_of,
+    step_size_of,
+    stepped_by,
+    unbounded,
+)
 
 Group = Mapping[str, Any]
 Active = Callable[[Mapping[int, Group]], "list[Target]"]
@@ -158,7 +166,7 @@ class Decoupled(Mode):
     ) -> None:
         for target in targets:
             (parameter,) = target.binding.parameters()
-            moved = _decayed(parameter, target.regularizer, groups[id(parameter)]["lr"])
+            moved = _decayed(parameter, target.regularizer, rate_of(groups[id(parameter)]))
             assign(parameter, moved, optimizer)
 
 
@@ -177,7 +185,7 @@ def _is_rounded_away(target: Target, groups: Mapping[int, Group]) -> bool:
     if parameter.dtype.itemsize > 2 or parameter.is_meta:
         return False
     group = groups[id(parameter)]
-    lr = max(group["lr"], group.get("initial_lr", 0.0))  # a warm-up begins below
+    lr = max(rate_of(group), group.get("initial_lr", 0.0))  # a warm-up begins below
     pulled = _decayed(parameter.float(), target.regularizer, lr) != parameter
     moved = _decayed(parameter, target.regularizer, lr) != parameter
     return bool(2 * moved.sum() < pulled.sum())
@@ -234,10 +242,8 @@ def moves_weights(optimizer: Optimizer) -> bool:
 
     An optimizer that keeps copies of the weights would undo what is done to them beside it.
     """
-    # ZeroRedundancyOptimizer steps by another one.
-    stepped_by = getattr(optimizer, "optim", optimizer)
-    kinds = type(stepped_by).__mro__
-    return any(k.__module__.startswith("torch.optim.") and k is not Optimizer for k in kinds)
+    kinds = set(type(stepped_by(optimizer)).__mro__) - {Optimizer}
+    return any(f"{kind.__module__}.".startswith("torch.optim.") for kind in kinds)
 
 
 def _check_can_be_set(mode: Mode, target: Target) -> None:

@@ -30,7 +30,7 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.torch import ledger
-from penalize.torch.attachment import Attachment
+from penalize.torch.attachment import Attachment, attachments_of
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
 from penalize.torch.clipping import AtBackward
@@ -247,7 +247,8 @@ class Plan(Probed, AnyPlan):
 
     def acts_on(self, optimizer: Optimizer) -> bool:
         """Whether an attachment of this plan acts in the steps of this optimizer."""
-        return any(attachment.holds(optimizer) for attachment in self.attachments())
+        mine = self.attachments()
+        return any(attachment in mine for attachment in attachments_of(optimizer))
 
     def note_detached(self) -> None:
         """An attachment was detached: that the plan acts nowhere is on purpose."""

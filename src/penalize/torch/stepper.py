@@ -53,7 +53,7 @@ class Stepper:
             return None
         self._depth, self._outermost = 1, _caller()
         self._acted = False
-        return _when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
+        return when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """The hook after ``step``."""
@@ -117,12 +117,12 @@ def _is_running(wanted: FrameType | None) -> bool:
     return frame is not None
 
 
-def _when_gradients_are_ready(
+def when_gradients_are_ready(
     optimizer: Optimizer,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     act: Callable[[Optimizer], None],
-    penalty: Callable[[Optimizer], Any],
+    penalty: Callable[[Optimizer], Any] | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Act now, or, if ``step`` got a closure, each time right after the closure ran.
 
@@ -139,7 +139,9 @@ def _when_gradients_are_ready(
     def with_penalty() -> Any:
         loss = closure()
         act(optimizer)
-        return loss + penalty(optimizer) if isinstance(optimizer, LBFGS) else loss
+        if penalty is not None and isinstance(optimizer, LBFGS):
+            loss = loss + penalty(optimizer)
+        return loss
 
     if "closure" in kwargs:
         return args, {**kwargs, "closure": with_penalty}

@@ -19,11 +19,17 @@ StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
 """(param group, state of the parameter) → its step."""
 
 
+def rate_of(group: Mapping[str, Any]) -> float | Tensor:
+    """The learning rate: a number, or a tensor without axes."""
+    lr: float | Tensor = group["lr"]
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+
+
 def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     momentum = group["momentum"]
     if not momentum:
-        return Step(group["lr"])
-    return Step(group["lr"] * (1 - group["dampening"]) / (1 - momentum))
+        return Step(rate_of(group))
+    return Step(rate_of(group) * (1 - group["dampening"]) / (1 - momentum))
 
 
 # A capturable optimizer counts its steps on the device. There the formulas below are of tensors, so
@@ -33,7 +39,7 @@ def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
 def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
-    return Step(group["lr"], (second / correction).sqrt() + group["eps"])
+    return Step(rate_of(group), (second / correction).sqrt() + group["eps"])
 
 
 def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
@@ -44,7 +50,7 @@ def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     product = _number(state["mu_product"])
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
-    factor = group["lr"] * ((1 - mu) / (1 - product) + from_momentum)
+    factor = rate_of(group) * ((1 - mu) / (1 - product) + from_momentum)
     return Step(factor, (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"])
 
 
@@ -54,24 +60,31 @@ def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     correction = 1 - beta2**count
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * count * beta2**count / correction
-    rectified = (length - 4) * (length - 2) * longest * correction
+    rectified = (length - 4) * (length - 2) * longest
     rectified = rectified / ((longest - 4) * (longest - 2) * length)
-    adaptive = length > 5  # in the first steps it takes those of momentum alone
-    factor = group["lr"] * _choose(adaptive, abs(rectified) ** 0.5, 1.0)
-    return Step(factor, _choose(adaptive, state["exp_avg_sq"].sqrt() + group["eps"], 1.0))
+    adaptive = length > 5
+    if adaptive is False:
+        return Step(rate_of(group))  # in its first steps it takes those of momentum alone
+    factor = rate_of(group) * _choose(adaptive, abs(rectified) ** 0.5, 1.0)
+    denominator = (state["exp_avg_sq"].sqrt() + group["eps"]) / correction**0.5
+    return Step(factor, _choose(adaptive, denominator, torch.ones_like(denominator)))
 
 
 def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    return Step(group["lr"], state["exp_inf"])
+    return Step(rate_of(group), state["exp_inf"])
 
 
 def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    rate = group["lr"] / (1 + (_count(state) - 1) * group["lr_decay"])
+    rate = rate_of(group) / (1 + (_count(state) - 1) * group["lr_decay"])
     return Step(rate, state["sum"].sqrt() + group["eps"])
 
 
 def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    return Step(group["lr"] / (1 - group["momentum"]), state["square_avg"].sqrt() + group["eps"])
+    # It does not correct its average for the zero that it began with. Here the denominator is the
+    # corrected one, which compares with a gradient, and the factor undoes it.
+    root = (1 - group["alpha"] ** _count(state)) ** 0.5
+    factor = rate_of(group) / (1 - group["momentum"]) / root
+    return Step(factor, (state["square_avg"].sqrt() + group["eps"]) / root)
 
 
 def _count(state: Mapping[str, Any]) -> Any:
@@ -83,10 +96,8 @@ def _number(held: Any) -> Any:
     return held if isinstance(held, Tensor) and held.device.type != "cpu" else float(held)
 
 
-def _choose(condition: Any, yes: Any, no: Any) -> Any:
-    if isinstance(condition, Tensor):
-        return torch.where(condition, yes, no)
-    return yes if condition else no
+def _choose(condition: bool | Tensor, yes: Any, no: Any) -> Any:
+    return torch.where(condition, yes, no) if isinstance(condition, Tensor) else yes
 
 
 def _algorithm(optimizer: type[Optimizer]) -> Any:
@@ -108,6 +119,13 @@ _BY_ALGORITHM = {_algorithm(kind): step_size for kind, step_size in _BY_CLASS.it
 
 KNOWN = ", ".join(kind.__name__ for kind in _BY_CLASS)
 """The optimizers in the table, for messages."""
+
+
+def stepped_by(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, or the one that ZeroRedundancyOptimizer shards."""
+    shards = any(kind.__name__ == "ZeroRedundancyOptimizer" for kind in type(optimizer).__mro__)
+    inner: Optimizer = optimizer.optim if shards else optimizer  # type: ignore[attr-defined]
+    return inner
 
 
 def step_size_of(optimizer: Optimizer) -> StepSize | None:

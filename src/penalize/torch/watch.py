@@ -22,6 +22,7 @@ from penalize.torch.attachment import MARK, attachments_of
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Target
 from penalize.torch.plan import plans
+from penalize.torch.stepper import when_gradients_are_ready
 
 
 @functools.cache
@@ -31,15 +32,18 @@ def watch() -> None:
     register_optimizer_step_post_hook(_after_step)
 
 
-def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
     marked = max((group.get(MARK, 0) for group in optimizer.param_groups), default=0)
     if marked > len(attachments_of(optimizer)):
         raise LostAttachmentError(type(optimizer).__name__)
+    return when_gradients_are_ready(optimizer, args, kwargs, _check_losses)
+
+
+def _check_losses(optimizer: Optimizer) -> None:
     for plan in list(plans):
         if plan.in_gradients:
-            groups = groups_of(optimizer)
             penalized = [t for t in plan.targets() if t.name in plan.in_gradients]
-            check_weight_decay(penalized, optimizer, groups)
+            check_weight_decay(penalized, optimizer, groups_of(optimizer))
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -1,0 +1,5 @@
+"""Write docs/optimizers.md."""
+
+from optimizers.report import DOCUMENT, document
+
+DOCUMENT.write_text(document(), encoding="utf-8")

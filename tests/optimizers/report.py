@@ -1,0 +1,83 @@
+"""docs/optimizers.md, written from what was measured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from optimizers.references import REGULARIZERS
+from optimizers.rows import ROWS, Row
+from optimizers.verdicts import MODES, verdict
+from penalize import L2
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "optimizers.md"
+
+TEXT = """\
+# Optimizers
+
+What `plan.attach(optimizer, mode=...)` does under every optimizer of PyTorch, in the configurations
+that PyTorch tests its optimizers with, and under some of other houses. Each is trained in float64,
+with an L1 and with an L2, beside what a user would write by hand:
+
+| mode | compared with |
+| --- | --- |
+| `"gradient"` | ten steps with the penalty as a term of the loss |
+| `"decoupled"` | ten steps with `w -= lr * gradient_of_the_penalty` before each update |
+| `"proximal"` | the prox by hand, with the step that the optimizer takes without a penalty |
+
+**exact** is equal to the last bit; **< 1e-09** bounds the largest difference of a weight, relative
+to the largest weight (1e-06 where settings are float32 tensors). What is **refused** raises an
+error that says what to do instead. An L2 beside `weight_decay` is refused in every mode, because it
+would act twice: the rows with `weight_decay` (AdamW and Muon have one by default) tell of the L1. A
+capturable optimizer steps on a GPU only; the tests measure it where there is one.
+
+A `"decoupled"` L2(λ) is PyTorch's own `weight_decay=2λ` to the last bit under AdamW, Muon and
+`decoupled_weight_decay=True`. Adafactor scales its update by the norm that the weights had before
+its own decay; a decoupled L2 stands before that, and shrinks the update by 1 − 2λ·lr too.
+
+`make optimizers` writes this page; a test fails when it is out of date.
+"""
+
+
+def document() -> str:
+    """The page."""
+    head = f"| optimizer | settings | implementation | {' | '.join(f'`{m}`' for m in MODES)} |"
+    lines = [head, "| --- | --- | --- | --- | --- | --- |", *_lines(ROWS)]
+    return f"{TEXT}\n" + "\n".join(lines) + "\n"
+
+
+def _lines(rows: Iterable[Row]) -> list[str]:
+    """One line for all settings and implementations of an optimizer that fare alike."""
+    implementations: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        of_settings = implementations[row.optimizer, row.settings, *_cells(row)]
+        if row.implementation not in of_settings:
+            of_settings.append(row.implementation)
+    settings: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for (optimizer, setting, *cells), found in implementations.items():
+        settings[optimizer, ", ".join(found), *cells].append(f"`{setting}`")
+    return [
+        f"| {' | '.join([optimizer, _listed(found, optimizer, ran), ran, *cells])} |"
+        for (optimizer, ran, *cells), found in settings.items()
+    ]
+
+
+def _listed(settings: list[str], optimizer: str, implementations: str) -> str:
+    every = {
+        row.settings
+        for row in ROWS
+        if row.optimizer == optimizer and row.implementation in implementations.split(", ")
+    }
+    return "every one here" if 1 < len(every) == len(settings) else "<br>".join(settings)
+
+
+def _cells(row: Row) -> list[str]:
+    if row.needs_cuda:
+        return ["needs a GPU"] * len(MODES)
+    return [_cell(row, mode) for mode in MODES]
+
+
+def _cell(row: Row, mode: str) -> str:
+    told = [r for r in REGULARIZERS if not (row.decays and isinstance(r, L2))]
+    return " / ".join(dict.fromkeys(verdict(row, r, mode) for r in told))
