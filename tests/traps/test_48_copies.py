@@ -155,3 +155,26 @@ def test_replaced_parameters_are_an_error_at_the_next_step(replace: Any) -> None
         again = SGD(model.parameters(), lr=0.1)
         plan.attach(again)
         step(model, again)
+
+
+class Wrapper(Optimizer):
+    """As sharpness-aware and look-ahead optimizers wrap another one: the groups are shared."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+        self.param_groups = inner.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+def test_a_wrapper_that_shares_the_groups_is_no_copy() -> None:
+    model, other = network(), network()
+    inner = SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(inner)
+    plain = SGD(other.parameters(), lr=0.1)
+    regularize(other, L2(0.1)).attach(plain)
+    step(model, Wrapper(inner))
+    step(other, plain)
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)

@@ -32,8 +32,22 @@ _by_optimizer: WeakKeyDictionary[Optimizer, WeakSet[Attachment]] = WeakKeyDictio
 
 
 def attachments_of(optimizer: Optimizer) -> list[Attachment]:
-    """Those that act in the steps of this optimizer."""
-    return [attachment for attachment in _by_optimizer.get(optimizer, ()) if attachment.alive]
+    """Those that act in the steps of this optimizer, or of one whose param groups it shares.
+
+    Optimizers that wrap another one share its groups.
+    """
+    found = [attachment for attachment in _by_optimizer.get(optimizer, ()) if attachment.alive]
+    if found:
+        return found
+    mine = {id(group) for group in optimizer.param_groups}
+    sharing = [o for o in list(_by_optimizer) if any(id(g) in mine for g in o.param_groups)]
+    return [attachment for o in sharing for attachment in _by_optimizer[o] if attachment.alive]
+
+
+def lacks_attachments(optimizer: Optimizer) -> bool:
+    """Whether its param groups tell of attachments that it does not have: it is a copy."""
+    marked = max((group.get(MARK, 0) for group in optimizer.param_groups), default=0)
+    return bool(marked > len(attachments_of(optimizer)))
 
 
 class Source(Protocol):

@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from penalize.errors import LostAttachmentError, NeverAppliedWarning, some
-from penalize.torch.attachment import MARK, attachments_of
+from penalize.torch.attachment import lacks_attachments
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Target
 from penalize.torch.plan import plans
@@ -33,8 +33,7 @@ def watch() -> None:
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-    marked = max((group.get(MARK, 0) for group in optimizer.param_groups), default=0)
-    if marked > len(attachments_of(optimizer)):
+    if lacks_attachments(optimizer):
         raise LostAttachmentError(type(optimizer).__name__)
     return when_gradients_are_ready(optimizer, args, kwargs, _check_losses)
 
