@@ -43,6 +43,8 @@ class AtBackward(Gradient):
         self._scaler = scaler
         self._held: dict[str, list[_Held]] = {}
         self._pass = -1
+        self._continued: set[int] = set()
+        """The parameters whose gradient this pass has accumulated on what was held."""
 
     def listen(
         self, targets: Sequence[Target], optimizer: Optimizer, active: Active
@@ -58,23 +60,29 @@ class AtBackward(Gradient):
         optimizer = held_by()
         if optimizer is None:
             return
-        self._check_untouched(parameter)
         this_pass = torch._C._current_graph_task_id()
         if this_pass != self._pass:
             self._pass = this_pass
+            self._continued.clear()
             # DDP and FSDP end a backward pass by callbacks of their own, which come first.
             ended = partial(self._ended, active, optimizer)
             _at_the_end(partial(_at_the_end, ended))
+        self._check_untouched(parameter)
 
     def _check_untouched(self, parameter: nn.Parameter) -> None:
         """Between the passes of one step nothing but accumulation may change a gradient."""
         for name, held in self._held.items():
             for i, (p, gradient, version) in enumerate(held):
-                if p is not parameter or p.grad is None or gradient._is_view():
+                if p is not parameter or p.grad is None:
                     continue
-                if p.grad is gradient:
-                    held[i] = _Held(p, gradient, version + 1)
-                if p.grad._version != (version + 1 if p.grad is gradient else 0):
+                # DDP may have moved it into a bucket, of which it is a view then. A view counts the
+                # changes of the whole bucket; what begins anew is none.
+                moved = p.grad._is_view()
+                goes_on = moved or p.grad is gradient
+                if goes_on:
+                    held[i] = _Held(p, p.grad, version + 1)
+                    self._continued.add(id(p))
+                if not moved and _version(p.grad) != (version + 1 if goes_on else 0):
                     raise OptimizerError(
                         f"between two backward passes of one step the gradient of {name!r} was "
                         'changed, so with clip="with" it is not known whether the penalty is '
@@ -89,18 +97,21 @@ class AtBackward(Gradient):
             targets = active(groups)
             check_dense(targets)
             for target in targets:
-                if not self._is_in(target):
+                if not self._is_in(target, ending=True):
                     add_gradient(target, groups, self._scaled)
             for target in targets:
                 self._held[target.name] = [
-                    _Held(p, p.grad, p.grad._version)
+                    _Held(p, p.grad, _version(p.grad))
                     for p in target.binding.parameters()
                     if p.grad is not None
                 ]
 
-    def _is_in(self, target: Target) -> bool:
+    def _is_in(self, target: Target, *, ending: bool = False) -> bool:
         held = self._held.get(target.name, [])
-        return bool(held) and all(p.grad is gradient for p, gradient, _ in held)
+        # DDP may put a view of its buckets in place of what was accumulated.
+        return bool(held) and all(
+            p.grad is gradient or (ending and id(p) in self._continued) for p, gradient, _ in held
+        )
 
     def _scaled(self, gradient: Tensor) -> Tensor:
         if self._scaler is None:
@@ -144,6 +155,11 @@ class AtBackward(Gradient):
                 f"{type(optimizer).__name__} is stepped without it",
                 "step by scaler.step(optimizer), or attach without scaler=",
             )
+
+
+def _version(gradient: Tensor) -> int:
+    """How often a gradient was changed in place; for a sharded one, its shard."""
+    return int(getattr(gradient, "_local_tensor", gradient)._version)
 
 
 def _hooked(parameter: nn.Parameter, hook: Any) -> RemovableHandle:
