@@ -22,8 +22,7 @@ class Case:
     regularizer: Regularizer
     reference: Reference
     shape: tuple[int, ...] = (3, 4)
-    prox_under: str = "any step"
-    """``"any step"``, ``"one step"`` (no array of steps), or ``"refused"``."""
+    has_prox: bool = True
     kinks_at_zero: bool = True
     """Whether every kink of Ω is at an element that is 0, where 0 is a subgradient."""
 
@@ -74,61 +73,54 @@ CASES = [
     Case(L2(0.0), lambda w: 0.0),
     Case(L1L2(l1=0.3, l2=0.7), lambda w: 0.3 * l1(w) + 0.7 * l2(w)),
     Case(L1L2(l2=0.7), lambda w: 0.7 * l2(w)),
-    Case(GroupLasso(0.2, groups=0), lambda w: 0.2 * grouped(*ROWS)(w), prox_under="one step"),
-    Case(GroupLasso(0.2, groups=-1), lambda w: 0.2 * grouped(*COLUMNS)(w), prox_under="one step"),
+    Case(GroupLasso(0.2, groups=0), lambda w: 0.2 * grouped(*ROWS)(w)),
+    Case(GroupLasso(0.2, groups=-1), lambda w: 0.2 * grouped(*COLUMNS)(w)),
     Case(
         GroupLasso(0.4, groups=1, size_weighted=False),
         lambda w: 0.4 * grouped(*COLUMNS, weighted=False)(w),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.3, groups=(0, 1)),
         lambda w: 0.3 * grouped(*KERNELS)(w),
         shape=(2, 2, 3),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.2, groups=()),
         lambda w: 0.2 * np.sqrt(12) * float(np.linalg.norm(w)),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.3, groups=UNEVEN_FLAT),
         lambda w: 0.3 * grouped(*UNEVEN)(w),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.3, groups=UNEVEN_FLAT, size_weighted=False),
         lambda w: 0.3 * grouped(*UNEVEN, weighted=False)(w),
-        prox_under="one step",
     ),
     Case(L1(0.3) + L2(0.7), lambda w: 0.3 * l1(w) + 0.7 * l2(w)),
     Case(L1(0.1) + L1(0.2) + L1L2(0.1, 0.2), lambda w: 0.4 * l1(w) + 0.2 * l2(w)),
     Case(
         L1(0.1) + GroupLasso(0.2, groups=0),
         lambda w: 0.1 * l1(w) + 0.2 * grouped(*ROWS)(w),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.2, groups=0) + L2(0.5) + L1(0.1) + GroupLasso(0.1, groups=0),
         lambda w: 0.1 * l1(w) + 0.5 * l2(w) + 0.3 * grouped(*ROWS)(w),
-        prox_under="one step",
     ),
     Case(
         GroupLasso(0.2, groups=0) + GroupLasso(0.2, groups=1),
         lambda w: 0.2 * grouped(*ROWS)(w) + 0.2 * grouped(*COLUMNS)(w),
-        prox_under="refused",
+        has_prox=False,
     ),
     Case(
         Orthogonal(0.6),
         lambda w: 0.6 * cosines(w),
-        prox_under="refused",
+        has_prox=False,
         kinks_at_zero=False,
     ),
     Case(
         Orthogonal(0.6, mode="columns"),
         lambda w: 0.6 * cosines(w.T),
-        prox_under="refused",
+        has_prox=False,
         kinks_at_zero=False,
     ),
     Case(2 * (L1(0.1) + L2(0.2)), lambda w: 0.2 * l1(w) + 0.4 * l2(w)),

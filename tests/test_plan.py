@@ -6,7 +6,7 @@ import pytest
 
 from penalize import L1, L2, Role
 from penalize.parameters import Parameter, Site
-from penalize.plan import Plan, Row, describe, row_of
+from penalize.plan import LivePlan, Row, describe, row_of
 from penalize.rules import Decision
 
 ROWS = (
@@ -38,7 +38,7 @@ def test_columns_without_content_are_left_out() -> None:
 
 
 def test_a_plan_prints_its_rows() -> None:
-    class Fixed(Plan):
+    class Fixed(LivePlan):
         rows = ROWS
 
         def breakdown(self) -> dict[str, float]:

@@ -37,9 +37,7 @@ from penalize import (
 )
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
-with_prox = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.prox_under != "refused"], ids=str
-)
+with_prox = pytest.mark.parametrize("case", [c for c in CASES if c.has_prox], ids=str)
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 
@@ -155,29 +153,47 @@ def test_autodiff_gives_the_same_gradient(case: Case, framework: str) -> None:
 # --- proximal operator ----------------------------------------------------------------------
 
 
-def objective(case: Case, w: np.ndarray, step: float) -> Callable[[np.ndarray], float]:
-    return lambda u: 0.5 * float(((u - w) ** 2).sum()) + step * case.reference(u)
+Step = float | np.ndarray
+
+
+def proximity(u: np.ndarray, w: np.ndarray, step: Step) -> float:
+    return 0.5 * float(((u - w) ** 2 / step).sum())
+
+
+def objective(case: Case, w: np.ndarray, step: Step) -> Callable[[np.ndarray], float]:
+    return lambda u: proximity(u, w, step) + case.reference(u)
+
+
+def one_for_each(case: Case) -> np.ndarray:
+    """A step for each element, over two orders of magnitude."""
+    return np.exp(np.random.default_rng(3).uniform(-4, 1, size=case.shape))
 
 
 @with_prox
 @on_each
-@pytest.mark.parametrize("step", [0.01, 0.5, 3.0])
-def test_prox_is_the_minimum(case: Case, framework: str, step: float) -> None:
-    """The objective is 1-strongly convex: F(u) ≥ F(p) + ½‖u − p‖² for all u, iff p minimises it."""
+@pytest.mark.parametrize("step", [0.01, 0.5, 3.0, "one for each"])
+def test_prox_is_the_minimum(case: Case, framework: str, step: Any) -> None:
+    """p minimises the strongly convex F iff F(u) ≥ F(p) + ½ Σ (u − p)²/step for all u."""
     make, back, _ = ALL[framework]
     rng = np.random.default_rng(1)
+    steps = asked = step
+    if step == "one for each":
+        steps = one_for_each(case)
+        asked = make(steps, "float64")
     for w in (weights(case), with_zeros(case)):
-        p = back(case.regularizer.prox(make(w, "float64"), step))
-        f = objective(case, w, step)
+        p = back(case.regularizer.prox(make(w, "float64"), asked))
+        f = objective(case, w, steps)
         for scale in (1e-4, 1e-2, 1.0):
             for _ in range(20):
                 u = p + scale * rng.normal(size=p.shape) * rng.integers(0, 2, size=p.shape)
-                assert f(u) >= f(p) + 0.5 * float(((u - p) ** 2).sum()) - 1e-12
+                assert f(u) >= (f(p) + proximity(u, p, steps)) * (1 - 1e-12) - 1e-12
 
 
 @with_prox
-def test_prox_against_a_brute_force_minimum(case: Case) -> None:
-    w, step = weights(case), 0.8
+@pytest.mark.parametrize("each", [False, True], ids=["one step", "one for each"])
+def test_prox_against_a_brute_force_minimum(case: Case, each: bool) -> None:
+    w = weights(case)
+    step = one_for_each(case) if each else 0.8
     f = objective(case, w, step)
     found = minimize(
         lambda flat: f(flat.reshape(w.shape)),
@@ -202,23 +218,33 @@ def test_prox_with_step_zero_is_the_identity(case: Case, framework: str, dtype: 
 
 
 @with_prox
-def test_prox_is_firmly_nonexpansive(case: Case) -> None:
+@pytest.mark.parametrize("each", [False, True], ids=["one step", "one for each"])
+def test_prox_is_firmly_nonexpansive(case: Case, each: bool) -> None:
+    """In the metric of the steps."""
+    step = one_for_each(case) if each else 0.6
     a, b = weights(case, 1), weights(case, 2)
-    pa, pb = case.regularizer.prox(a, 0.6), case.regularizer.prox(b, 0.6)
-    assert ((pa - pb) ** 2).sum() <= ((pa - pb) * (a - b)).sum() + 1e-12
+    pa, pb = case.regularizer.prox(a, step), case.regularizer.prox(b, step)
+    assert ((pa - pb) ** 2 / step).sum() <= ((pa - pb) * (a - b) / step).sum() + 1e-12
 
 
 @with_prox
 @on_each
-def test_prox_with_an_array_of_steps(case: Case, framework: str) -> None:
+@at_each_width
+def test_equal_steps_for_all_elements_are_one_step(case: Case, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
-    w = weights(case)
-    steps = np.random.default_rng(3).uniform(0.0, 2.0, size=w.shape)
-    if case.prox_under == "one step":
-        with pytest.raises(NoProximalOperatorError, match="differs from element to element"):
-            case.regularizer.prox(make(w, "float64"), make(steps, "float64"))
-        return
-    together = back(case.regularizer.prox(make(w, "float64"), make(steps, "float64")))
+    for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
+        for step in (0.0, 0.01, 0.5, 3.0):
+            array = make(w, dtype)
+            found = case.regularizer.prox(array, make(np.full(case.shape, step), dtype))
+            expected = back(case.regularizer.prox(array, step))
+            np.testing.assert_allclose(back(found), expected, rtol=0, atol=TOLERANCE[dtype])
+            np.testing.assert_array_equal(back(found) == 0, expected == 0)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.regularizer.elementwise], ids=str)
+def test_prox_of_a_sum_over_elements_takes_each_with_its_own_step(case: Case) -> None:
+    w, steps = weights(case), one_for_each(case)
+    together = case.regularizer.prox(w, steps)
     for index in np.ndindex(w.shape):
         alone = case.regularizer.prox(w, float(steps[index]))[index]
         assert together[index] == pytest.approx(alone, abs=1e-14)
@@ -253,7 +279,7 @@ def test_nan_stays_visible(case: Case, framework: str) -> None:
     w = weights(case)
     w.flat[0] = np.nan
     assert np.isnan(back(case.regularizer(make(w, "float64"))))
-    if case.prox_under != "refused":
+    if case.has_prox:
         assert np.isnan(back(case.regularizer.prox(make(w, "float64"), 0.1)).flat[0])
 
 
@@ -281,6 +307,18 @@ def test_prox_of_a_regularizer_without_one_is_refused() -> None:
         Quartic().prox(np.ones(2), 1.0)
     with pytest.raises(NoProximalOperatorError, match="L1 together with"):
         (L1(1.0) + Quartic()).prox(np.ones(2), 1.0)
+
+
+def test_prox_that_is_known_for_one_step_alone_takes_no_array_of_them() -> None:
+    class Norm(GroupLasso):
+        def _no_prox(self, per_element: bool) -> str:
+            return Regularizer._no_prox(self, per_element)
+
+    norm = Norm(1.0, groups=())
+    for r in (norm, L1(0.1) + norm, L2(0.1) + norm):
+        assert r.prox(np.ones(2), 0.1).all()
+        with pytest.raises(NoProximalOperatorError, match="from element to element, and it is k"):
+            r.prox(np.ones(2), np.ones(2))
 
 
 @pytest.mark.parametrize("step", [-1.0, float("nan"), float("inf"), "1", None])
@@ -568,11 +606,18 @@ def test_a_matrix_penalty_refuses_what_is_no_matrix() -> None:
 def test_traceable_by_torch_compile(case: Case) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(
-        lambda w: (case.regularizer(w), case.regularizer.gradient(w)),
+        lambda w, step: (
+            case.regularizer(w),
+            case.regularizer.gradient(w),
+            case.regularizer.prox(w, step) if case.has_prox else w,
+        ),
         fullgraph=True,
         backend="aot_eager",
     )
     w = torch.tensor(with_zeros(case))
-    value, gradient = compiled(w)
+    step = torch.tensor(one_for_each(case))
+    value, gradient, prox = compiled(w, step)
     assert float(value) == pytest.approx(float(case.regularizer(w)), rel=1e-12)
     torch.testing.assert_close(gradient, case.regularizer.gradient(w))
+    if case.has_prox:
+        torch.testing.assert_close(prox, case.regularizer.prox(w, step))

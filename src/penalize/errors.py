@@ -64,8 +64,8 @@ class StepError(PenalizeError, ValueError):
 
     def __init__(self, regularizer: object, found: str) -> None:
         super().__init__(
-            f"{regularizer!r}.prox got {found}; expected a finite number >= 0, or, for an "
-            "elementwise regularizer, an array of the weight's shape."
+            f"{regularizer!r}.prox got {found}; expected a finite number >= 0, or an array of "
+            "the weight's shape."
         )
 
 
@@ -208,10 +208,15 @@ class LossError(PenalizeError, TypeError):
 
 
 class AuditError(PenalizeError, AssertionError):
-    """A declared penalty does not enter exactly once."""
+    """A declared penalty does not enter exactly once, or something else is wrong beside them."""
 
-    def __init__(self, table: str) -> None:
-        super().__init__(f"Declared penalties are not applied exactly once:\n{table}")
+    def __init__(self, table: str, declared_is_wrong: bool = True) -> None:
+        found = (
+            "Declared penalties are not applied exactly once"
+            if declared_is_wrong
+            else "What regularizes beside the declared penalties has a fault"
+        )
+        super().__init__(f"{found}:\n{table}")
 
 
 class ReplacedParameterError(PenalizeError, RuntimeError):

@@ -65,14 +65,21 @@ class Plan(ABC):
     def rows(self) -> tuple[Row, ...]:
         """One row per parameter, in the model's order; the rows tell what is frozen now."""
 
-    @abstractmethod
-    def breakdown(self) -> dict[str, float]:
-        """The penalty of each penalized parameter, by name."""
-
     def __repr__(self) -> str:
         rows = self.rows
         penalized = sum(row.regularizer is not None for row in rows)
         return f"<{type(self).__name__}: {penalized} of {len(rows)} parameters penalized>"
+
+    def __str__(self) -> str:
+        return describe(self.rows, {})
+
+
+class LivePlan(Plan):
+    """A plan that reaches its parameters by itself, and so can show their penalties."""
+
+    @abstractmethod
+    def breakdown(self) -> dict[str, float]:
+        """The penalty of each penalized parameter, by name."""
 
     def __str__(self) -> str:
         return describe(self.rows, self.breakdown())

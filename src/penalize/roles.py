@@ -32,6 +32,11 @@ def role_of_ties(roles: Collection[Role]) -> Role:
     return next(role for role in _PRECEDENCE if role in roles)
 
 
+def is_norm(owner: str) -> bool:
+    """Whether a module, layer or scope calls itself a norm."""
+    return bool(_NORM_OWNER.search(owner))
+
+
 def role_by_name(
     name: str, shape: tuple[int, ...] | None, owner: str = "", *, holds_kernels: bool = False
 ) -> Role:
@@ -48,7 +53,7 @@ def role_by_name(
         return Role.BIAS
     if holds_kernels:
         return Role.KERNEL if shape is None or len(shape) >= 2 else Role.OTHER
-    if _NORM_OWNER.search(owner) or words & _NORMED:
+    if is_norm(owner) or words & _NORMED:
         return Role.NORM
     if words & _EMBEDDED or _EMBEDDING_OWNER.search(owner):
         return Role.EMBEDDING

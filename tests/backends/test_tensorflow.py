@@ -28,8 +28,10 @@ def test_under_tf_function(case: Case) -> None:
     w, r = FRAMEWORKS["tensorflow"].make(values(case), "float64"), case.regularizer
     np.testing.assert_allclose(tf.function(r)(w), r(w), rtol=1e-14)
     np.testing.assert_allclose(tf.function(r.gradient)(w), r.gradient(w), rtol=1e-14)
-    if case.prox_under != "refused":
-        np.testing.assert_allclose(tf.function(r.prox)(w, 0.3), r.prox(w, 0.3), rtol=1e-12)
+    if case.has_prox:
+        for step in (0.3, 0.3 * tf.exp(w)):
+            found = tf.function(r.prox)(w, step)
+            np.testing.assert_allclose(found, r.prox(w, step), rtol=1e-12)
 
 
 def shard_of(w: np.ndarray) -> Callable[..., Any]:

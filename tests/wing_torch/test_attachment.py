@@ -67,6 +67,11 @@ def train(
     return [p.detach().clone() for p in model.parameters()]
 
 
+class OwnSGD(opt.Optimizer):
+    def step(self, closure: Any = None) -> None:
+        raise NotImplementedError
+
+
 RULES: dict[str, Any] = {
     "l2": L2(0.05),
     "l1": L1(0.01),
@@ -297,8 +302,8 @@ REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception]
         AppliedTwiceError,
         "weight_decay=0.1 of SGD",
     ),
-    "groups under Adam": (
-        GroupLasso(1.0),
+    "groups that overlap": (
+        GroupLasso(1.0) + GroupLasso(1.0, groups="inputs"),
         lambda m: opt.Adam(m.parameters()),
         "proximal",
         NoProximalOperatorError,
@@ -317,6 +322,20 @@ REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception]
         "decoupled",
         ModeError,
         "LBFGS has none",
+    ),
+    "decoupled, an optimizer of one's own": (
+        L1(1.0),
+        lambda m: OwnSGD(m.parameters(), {"lr": 0.1}),
+        "decoupled",
+        ModeError,
+        "OwnSGD is not of torch.optim: it may keep weights of its own",
+    ),
+    "momentum without end": (
+        L1(1.0),
+        lambda m: opt.SGD(m.parameters(), momentum=1.0),
+        "proximal",
+        ModeError,
+        "momentum=1.0 adds up gradients without end",
     ),
     "a wrapper without hooks": (
         L1(1.0),

@@ -51,11 +51,15 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def fit(regularizer: Regularizer, name: str, mode: str = "proximal") -> np.ndarray:
+    return train(name, lambda m, optimizer: regularize(m, regularizer).attach(optimizer, mode=mode))
+
+
+def train(name: str, prepare: Callable[[nn.Module, opt.Optimizer], object]) -> np.ndarray:
     model = nn.Linear(FEATURES, 1, bias=False).double()
     nn.init.zeros_(model.weight)
     gram, correlation = torch.tensor(X.T @ X / N), torch.tensor(X.T @ Y / N)
     optimizer = OPTIMIZERS[name](model.parameters())
-    regularize(model, regularizer).attach(optimizer, mode=mode)
+    prepare(model, optimizer)
     # An adaptive method needs a falling learning rate: where the gradient vanishes at the solution
     # its own steps grow without bound. Its fixed points do not depend on the learning rate.
     plain = isinstance(optimizer, opt.SGD)
@@ -104,37 +108,62 @@ def test_both_modes_have_one_minimiser_where_the_penalty_is_smooth(mode: str) ->
     np.testing.assert_allclose(fit(L2(30.0 / (2 * N)), "momentum", mode), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["SGD", "momentum", "Nesterov", "dampening"])
-def test_group_lasso_satisfies_its_optimality_conditions(name: str) -> None:
+GROUPS = [[0, 1], [2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def residual_tolerance(name: str) -> float:
+    """RMSprop swings around the minimiser, as far as its falling learning rate lets it."""
+    return 1e-6 if name.startswith("RMSprop") else 1e-8
+
+
+def check_group_lasso(w: np.ndarray, strength: float, tolerance: float) -> None:
     """KKT: ∇f_g = −λ√|g| w_g/‖w_g‖ for a group that stays, ‖∇f_g‖ ≤ λ√|g| for one that is zero."""
-    groups = [[0, 1], [2, 3], [4, 5, 6, 7], [8, 9]]
-    strength = 0.1
-    w = fit(GroupLasso(strength, groups=groups), name)
     gradient = X.T @ (X @ w - Y) / N
-    left = [bool(w[g].any()) for g in groups]
-    assert 0 < sum(left) < len(groups)
-    for g, stays in zip(groups, left, strict=True):
+    left = [bool(w[g].any()) for g in GROUPS]
+    assert 0 < sum(left) < len(GROUPS)
+    for g, stays in zip(GROUPS, left, strict=True):
         limit = strength * np.sqrt(len(g))
         if stays:
             direction = w[g] / np.linalg.norm(w[g])
-            np.testing.assert_allclose(gradient[g], -limit * direction, atol=1e-8)
+            np.testing.assert_allclose(gradient[g], -limit * direction, atol=tolerance)
         else:
             assert (w[g] == 0).all()
             assert np.linalg.norm(gradient[g]) <= limit
 
 
-def test_sparse_group_lasso_satisfies_its_optimality_conditions() -> None:
-    groups = [[0, 1], [2, 3], [4, 5, 6, 7], [8, 9]]
-    a, b = 0.03, 0.05
-    w = fit(L1(a) + GroupLasso(b, groups=groups), "SGD")
+@each_optimizer
+def test_group_lasso_satisfies_its_optimality_conditions(name: str) -> None:
+    w = fit(GroupLasso(0.1, groups=GROUPS), name)
+    check_group_lasso(w, 0.1, residual_tolerance(name))
+
+
+def test_one_step_for_all_elements_misses_the_group_lasso_under_adam() -> None:
+    """The closed form with the learning rate, as it is written by hand."""
+    regularizer = GroupLasso(0.1, groups=GROUPS)
+
+    def shrink(optimizer: opt.Optimizer, args: Any, kwargs: Any) -> None:
+        (group,) = optimizer.param_groups
+        (weight,) = group["params"]
+        with torch.no_grad():
+            weight.copy_(regularizer.prox(weight, group["lr"]))
+
+    w = train("Adam", lambda _, optimizer: optimizer.register_step_post_hook(shrink))
+    with pytest.raises(AssertionError):
+        check_group_lasso(w, 0.1, 0.01)
+
+
+@each_optimizer
+def test_sparse_group_lasso_satisfies_its_optimality_conditions(name: str) -> None:
+    a, b, tolerance = 0.03, 0.05, residual_tolerance(name)
+    w = fit(L1(a) + GroupLasso(b, groups=GROUPS), name)
     gradient = X.T @ (X @ w - Y) / N
     assert 0 < (w == 0).sum() < FEATURES
-    for g in groups:
+    for g in GROUPS:
         soft = np.sign(gradient[g]) * np.maximum(np.abs(gradient[g]) - a, 0)
         limit = b * np.sqrt(len(g))
         if not w[g].any():
             assert np.linalg.norm(soft) <= limit
             continue
         rest = gradient[g] + limit * w[g] / np.linalg.norm(w[g])
-        np.testing.assert_allclose(rest[w[g] != 0], -a * np.sign(w[g][w[g] != 0]), atol=1e-8)
+        np.testing.assert_allclose(rest[w[g] != 0], -a * np.sign(w[g][w[g] != 0]), atol=tolerance)
         assert (np.abs(rest[w[g] == 0]) <= a + 1e-12).all()

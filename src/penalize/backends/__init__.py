@@ -1,8 +1,8 @@
 """The few array functions that the mathematics needs, one module per framework.
 
-A backend is a module that satisfies :class:`Backend`. It is found by the type of an array and
-imported only then, so ``import penalize`` imports no framework. Arithmetic and comparison
-operators are the arrays' own.
+A backend is a module that satisfies :class:`Backend`, or for sharded arrays an object that does. It
+is found by the type of an array and imported only then, so ``import penalize`` imports no
+framework. Arithmetic and comparison operators are the arrays' own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ Array = Any
 
 
 class Backend(Protocol):
-    """What the mathematics asks of a framework."""
+    """What the mathematics asks of a framework.
+
+    An array may be one rank's shard of a larger one. Then ``sum`` and ``segment_sum`` are over the
+    whole, ``shape`` is that of the whole, and everything else works on the elements that are here.
+    """
+
+    @property
+    def framework(self) -> str:
+        """The root package of its arrays' types."""
+
+    def shape(self, w: Array) -> tuple[int, ...]:
+        """The shape of the weight as a whole."""
 
     def wide(self, w: Array) -> Array:
         """w in float32 or wider. Raises :class:`~penalize.errors.ArrayError` if not floating."""
@@ -44,13 +55,19 @@ class Backend(Protocol):
         """a where the condition holds, else b; a and b are numbers or arrays, not both numbers."""
 
     def sum(self, x: Array, axes: Sequence[int] | None = None) -> Array:
-        """Over all axes, to a scalar; or over some, which are kept with size one."""
+        """Over all axes of the weight, to a scalar; or over some, which are kept with size one.
+
+        Along the axes that are summed over, x is as long as the weight.
+        """
 
     def segment_sum(self, x: Array, ids: Sequence[int], count: int) -> Array:
-        """Sums of a flat x by segment number."""
+        """Sums of a flat x by segment number; one id for each flat index of the weight."""
 
     def take(self, x: Array, ids: Sequence[int]) -> Array:
-        """Elements of a flat x."""
+        """Elements of what ``segment_sum`` gave; one id for each flat index of the weight."""
+
+    def total(self, x: Array) -> Array:
+        """Over all of what ``segment_sum`` gave, to a scalar."""
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
         """x in another shape, row-major."""
@@ -99,31 +116,65 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 """Root package of an array's type → how its backend is imported."""
 
-_found: dict[type, Backend] = {}
+Opener = Callable[[Array, bool], tuple[Array, Backend]]
+"""(array, whether the whole is needed where it is sharded) → what is inside, and its backend."""
 
 
-def open_array(array: Array) -> tuple[Array, Backend]:
+def _as_it_is(load: Callable[[], Backend]) -> Callable[[], Opener]:
+    def find() -> Opener:
+        backend = load()
+        return lambda array, _: (array, backend)
+
+    return find
+
+
+def _keras() -> Opener:
+    return lambda variable, whole: open_array(variable.value, whole=whole)
+
+
+def _dtensor() -> Opener:
+    from penalize.backends import dtensor
+
+    return dtensor.open
+
+
+_OPENERS: dict[str, Callable[[], Opener]] = {
+    **{package: _as_it_is(load) for package, load in _BACKENDS.items()},
+    "keras": _keras,
+    "torch.distributed.tensor": _dtensor,
+}
+"""Package of an array's type → how what opens it is imported. The innermost package decides."""
+
+_found: dict[type, Opener] = {}
+
+
+def open_array(array: Array, *, whole: bool = False) -> tuple[Array, Backend]:
     """An array and the backend of its framework, looked up by type.
 
-    A Keras variable is opened: what comes back is the array that it holds.
+    A Keras variable is opened: what comes back is the array that it holds. A sharded array is: what
+    comes back is the local shard, and a backend that knows where it lies.
+
+    Args:
+        array: an array of any framework.
+        whole: whether to gather an array that is sharded. Every rank then computes on all of it.
 
     Raises:
         ArrayError: the type belongs to no known framework.
     """
     kind = type(array)
-    backend = _found.get(kind)
-    if backend is None:
-        if kind.__module__.partition(".")[0] == "keras":
-            return open_array(array.value)
-        backend = _found[kind] = _find(kind)
-    return array, backend
+    opener = _found.get(kind)
+    if opener is None:
+        opener = _found[kind] = _find(kind)
+    return opener(array, whole)
 
 
-def _loader(kind: type) -> Callable[[], Backend] | None:
-    return _BACKENDS.get(kind.__module__.partition(".")[0])
+def _loader(kind: type) -> Callable[[], Opener] | None:
+    parts = kind.__module__.split(".")
+    packages = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((_OPENERS[package] for package in packages if package in _OPENERS), None)
 
 
-def _find(kind: type) -> Backend:
+def _find(kind: type) -> Opener:
     loader = _loader(kind)
     if loader is None:  # a subclass; torch.compile cannot trace this loop, and seldom has to
         loader = next(filter(None, map(_loader, kind.__mro__)), None)

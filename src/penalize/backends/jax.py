@@ -11,12 +11,14 @@ from jax import Array
 
 from penalize.errors import ArrayError
 
+framework = "jax"
 sign = jnp.sign
 sqrt = jnp.sqrt
 clip = jnp.clip
 where = jnp.where
 reshape = jnp.reshape
 transpose = jnp.transpose
+total = jnp.sum
 
 
 @jax.custom_jvp
@@ -28,6 +30,10 @@ def abs(x: Array) -> Array:
 def _abs_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # jnp.abs has derivative 1 at 0, which would push zeros away.
     return jnp.abs(primals[0]), jnp.sign(primals[0]) * tangents[0]
+
+
+def shape(w: Array) -> tuple[int, ...]:
+    return tuple(w.shape)
 
 
 def wide(w: Array) -> Array:

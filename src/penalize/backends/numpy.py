@@ -11,6 +11,7 @@ from penalize.errors import ArrayError
 
 Array = Any
 
+framework = "numpy"
 sign = np.sign
 sqrt = np.sqrt
 clip = np.clip
@@ -18,6 +19,11 @@ where = np.where
 abs = np.abs
 reshape = np.reshape
 transpose = np.transpose
+total = np.sum
+
+
+def shape(w: Array) -> tuple[int, ...]:
+    return tuple(w.shape)
 
 
 def wide(w: Array) -> Array:

@@ -15,18 +15,24 @@ from penalize.errors import ArrayError
 
 Array = Any
 
+framework = "tensorflow"
 abs = tf.abs  # its derivative at 0 is 0
 sign = tf.sign
 sqrt = tf.sqrt
 clip = tf.clip_by_value
 reshape = tf.reshape
 transpose = tf.transpose
+total = tf.reduce_sum
 
 
 def where(condition: Array, a: Array, b: Array) -> Array:
     # In a graph a number would become float32 before it meets the other branch.
     dtype = (a if tf.is_tensor(a) else b).dtype
     return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
+
+
+def shape(w: Array) -> tuple[int, ...]:
+    return tuple(w.shape)
 
 
 def wide(w: Array) -> Array:

@@ -9,16 +9,22 @@ from torch import Tensor
 
 from penalize.errors import ArrayError
 
+framework = "torch"
 sign = torch.sgn
 sqrt = torch.sqrt
 clip = torch.clip
 where = torch.where
 abs = torch.abs
 reshape = torch.reshape
+total = torch.sum
 
 
 def transpose(x: Tensor) -> Tensor:
     return x.T
+
+
+def shape(w: Tensor) -> tuple[int, ...]:
+    return tuple(w.shape)
 
 
 def wide(w: Tensor) -> Tensor:

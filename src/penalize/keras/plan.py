@@ -16,7 +16,7 @@ from penalize.keras.modes import Change, Mode, Target
 from penalize.keras.parameters import Weight, records
 from penalize.keras.saving import remark_on_saving
 from penalize.parameters import Parameter
-from penalize.plan import Plan as AnyPlan
+from penalize.plan import LivePlan
 from penalize.plan import Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     """The decided one, with the words of its groups resolved to axes."""
 
 
-class Plan(Probed, AnyPlan):
+class Plan(Probed, LivePlan):
     """Rules resolved against a Keras model. Made by :func:`penalize.keras.regularize`.
 
     The rules are fixed; the model is looked at anew each time, so the rows tell what is frozen

@@ -43,7 +43,18 @@ class Regularizer(ABC):
     """Whether Ω is a sum over elements, so that ``prox`` may take an array of steps."""
 
     prox_follows_l1: ClassVar[bool] = False
-    """Whether prox of (this + λ‖·‖₁) is this prox after soft-thresholding, exactly."""
+    """Whether prox of (this + λ‖·‖₁) is this prox after soft-thresholding, exactly.
+
+    With a step per element too, if ``prox`` takes an array of steps.
+    """
+
+    on_shards: ClassVar[bool] = False
+    """Whether each rank may compute on its own shard of an array that is sharded.
+
+    It may if the functions treat elements one by one and combine them by ``xp.sum``,
+    ``xp.segment_sum`` and ``xp.shape`` alone: no ``@``, no ``w.sum()``, no ``w.shape``. Otherwise
+    the array is gathered first. Not inherited: a subclass that overrides something says it again.
+    """
 
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What a field is called in a configuration, where Keras has another word for it."""
@@ -61,6 +72,8 @@ class Regularizer(ABC):
                 "choose another: a saved configuration knows a class by its name",
             )
         _classes[cls.__name__] = cls
+        if "on_shards" not in cls.__dict__:
+            cls.on_shards = False
         if cls.__module__.startswith(ours):
             announce(cls)
 
@@ -80,7 +93,7 @@ class Regularizer(ABC):
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
-        w, xp = open_array(w)
+        w, xp = open_array(w, whole=not self.on_shards)
         if self.elementwise:
             return self._value(xp.wide(w), xp)
         (_, first), *others = xp.shares(w)
@@ -97,7 +110,7 @@ class Regularizer(ABC):
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
-        w, xp = open_array(w)
+        w, xp = open_array(w, whole=not self.on_shards)
         return xp.like(self._gradient(xp.wide(w), xp), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
@@ -105,7 +118,11 @@ class Regularizer(ABC):
 
         Args:
             w: the array.
-            step: a number ≥ 0; where Ω is elementwise, also an array of w's shape, ≥ 0.
+            step: a number ≥ 0. Also an array of w's shape, ≥ 0, where Ω is elementwise, a group
+                lasso, or a sum of these: argmin_u ½ Σ (u_i − w_i)²/step_i + Ω(u), the proximal
+                operator in the metric of an adaptive optimizer (Yun, Lozano and Yang, Adaptive
+                proximal gradient methods for structured neural networks, 2021). An element whose
+                step is 0 stays as it is.
 
         Raises:
             NoProximalOperatorError: no closed form or well-known exact algorithm exists.
@@ -113,10 +130,9 @@ class Regularizer(ABC):
                 values of an array are not looked at: that would wait for the device.
             ArrayError: w is not a floating-point array of a known framework.
         """
-        w, xp = open_array(w)
-        self.check_prox(per_element=self._check_step(w, step, xp))
-        if not isinstance(step, numbers.Real):
-            step = xp.wide(step)
+        w, xp = open_array(w, whole=not self.on_shards)
+        step, per_element = self._open_step(step, w, xp)
+        self.check_prox(per_element=per_element)
         return xp.like(self._prox(xp.wide(w), step, xp), w)
 
     @abstractmethod
@@ -143,21 +159,26 @@ class Regularizer(ABC):
         if type(self)._prox is Regularizer._prox:
             return "no closed form is known"
         if per_element and not self.elementwise:
-            return "the step differs from element to element, and Ω is not elementwise"
+            return "the step differs from element to element, and it is known for one step alone"
         return ""
 
-    def _check_step(self, w: Array, step: float | Array, xp: Backend) -> bool:
+    def _open_step(self, step: Any, w: Array, xp: Backend) -> tuple[Any, bool]:
+        """The step as ``_prox`` takes it, and whether it is an array with one per element."""
         if isinstance(step, numbers.Real):
             if not (math.isfinite(step) and float(step) >= 0):
                 raise StepError(self, f"step={step!r}")
-            return False
-        shape = getattr(step, "shape", None)
-        if shape is None or open_array(step)[1] is not xp:
-            found = f"step={step!r} ({type(step).__name__})"
-            raise StepError(self, f"{found} for a w that is a {type(w).__name__}")
-        if len(shape) and tuple(shape) != tuple(w.shape):
-            raise StepError(self, f"a step of shape {tuple(shape)} for a w of {tuple(w.shape)}")
-        return len(shape) > 0
+            return step, False
+        if not hasattr(step, "shape"):
+            raise StepError(self, _of_another_kind(step, w))
+        opened, its = open_array(step, whole=not self.on_shards)
+        if its.framework != xp.framework:
+            raise StepError(self, _of_another_kind(step, w))
+        shape, wanted = its.shape(opened), xp.shape(w)
+        if shape and shape != wanted:
+            raise StepError(self, f"a step of shape {shape} for a w of {wanted}")
+        if shape and its != xp:
+            raise StepError(self, "a step that is not sharded as w is")
+        return xp.wide(opened), bool(shape)
 
     # --- where it stands --------------------------------------------------------------------
 
@@ -249,6 +270,10 @@ class Regularizer(ABC):
             elif value != f.default:
                 parts.append(f"{f.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _of_another_kind(step: Any, w: Array) -> str:
+    return f"step={step!r} ({type(step).__name__}) for a w that is a {type(w).__name__}"
 
 
 _classes: dict[str, type[Regularizer]] = {}

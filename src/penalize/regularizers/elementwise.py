@@ -32,6 +32,7 @@ class L1(Elementwise):
     Source: Tibshirani, Regression shrinkage and selection via the lasso (1996).
     """
 
+    on_shards: ClassVar[bool] = True
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l1"})
 
     strength: float
@@ -66,6 +67,7 @@ class L2(Elementwise):
     Source: Hoerl and Kennard, Ridge regression (1970).
     """
 
+    on_shards: ClassVar[bool] = True
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l2"})
 
     strength: float
@@ -115,6 +117,7 @@ class L1L2(Elementwise):
     Source: Zou and Hastie, Regularization and variable selection via the elastic net (2005).
     """
 
+    on_shards: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("l1", "l2")
 
     l1: float = 0.0

@@ -27,11 +27,14 @@ class Grouping(Protocol):
     def sum(self, x: Array, xp: Backend) -> Array:
         """Σ over each group."""
 
+    def total(self, per_group: Array, xp: Backend) -> Array:
+        """Σ over the groups, a scalar."""
+
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
         """Each group's number at each of its elements: an array that broadcasts to w."""
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
-        """√|g|: a number, or an array with one per group."""
+        """√|g|, 1 for an empty group: a number, or an array with one per group."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,17 @@ class Axes:
     def sum(self, x: Array, xp: Backend) -> Array:
         return xp.sum(x, self._within(len(x.shape)))
 
+    def total(self, per_group: Array, xp: Backend) -> Array:
+        ndim = len(per_group.shape)
+        index = [axis for axis in range(ndim) if axis not in self._within(ndim)]
+        return xp.reshape(xp.sum(per_group, index), ())
+
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
         return per_group
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
-        return math.sqrt(math.prod([w.shape[axis] for axis in self._within(len(w.shape))]))
+        shape = xp.shape(w)
+        return math.sqrt(math.prod([shape[axis] for axis in self._within(len(shape))]) or 1)
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,14 @@ class Partition:
     def sum(self, x: Array, xp: Backend) -> Array:
         return xp.segment_sum(xp.reshape(x, (-1,)), self._ids(), len(self.groups))
 
+    def total(self, per_group: Array, xp: Backend) -> Array:
+        return xp.total(per_group)
+
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
         return xp.reshape(xp.take(per_group, self._ids()), tuple(w.shape))
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
-        return xp.constant([math.sqrt(len(group)) for group in self.groups], w)
+        return xp.constant([math.sqrt(len(group) or 1) for group in self.groups], w)
 
 
 def normalise(groups: Any) -> Groups:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from penalize.backends import Array, Backend
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.diagonal import shrink_groups
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,6 +18,10 @@ class GroupLasso(Regularizer):
 
     ``gradient`` is λ√|g|·w_g/‖w_g‖, and 0 for a group of zeros; ``prox`` shrinks each group,
     w_g·max(1 − step·λ√|g|/‖w_g‖, 0).
+
+    With a step s_i per element ``prox`` is u_i = w_i·r/(r + c_i), where c_i = s_i·λ√|g| and r is
+    the root of Σ_g w_i²/(r + c_i)² = 1; the group is 0 where Σ_g (w_i/c_i)² ≤ 1. A fixed number of
+    bisections and Newton steps finds the root to rounding.
 
     Args:
         strength: λ, finite and ≥ 0.
@@ -35,6 +40,7 @@ class GroupLasso(Regularizer):
     """
 
     prox_follows_l1: ClassVar[bool] = True
+    on_shards: ClassVar[bool] = True
 
     strength: float
     groups: Any = "outputs"
@@ -52,7 +58,7 @@ class GroupLasso(Regularizer):
 
     def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
         """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""
-        groups = grouping.grouping_of(self.groups, w.shape)
+        groups = grouping.grouping_of(self.groups, xp.shape(w))
         squares = groups.sum(w * w, xp)
         # √ has no derivative at 0; a group of zeros gets the constant 0, so autodiff gives 0.
         # The comparison is false for NaN, which must stay visible.
@@ -62,15 +68,27 @@ class GroupLasso(Regularizer):
         return groups, xp.where(zero, 0.0, roots), roots, weights
 
     def _value(self, w: Array, xp: Backend) -> Array:
-        _, norms, _, weights = self._norms(w, xp)
-        return xp.sum(weights * norms)
+        groups, norms, _, weights = self._norms(w, xp)
+        return groups.total(weights * norms, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         groups, _, roots, weights = self._norms(w, xp)
         return w * groups.spread(weights / roots, w, xp)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        if len(getattr(step, "shape", ())):
+            return self._prox_per_element(w, step, xp)
         groups, norms, roots, weights = self._norms(w, xp)
         threshold = step * weights
         scale = xp.where(norms <= threshold, 0.0, 1 - threshold / roots)
         return w * groups.spread(scale, w, xp)
+
+    def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
+        groups = grouping.grouping_of(self.groups, xp.shape(w))
+        shrink = steps * self.strength
+        if self.size_weighted:
+            shrink = shrink * groups.spread(groups.root_sizes(w, xp), w, xp)
+        return shrink_groups(w, shrink, groups, xp)
+
+    def _no_prox(self, per_element: bool) -> str:
+        return ""  # one step or an array

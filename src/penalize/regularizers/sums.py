@@ -20,7 +20,8 @@ class Sum(Regularizer):
     ``prox`` is exact for a·‖w‖₁ + b·‖w‖² + Ω with at most one further Ω:
 
     - the quadratic joins any Ω: prox of step·(Ω + b‖·‖²) at w is prox of
-      step/(1 + 2·step·b)·Ω at w/(1 + 2·step·b), by completing the square;
+      step/(1 + 2·step·b)·Ω at w/(1 + 2·step·b), by completing the square, element by element where
+      the step is an array;
     - the ℓ₁ norm joins an Ω that says so (``prox_follows_l1``), by soft-thresholding first
       (Friedman, Hastie and Tibshirani, A note on the group lasso and a sparse group lasso, 2010;
       Yu, On decomposing the proximal map, 2013).
@@ -50,6 +51,10 @@ class Sum(Regularizer):
     def elementwise(self) -> bool:  # type: ignore[override]
         return all(term.elementwise for term in self.terms)
 
+    @property
+    def on_shards(self) -> bool:  # type: ignore[override]
+        return all(term.on_shards for term in self.terms)
+
     def _value(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms
         return sum((r._value(w, xp) for r in others), first._value(w, xp))
@@ -78,7 +83,8 @@ class Sum(Regularizer):
         return ""
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
-        l1, l2, rest = 0.0, 0.0, list[Regularizer]()
+        l1, l2 = 0.0, 0.0
+        rest: list[Regularizer] = []
         for term in self.terms:
             a, b, others = term.split()
             l1, l2 = l1 + a, l2 + b

@@ -56,7 +56,7 @@ def check_are_penalties(entries: Sequence[Declared]) -> None:
 
 def check_report(report: Report, once: bool) -> None:
     """Each penalty must be missing in the loss, or, where that is allowed, be in it once."""
-    wrong = [row for row in report if not (row.is_missing or (row.ok and once))]
+    wrong = [row for row in report.declared if not (row.is_missing or (row.ok and once))]
     unknown = [row for row in wrong if math.isnan(row.factor) and row.note != NONLINEAR]
     if unknown:
         raise LossError(

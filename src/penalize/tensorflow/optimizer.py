@@ -167,7 +167,8 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         report = report_on(loss, entries)
         once = self._mode == "gradient"
         check_report(report, once)
-        missing = [e.penalty() for e, row in zip(entries, report, strict=True) if row.is_missing]
+        rows = zip(entries, report.declared, strict=True)
+        missing = [entry.penalty() for entry, row in rows if row.is_missing]
         if not missing or not once:
             return loss
         with v1.name_scope("regularized"):

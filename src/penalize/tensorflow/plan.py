@@ -14,7 +14,7 @@ import tensorflow as tf
 from penalize.errors import LossError, ModelError, PenalizeError, some
 from penalize.names import unique
 from penalize.parameters import Parameter
-from penalize.plan import Plan as AnyPlan
+from penalize.plan import LivePlan
 from penalize.plan import Row, describe, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     regularizer: Regularizer | None
 
 
-class Plan(Probed, AnyPlan):
+class Plan(Probed, LivePlan):
     """Rules resolved against variables. Made by :func:`penalize.tensorflow.regularize`.
 
     The rules are fixed; the variables are read each time. In a traced ``tf.function`` and in a

@@ -21,6 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from penalize.errors import ModelError
+from penalize.torch.sharding import gathered, lasting
 
 
 class Binding(Protocol):
@@ -64,7 +65,7 @@ class Plain:
         held = getattr(self.module, self.name, None)
         if not isinstance(held, Tensor):
             raise _gone(self.module, self.name, "a parameter")
-        return held
+        return lasting(self.module, self.name, held)
 
     def read(self) -> Tensor:
         held = self._held()
@@ -97,19 +98,27 @@ class Parametrized:
             raise _gone(self.module, self.name, "parametrized")
         return chains[self.name]
 
-    def read(self) -> Tensor:
+    def _sources(self) -> list[tuple[nn.Module, str]]:
+        modules = self._chain().modules()
+        return [(m, name) for m in modules for name, p in m._parameters.items() if p is not None]
+
+    def _compute(self) -> Tensor:
         chain = self._chain()
         with _as_in_evaluation(chain):
             # Not through the module's attribute: under parametrize.cached() that would fill the
             # cache with a weight as we read it, perhaps without a graph.
             return cast(Tensor, chain())
 
+    def read(self) -> Tensor:
+        with gathered(self._sources()):
+            return self._compute()
+
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        return tuple(self._chain().parameters())
+        return _parameters(self._sources())
 
     def shape(self) -> tuple[int, ...] | None:
-        with torch.no_grad():
-            return tuple(self.read().shape)
+        with torch.no_grad(), gathered(self._sources(), values=False):
+            return tuple(self._compute().shape)
 
 
 @dataclass(frozen=True)
@@ -123,21 +132,35 @@ class Recomputed:
     name: str
     effective = True
 
-    def read(self) -> Tensor:
+    def _sources(self) -> list[tuple[nn.Module, str]]:
+        names = _sources(self.module, self.name)
+        if not names:
+            raise _gone(self.module, self.name, "computed by a hook")
+        return [(self.module, name) for name in names]
+
+    def _compute(self) -> Tensor:
         for name, compute in _recomputed(self.module):
             if name == self.name:
                 return compute()
         raise _gone(self.module, self.name, "computed by a hook")
 
+    def read(self) -> Tensor:
+        with gathered(self._sources()):
+            return self._compute()
+
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        held = [self.module._parameters.get(source) for source in _sources(self.module, self.name)]
-        if not held:
-            raise _gone(self.module, self.name, "computed by a hook")
-        return tuple(p for p in held if p is not None)
+        return _parameters(self._sources())
 
     def shape(self) -> tuple[int, ...] | None:
-        with torch.no_grad():
-            return tuple(self.read().shape)
+        with torch.no_grad(), gathered(self._sources(), values=False):
+            return tuple(self._compute().shape)
+
+
+def _parameters(sources: list[tuple[nn.Module, str]]) -> tuple[nn.Parameter, ...]:
+    """What an optimizer steps, each once."""
+    shown = [(module, name, module._parameters[name]) for module, name in sources]
+    held = [lasting(module, name, p) for module, name, p in shown if p is not None]
+    return tuple({id(p): cast(nn.Parameter, p) for p in held}.values())
 
 
 def _gone(module: nn.Module, name: str, was: str) -> ModelError:

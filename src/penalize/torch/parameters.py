@@ -92,7 +92,7 @@ def _check_is_readable(module: nn.Module, enclosing: tuple[type, ...]) -> None:
     if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
         raise ModelError(
             "this model is sharded by FullyShardedDataParallel, which flattens the parameters",
-            "sharded models are not supported yet",
+            "shard it with torch.distributed.fsdp.fully_shard instead, which keeps them",
         )
     exported = type(module) is nn.Module and any(issubclass(t, GraphModule) for t in enclosing)
     if not (exported or isinstance(module, ScriptModule)):
@@ -127,11 +127,6 @@ def _identity(module: nn.Module, name: str, binding: Binding) -> Hashable:
     if binding.effective:
         return id(module), name
     (parameter,) = binding.parameters()
-    if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
-        raise ModelError(
-            f"{name!r} of {type(module).__name__} is sharded (a DTensor)",
-            "sharded models are not supported yet",
-        )
     return id(parameter)
 
 

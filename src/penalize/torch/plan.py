@@ -24,7 +24,7 @@ from penalize.errors import (
     some,
 )
 from penalize.parameters import Parameter
-from penalize.plan import Plan as AnyPlan
+from penalize.plan import LivePlan
 from penalize.plan import Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
@@ -52,7 +52,7 @@ plans: WeakSet[Plan] = WeakSet()
 """Those that are alive: made here, copied or unpickled."""
 
 
-class Plan(Probed, AnyPlan):
+class Plan(Probed, LivePlan):
     """Rules resolved against a PyTorch model. Made by :func:`penalize.torch.regularize`.
 
     The rules are fixed; the weights are read through the model's modules each time, so a plan

@@ -132,12 +132,36 @@ def check_proximal_training_agrees() -> list[list[float]]:
     return [w.ravel().tolist() for w in before]
 
 
-def check_group_lasso_under_sgd() -> None:
-    model = network(optimizer=optimizers.SGD(0.1))
-    regularize(model, {"first": GroupLasso(0.05, groups="inputs")}, mode="proximal")
-    fit(model, epochs=30)
-    rows = (number(model.layers[0].kernel) == 0).all(axis=1)
-    assert 0 < rows.sum() < 6
+def check_group_lasso_agrees() -> list[list[float]]:
+    """Compared between the backends by the test. Whole groups vanish."""
+    found = []
+    for optimizer in (optimizers.SGD(0.1), optimizers.Adam(0.02)):
+        model = network(optimizer=optimizer)
+        regularize(model, {"first": GroupLasso(0.05, groups="inputs")}, mode="proximal")
+        fit(model, epochs=30)
+        rows = (number(model.layers[0].kernel) == 0).all(axis=1)
+        assert 0 < rows.sum() < 6
+        found += [w.ravel().tolist() for w in weights(model)]
+    return found
+
+
+def check_the_minimiser_is_the_group_lasso() -> None:
+    """Of mean squares + λ√2 Σ_g ‖w_g‖: with orthogonal features each group is shrunk alone."""
+    least_squares = FEATURES.T.astype("float64") @ TARGETS / 40
+    groups = np.arange(8).reshape(4, 2)
+    r = GroupLasso(STRENGTH, groups=groups.tolist())
+    expected = r.prox(least_squares, 0.5)
+    assert [bool(expected[g].any()) for g in groups] == [True, True, False, False]
+    for name in ("sgd", "adam", "adamax"):
+        model = linear(KNOWN[name]())
+        regularize(model, {"w": r}, mode="proximal")
+        for step in range(400):
+            if name != "sgd" and step in (200, 300):
+                model.optimizer.learning_rate = float(number(model.optimizer.learning_rate)) / 10
+            model.train_on_batch(FEATURES, TARGETS)
+        found = number(model.layers[0].kernel)
+        np.testing.assert_array_equal(found == 0, expected == 0, err_msg=name)
+        np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=name)
 
 
 def check_a_declared_penalty_is_not_doubled() -> None:
@@ -216,7 +240,7 @@ def check_what_is_not_exact_is_refused() -> None:
     refused(
         optimizers.Adam(),
         "(on 'first.kernel' under Adam) has no exact proximal operator",
-        regularizer=GroupLasso(0.1),
+        regularizer=GroupLasso(0.1) + GroupLasso(0.1, groups="inputs"),
     )
     model = network()
     model.layers[1].kernel.constraint = keras.constraints.NonNeg()

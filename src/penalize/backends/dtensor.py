@@ -1,0 +1,109 @@
+"""PyTorch's sharded arrays: each rank computes on its own shard and asks the others for sums.
+
+The functions are PyTorch's on the local tensor. What reduces an array is also reduced over those
+dimensions of the device mesh that cut the reduced axes, and over no others: replicas of a shard
+(HSDP) hold the same elements, and must not be counted twice. Each of these is one all-reduce, whose
+derivative is the identity, because every rank differentiates the same scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
+
+from penalize.backends import Backend
+from penalize.backends import torch as local
+
+
+def open(w: DTensor, whole: bool) -> tuple[Tensor, Backend]:
+    """The local tensor of w and its backend; gathered from all ranks where the whole is asked for.
+
+    A pending sum (``Partial``) is carried out first.
+    """
+    mesh = w.device_mesh
+    placements = tuple(Replicate() if p.is_partial() else p for p in w.placements)
+    inside = (Replicate(),) * mesh.ndim if whole else placements
+    xp = Sharded(mesh, inside, placements, w.shape, w.stride())
+    if inside != w.placements:
+        w = w.redistribute(placements=inside)
+    return w.to_local(), xp
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """The backend of one sharded array."""
+
+    mesh: DeviceMesh
+    inside: tuple[Placement, ...]
+    """How the arrays lie that the mathematics works on."""
+
+    placements: tuple[Placement, ...]
+    """How the results lie."""
+
+    full_shape: torch.Size
+    stride: tuple[int, ...] = field(compare=False)
+
+    framework = local.framework
+    abs = staticmethod(local.abs)
+    clip = staticmethod(local.clip)
+    constant = staticmethod(local.constant)
+    reshape = staticmethod(local.reshape)
+    shares = staticmethod(local.shares)
+    sign = staticmethod(local.sign)
+    sqrt = staticmethod(local.sqrt)
+    total = staticmethod(local.total)
+    transpose = staticmethod(local.transpose)
+    wide = staticmethod(local.wide)
+
+    def shape(self, w: Tensor) -> tuple[int, ...]:
+        return tuple(self.full_shape)
+
+    def like(self, x: Tensor, w: Tensor) -> DTensor:
+        return self._array(local.like(x, w), self.inside).redistribute(placements=self.placements)
+
+    def where(self, condition: Tensor, a: Any, b: Any) -> Tensor:
+        return local.where(condition, a, b)
+
+    def sum(self, x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+        return self._over_ranks(local.sum(x, axes), range(x.ndim) if axes is None else axes)
+
+    def segment_sum(self, x: Tensor, ids: Sequence[int], count: int) -> Tensor:
+        sums = x.new_zeros(count).index_add(0, self._own(ids, x), x)
+        return self._over_ranks(sums, range(len(self.full_shape)))
+
+    def take(self, x: Tensor, ids: Sequence[int]) -> Tensor:
+        return x[self._own(ids, x)]
+
+    def _array(self, x: Tensor, placements: Sequence[Placement]) -> DTensor:
+        """What lies on all ranks together, from the part on this one."""
+        return DTensor.from_local(
+            x, self.mesh, placements, run_check=False, shape=self.full_shape, stride=self.stride
+        )
+
+    def _own(self, ids: Sequence[int], x: Tensor) -> Tensor:
+        """Those of the numbers, one for each flat index of the whole, that are for this shard."""
+        index = torch.tensor(ids, dtype=torch.long, device=x.device).reshape(self.full_shape)
+        everywhere = self._array(index, (Replicate(),) * self.mesh.ndim)
+        return everywhere.redistribute(placements=self.inside).to_local().reshape(-1)
+
+    def _over_ranks(self, x: Tensor, axes: Iterable[int]) -> Tensor:
+        """Σ over the ranks that hold other parts along these axes."""
+        ndim = len(self.full_shape)
+        reduced = {axis % ndim for axis in axes}
+        cut = [_axis_cut_by(placement) in reduced for placement in self.inside]
+        if not any(cut):
+            return x
+        pending: list[Any] = [Partial() if is_cut else Replicate() for is_cut in cut]
+        return DTensor.from_local(x, self.mesh, pending, run_check=False).full_tensor()
+
+
+def _axis_cut_by(placement: Placement) -> int | None:
+    """The axis that a dimension of the mesh cuts; strided shards are shards of another class."""
+    axis: int | None = getattr(placement, "dim", None)
+    return axis

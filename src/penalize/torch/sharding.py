@@ -1,0 +1,96 @@
+"""Sharded parameters: the one that lasts, and whole ones for what is computed from them.
+
+While a module of ``fully_shard`` computes, and the outermost one until its backward pass is over,
+it shows gathered parameters in the place of its own. What the optimizer steps, and what a plan has
+to read, are the sharded ones. PyTorch keeps both in the state of the module that was sharded, and
+has no public way from one to the other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+import torch
+from torch import Tensor, nn
+
+_managed: WeakKeyDictionary[nn.Module, dict[str, ref[Any]]] = WeakKeyDictionary()
+"""Module → its parameters' names → what ``fully_shard`` keeps of each."""
+
+_known: WeakSet[Any] = WeakSet()
+"""The states of sharded modules that have been looked through."""
+
+
+def lasting(module: nn.Module, name: str, shown: Tensor) -> Tensor:
+    """The parameter that is sharded, where ``fully_shard`` shows a gathered one in its place."""
+    if torch.compiler.is_compiling() or "torch.distributed.fsdp" not in sys.modules:
+        return shown
+    kept = _managed.get(module, {}).get(name)
+    if kept is None:
+        _look_through_new_states()
+        kept = _managed.get(module, {}).get(name)
+    param: Any = kept() if kept is not None else None
+    # Where it is not gathered, the module has the truth: to_empty and load_state_dict replace it.
+    if param is None or param.sharded_state.name == "SHARDED":
+        return shown
+    sharded: Tensor = param.sharded_param
+    return sharded
+
+
+def _look_through_new_states() -> None:
+    from torch.distributed._composable_state import _module_state_mapping
+
+    for held in list(_module_state_mapping.values()):
+        state = held()
+        if state is None or state in _known:
+            continue
+        _known.add(state)
+        for param in _params_of(state):
+            info = param._module_info
+            owners = [info.module, *info.shared_modules]
+            names = [info.param_name, *info.shared_param_names]
+            for owner, name in zip(owners, names, strict=True):
+                _managed.setdefault(owner, {})[name] = ref(param)
+
+
+def _params_of(state: Any) -> Iterator[Any]:
+    groups: Sequence[Any] = getattr(state, "_fsdp_param_groups", None) or [
+        getattr(state, "_fsdp_param_group", None)  # in older releases
+    ]
+    for group in groups:
+        if group is not None:
+            yield from group.fsdp_params
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether it is a DTensor, told without loading them."""
+    return any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__)
+
+
+@contextmanager
+def gathered(sources: Iterable[tuple[nn.Module, str]], *, values: bool = True) -> Iterator[None]:
+    """Within the block, sharded parameters are whole and plain, differentiable in the sharded ones.
+
+    Args:
+        sources: modules, and the names of parameters that they hold.
+        values: False where only shapes matter; then nothing is communicated.
+    """
+    shown = [(module, name, module._parameters[name]) for module, name in sources]
+    try:
+        for module, name, held in shown:
+            parameter = None if held is None else lasting(module, name, held)
+            if parameter is not None and is_sharded(parameter):
+                module._parameters[name] = _whole(parameter, values)
+        yield
+    finally:
+        for module, name, held in shown:
+            module._parameters[name] = held
+
+
+def _whole(parameter: Any, values: bool) -> Any:
+    if values:
+        return parameter.full_tensor()
+    return torch.ones(parameter.shape, dtype=parameter.dtype, device=parameter.device)
