@@ -87,8 +87,9 @@ def main() -> None:
     table = (ROOT / "docs" / "digits.md").read_text(encoding="utf-8")
     readme = with_outputs(with_table(path.read_text(encoding="utf-8"), table))
     path.write_text(with_agreement(readme, _measured_agreement()), encoding="utf-8")
-    guide = ROOT / "docs" / "porting.md"
-    guide.write_text(with_outputs(guide.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in ("porting.md", "audit.md"):
+        guide = ROOT / "docs" / name
+        guide.write_text(with_outputs(guide.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ LAYERS = [
     {"plan", "planning"},
     {"penalize"},  # the face: src/penalize/__init__.py
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
-    {"torch", "tensorflow"},  # a wing; further wings stand beside it
+    {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
     {"demo"},
     {"cli"},
 ]
@@ -36,6 +36,7 @@ LAYERS = [
 WINGS = {
     "torch": [
         "roles",
+        "sharding",
         "bindings",
         "scope",
         "parameters",
@@ -51,8 +52,16 @@ WINGS = {
         "plan",
         "watch",
         "regularize",
+        "fits",
+        "terms",
+        "roster",
+        "observe",
+        "findings",
         "replay",
+        "decay",
+        "facts",
         "audit",
+        "doctor",
         "__init__",
         "tf1",
     ],
@@ -72,6 +81,17 @@ WINGS = {
         "proximal",
         "checks",
         "optimizer",
+        "__init__",
+    ],
+    "jax": [
+        "trees",
+        "parameters",
+        "chains",
+        "ledger",
+        "steps",
+        "transforms",
+        "plan",
+        "regularize",
         "__init__",
     ],
     "keras": [
@@ -97,10 +117,12 @@ ONLY_INSIDE_FUNCTIONS = {"cli": {"torch", "demo"}}
 THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
+    "penalize.backends.dtensor": {"torch"},
     "penalize.backends.jax": {"jax"},
     "penalize.backends.tensorflow": {"tensorflow"},
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
+    "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},

@@ -42,7 +42,16 @@ def test_help_names_the_demo_and_its_defaults(capsys):
         assert part in says
 
 
-@pytest.mark.parametrize("argv", [[], ["train"], ["demo", "--rate", "1"]])
+def test_help_names_the_doctor_and_its_exit_codes(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["doctor", "--help"])
+    assert caught.value.code == 0
+    says = " ".join(capsys.readouterr().out.split())
+    for part in ("--steps N", "(default: 3)", "SCRIPT", "Exit code: 0 nothing is wrong, 1"):
+        assert part in says
+
+
+@pytest.mark.parametrize("argv", [[], ["train"], ["demo", "--rate", "1"], ["doctor"]])
 def test_what_is_no_command_is_refused(argv, capsys):
     assert refuse(argv, capsys).startswith("usage: penalize")
 

@@ -21,12 +21,17 @@ _DEMO_NEEDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 with one line on stderr.
+    """Run the command and return its exit code.
+
+    0: done, and the doctor found nothing wrong; 1: the doctor found a fault; 2: it could not be
+    done, and stderr says why.
 
     Raises:
         SystemExit: from argparse, for ``--help``, ``--version`` and malformed arguments.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.command == "doctor":
+        return _doctor(arguments.script, arguments.arguments, arguments.steps)
     return _demo(arguments.output, arguments.epochs, arguments.seed)
 
 
@@ -35,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="penalize", description="Declare penalties once; have them applied exactly once."
     )
     parser.add_argument("--version", action="version", version=f"penalize {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
     demo = commands.add_parser(
         "demo",
         help="train one small network under five penalties, and show what each left of it",
@@ -51,6 +58,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         "--seed", type=_at_least(0), default=0, metavar="S", help="of the start and the batches"
+    )
+    doctor = commands.add_parser(
+        "doctor",
+        help="run a PyTorch training script for a few steps, and tell what regularizes it",
+        description="Run a PyTorch training script, unmodified, until its optimizers have made a "
+        "few steps. Then print what regularization it really applies, to which parameters, and "
+        "what is wrong with it. Exit code: 0 nothing is wrong, 1 something is, 2 it could not run.",
+    )
+    doctor.add_argument(
+        "--steps", type=_at_least(1), default=3, metavar="N", help="of each optimizer (default: 3)"
+    )
+    doctor.add_argument("script", type=Path, metavar="SCRIPT", help="the script")
+    doctor.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments"
     )
     return parser
 
@@ -88,6 +109,17 @@ def _demo(output: Path, epochs: int, seed: int) -> int:
 
     run(output, epochs=epochs, seed=seed)
     return 0
+
+
+def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
+    if not _is_installed("torch"):
+        return _fail("penalize doctor needs torch; install it with: pip install 'penalize[torch]'")
+    if not script.is_file():
+        return _fail(f"penalize doctor cannot run {script}: there is no such file")
+
+    from penalize.torch.doctor import examine
+
+    return examine(script, arguments, steps)
 
 
 def _is_installed(module: str) -> bool:

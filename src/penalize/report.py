@@ -1,13 +1,26 @@
-"""What an audit found: the factor with which each declared penalty really enters."""
+"""What an audit found: the factor with which each declared penalty really enters, and what
+regularizes beside them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from penalize.errors import AuditError
 from penalize.tables import table
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    WRONG = "wrong"
+    LOOK = "look"
+    """Often meant otherwise, and sometimes meant so."""
+
+    FACT = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,14 @@ class Measured:
 
     tolerance: float = 1e-6
     """How far the factor may be from a whole number by rounding."""
+
+    what: str = ""
+    """The penalty in words, where the name alone does not say it."""
+
+    @property
+    def level(self) -> Level:
+        """Wrong unless it is applied once."""
+        return Level.FACT if self.ok else Level.WRONG
 
     @property
     def ok(self) -> bool:
@@ -59,46 +80,109 @@ def _in_words(factor: float, tolerance: float) -> str:
     return f"strength multiplied again, by {factor:.6g}"
 
 
-class Report:
-    """What was measured, one row per declared penalty. Prints as a table, what is wrong first."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What acts on one parameter and was not declared, or keeps what should act from it."""
 
-    def __init__(self, rows: Sequence[Measured]) -> None:
-        self.rows = tuple(rows)
+    name: str
+    level: Level
+    verdict: str
+    """What is wrong with it, or worth to be known, in words."""
+
+    what: str = ""
+    """The regularization; empty where the finding is of none."""
+
+    factor: float = math.nan
+    """How often it enters; NaN where that was not measured."""
 
     @property
-    def wrong(self) -> tuple[Measured, ...]:
-        """The rows of penalties that do not enter exactly once."""
+    def ok(self) -> bool:
+        """Whether it is no fault."""
+        return self.level is not Level.WRONG
+
+
+Finding = Measured | Found
+
+
+class Report:
+    """What was measured and found. Prints as a table, what is wrong first.
+
+    There is one row per declared penalty, and, where that was asked for, one per parameter and
+    whatever else regularizes it.
+
+    Args:
+        rows: what was found.
+        empty: what to print if nothing was.
+    """
+
+    def __init__(self, rows: Sequence[Finding], empty: str = "no penalty is declared") -> None:
+        self.rows = tuple(rows)
+        self._empty = empty
+
+    @property
+    def declared(self) -> tuple[Measured, ...]:
+        """The rows of declared penalties."""
+        return tuple(row for row in self.rows if isinstance(row, Measured))
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The rows of declared penalties that do not enter exactly once, and of other faults."""
         return tuple(row for row in self.rows if not row.ok)
 
     @property
     def ok(self) -> bool:
-        """Whether every declared penalty enters exactly once."""
+        """Whether every declared penalty enters exactly once, and nothing else is wrong."""
         return not self.wrong
 
     def check(self) -> None:
         """Raise :class:`~penalize.errors.AuditError`, with the table, unless all is well."""
         if not self.ok:
-            raise AuditError(str(self))
+            raise AuditError(str(self), not all(row.ok for row in self.declared))
 
-    def __getitem__(self, index: int) -> Measured:
+    def __getitem__(self, index: int) -> Finding:
         return self.rows[index]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Measured]:
+    def __iter__(self) -> Iterator[Finding]:
         return iter(self.rows)
 
     def __str__(self) -> str:
         if not self.rows:
-            return "no penalty is declared"
-        rows = sorted(self.rows, key=lambda row: row.ok)
-        cells = [
-            (row.name, "" if math.isnan(row.factor) else f"{row.factor:.6g}", row.verdict)
-            for row in rows
-        ]
-        text = table(("penalty", "factor", "verdict"), cells)
-        once = len(self.rows) - len(self.wrong)
-        return f"{text}\n{once} of {len(self.rows)} applied exactly once"
+            return self._empty
+        first = "penalty" if len(self.declared) == len(self.rows) else "parameter"
+        header = ("", first, "regularization", "factor", "verdict")
+        return "\n".join([table(header, self._lines()), *filter(None, self._summary())])
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        """One per row, what is wrong first; parameters of which the same is said share one."""
+        names: dict[tuple[str, ...], list[str]] = {}
+        mixed = len(self.declared) < len(self.rows)
+        for row in sorted(self.rows, key=lambda row: list(Level).index(row.level)):
+            level = row.level if mixed else ""
+            factor = "" if math.isnan(row.factor) else f"{row.factor:.6g}"
+            alone = row.name if isinstance(row, Measured) else ""
+            said = (level, alone, row.what, factor, row.verdict)
+            names.setdefault(said, []).append(row.name)
+        return [(said[0], _together(them), *said[2:]) for said, them in names.items()]
+
+    def _summary(self) -> Iterator[str]:
+        declared = self.declared
+        if declared:
+            once = sum(row.ok for row in declared)
+            yield f"{once} of {len(declared)} applied exactly once"
+        if len(declared) < len(self.rows):
+            wrong = len({row.name for row in self.wrong})
+            has = "parameter has" if wrong == 1 else "parameters have"
+            yield f"{wrong} {has} a fault" if wrong else "nothing is wrong"
 
     __repr__ = __str__  # what a notebook shows
+
+
+def _together(names: Sequence[str]) -> str:
+    """``a, b and 9 more``: up to three, and as many as fit."""
+    fitting = [n for n in range(1, 4) if len(", ".join(names[:n])) <= 60] or [1]
+    shown = names[: fitting[-1]]
+    rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + rest

@@ -177,7 +177,11 @@ def test_only_what_is_stepped() -> None:
         (data_loss(model) + plan.penalty()).backward()
         optimizer.step()
 
-    assert [row.factor for row in audit(step, plan)] == pytest.approx([1.0, 1.0, 0.0])
+    report = audit(step, plan)
+    assert [row.factor for row in report.declared] == pytest.approx([1.0, 1.0, 0.0])
+    others = [row for row in report if row not in report.declared]
+    assert [row.name for row in others] == ["1.weight", "1.bias", "4.weight", "4.bias"]
+    assert all("no optimizer holds it" in row.verdict for row in others)
 
 
 def test_everything_is_put_back() -> None:
@@ -332,7 +336,7 @@ def attached() -> Callable[[], Any]:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor": (
         lambda: audit(torch.tensor(1.0), regularize(network(), RULES)),
-        "audit got a Tensor and a Plan; pass a function that returns the loss",
+        "audit got a Tensor and a Plan; pass a function that returns the loss or does a step",
     ),
     "no plan": (lambda: audit(lambda: 1.0, L2(0.1)), "audit got a function and a L2; pass"),
     "no loss": (

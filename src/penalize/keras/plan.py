@@ -16,8 +16,7 @@ from penalize.keras.modes import Change, Mode, Target
 from penalize.keras.parameters import Weight, records
 from penalize.keras.saving import remark_on_saving
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan
-from penalize.plan import Row, row_of
+from penalize.plan import LivePlan, Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision

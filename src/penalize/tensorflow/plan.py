@@ -14,8 +14,7 @@ import tensorflow as tf
 from penalize.errors import LossError, ModelError, PenalizeError, some
 from penalize.names import unique
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan
-from penalize.plan import Row, describe, row_of
+from penalize.plan import LivePlan, Row, describe, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision

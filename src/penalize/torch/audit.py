@@ -1,4 +1,5 @@
-"""``audit``: the factor with which each declared penalty really enters a loss, or a step.
+"""``audit``: the factor with which each declared penalty really enters a loss, or a step, and what
+regularizes beside them.
 
 The loss or step is run from the same state with the plan's penalties and without. What they change,
 in the gradients that the optimizer is given or in the weights after it, is compared with what one
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +19,26 @@ from torch import Tensor, nn
 
 from penalize.errors import LossError
 from penalize.report import Measured, Report
+from penalize.torch.decay import measure
+from penalize.torch.facts import declared, weights
+from penalize.torch.findings import findings
 from penalize.torch.modes import Target, gradients_of
-from penalize.torch.plan import Plan
+from penalize.torch.observe import Observer, mark
+from penalize.torch.plan import Plan, plans
 from penalize.torch.replay import Replay, Seen
+from penalize.torch.roster import optimizers_of, roster
 from penalize.torch.steps import bounded, step_size_of
 
 TOLERANCE = 1e-3
 """How far a factor may be off by rounding, relative to it."""
 
 
-def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) -> Report:
-    """Measure with what factor each penalty of a plan enters a loss, or an optimizer's step.
+def audit(
+    loss_or_step: Callable[[], Any], plan_or_model: Plan | nn.Module, *, strict: bool = False
+) -> Report:
+    """Measure what regularizes a model in a loss, or in an optimizer's step, and how often.
+
+    Each penalty that a plan declares has a row with its factor:
 
     ========  ===================================================================
     factor    what it means
@@ -38,18 +50,25 @@ def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) 
     (none)    nothing can be said, and the row's note says why
     ========  ===================================================================
 
-    What is called runs three times from the same state: the model's parameters, buffers and
-    gradients, everything that its optimizers step and their states, and PyTorch's random numbers
-    are put back each time, and at the end. Parameters outside of the model lose their gradients.
-    What else it moves, such as a data loader, a scheduler or the buffers of another model, is moved
-    three times.
+    Whatever else regularizes has rows after them, also where there is no plan: the weight decay of
+    the optimizers, with factor 1 where it entered the update; L1 and L2 terms that the loss has
+    beside the plan's; and parameters that get a gradient and are held by no optimizer. A row is
+    wrong (``row.ok`` is False) if the same weight is penalized twice by these, if a term is added
+    anew in each accumulated micro-batch, if a bias or norm is decayed where others are exempt, or
+    if a parameter never learns.
+
+    What is called runs several times from the same state, eight times at most: the model's
+    parameters, buffers and gradients, everything that its optimizers step and their states, and
+    PyTorch's random numbers are put back each time, and at the end. Parameters outside of the model
+    lose their gradients. What else it moves, such as a data loader, a scheduler or the buffers of
+    another model, is moved each time.
 
     Args:
         loss_or_step: a function without arguments. Either it returns the loss, without calling
             ``backward``; or it does a whole step, with ``optimizer.step()``. A plan that is
-            attached acts in the step, so pass the step.
-        plan: what :func:`regularize` returned.
-        strict: raise unless every penalty enters exactly once.
+            attached acts in the step, and so does weight decay, so pass the step.
+        plan_or_model: what :func:`regularize` returned; or a model, planned or not.
+        strict: raise unless every penalty enters exactly once and nothing else is wrong.
 
     Returns:
         A report that prints as a table; its rows have ``name`` and ``factor``.
@@ -57,32 +76,52 @@ def audit(loss_or_step: Callable[[], Any], plan: Plan, *, strict: bool = False) 
     Raises:
         LossError: what was passed is neither a loss nor a step that can be measured.
         ModelError: a parameter of the model is lazy, or on the meta device.
-        AuditError: strict, and a penalty does not enter exactly once.
+        AuditError: strict, and something is wrong.
     """
-    if not callable(loss_or_step) or not isinstance(plan, Plan):
+    if not callable(loss_or_step) or not isinstance(plan_or_model, Plan | nn.Module):
         raise LossError(
-            f"audit got a {type(loss_or_step).__name__} and a {type(plan).__name__}",
-            "pass a function that returns the loss or does a step, and the plan: "
+            f"audit got a {type(loss_or_step).__name__} and a {type(plan_or_model).__name__}",
+            "pass a function that returns the loss or does a step, and the plan or the model: "
             "audit(lambda: criterion(model(x), y) + plan.penalty(), plan)",
         )
-    targets = plan.targets()
-    replay = Replay(plan.model)
-    runs = []
-    for strength in (0.0, 1.0, 2.0):
-        with plan.at_strength(strength):
-            runs.append(replay.run(loss_or_step))
-    attached = plan.attachments()
-    if attached and not runs[1].groups:
+    plan = plan_or_model if isinstance(plan_or_model, Plan) else None
+    model = plan_or_model if isinstance(plan_or_model, nn.Module) else plan_or_model.model
+    replay, observer = Replay(model), Observer()
+    with ExitStack() as stack:
+        for each in list(plans):
+            stack.enter_context(each.at_strength(1.0))
+            stack.enter_context(each.probed(partial(mark, each)))
+        with observer.watching():
+            once = replay.run(loss_or_step)
+        measurement = measure(replay, loss_or_step, once)
+        members = roster([model])
+        rows = declared(plans, members, observer.received) if plan is None else []
+    if plan is not None:
+        rows += _measured(loss_or_step, plan, replay, once)
+    optimizers = optimizers_of(members, observer.steps)
+    facts = weights(members, observer.received, optimizers, plans, measurement)
+    empty = "nothing regularizes this model here" if plan is None else "no penalty is declared"
+    report = Report([*rows, *findings(facts)], empty)
+    if strict:
+        report.check()
+    return report
+
+
+def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -> list[Measured]:
+    """The rows of a plan's penalties."""
+    targets, attached = plan.targets(), plan.attachments()
+    if attached and not once.groups:
         raise LossError(
             "the plan is attached, and acts in the optimizer's step, but only a loss was passed",
             "pass a function that does the whole step",
         )
-    measure = _MEASURES.get(attached[0].mode, _by_gradient) if attached else _by_loss
+    with plan.at_strength(0.0):
+        off = replay.run(call)
+    with plan.at_strength(2.0):
+        twice = replay.run(call)
+    measure_one = _MEASURES.get(attached[0].mode, _by_gradient) if attached else _by_loss
     with torch.no_grad():
-        report = Report([measure(target, *runs) for target in targets])
-    if strict:
-        report.check()
-    return report
+        return [measure_one(target, off, once, twice) for target in targets]
 
 
 def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:

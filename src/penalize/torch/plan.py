@@ -24,8 +24,7 @@ from penalize.errors import (
     some,
 )
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan
-from penalize.plan import Row, row_of
+from penalize.plan import LivePlan, Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision

@@ -39,6 +39,10 @@ class Seen(NamedTuple):
     """The optimizer of each."""
 
 
+Act = Callable[[Optimizer], None]
+"""Something to do to an optimizer right before its update."""
+
+
 class Replay:
     """A model, and whatever the optimizers step beside it, put back after each run.
 
@@ -60,15 +64,19 @@ class Replay:
         ]
         self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
 
-    def run(self, call: Callable[[], Any]) -> Seen:
+    def run(self, call: Callable[[], Any], act: Act | None = None) -> Seen:
         """What happens in one call, after which everything is as it was.
+
+        Args:
+            call: the loss or step.
+            act: called before each update, after every hook on it; what it does is put back too.
 
         Raises:
             LossError: it neither stepped an optimizer nor returned a loss with a gradient, or it
                 stepped one by a closure, or one of them twice.
         """
         seen = Seen({}, {}, {}, {}, {})
-        with torch.random.fork_rng(), self._listening(seen):
+        with torch.random.fork_rng(), self._listening(seen, act):
             try:
                 value = call()
                 if not seen.groups:
@@ -95,7 +103,7 @@ class Replay:
         )
 
     @contextmanager
-    def _listening(self, seen: Seen) -> Iterator[None]:
+    def _listening(self, seen: Seen, act: Act | None) -> Iterator[None]:
         """Note what each optimizer is given, after every hook on it has acted."""
         hooks: dict[Optimizer, RemovableHandle] = {}
         finished: set[Optimizer] = set()
@@ -114,6 +122,8 @@ class Replay:
                     seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
                     if p.grad is not None:
                         seen.gradients[id(p)] = _dense(p.grad.detach())
+            if act is not None:
+                act(optimizer)
 
         def begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:

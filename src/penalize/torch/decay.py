@@ -1,0 +1,120 @@
+"""The weight decay that really entered a step: measured, not read off the optimizer's name.
+
+The step is replayed without any weight decay; with an L2 in the gradient in its place; and with the
+weights shrunk before the update in its place. What the step did of itself is one of the three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from penalize.torch.findings import Decay
+from penalize.torch.replay import Replay, Seen
+
+_ANOTHER = "not measured: the step differs each time it runs"
+
+
+class Measurement(NamedTuple):
+    """The weights after a step."""
+
+    found: Seen
+    """As it is."""
+
+    again: Seen
+    """As it is, a second time."""
+
+    without: Seen
+    coupled: Seen
+    decoupled: Seen
+
+    def of(self, p: Tensor, decay: Decay) -> Decay:
+        """The decay of a parameter, with the factor and kind that were measured."""
+        runs = [_moved(run, p) for run in self]
+        if len({len(tensors) for tensors in runs}) > 1:
+            return decay._replace(note=_ANOTHER)
+        # In its first step Adam takes the sign of the gradient, and what a decay adds is in the
+        # state alone: so it is looked for where it is largest.
+        found, again, without, coupled, decoupled = max(
+            zip(*runs, strict=True), key=lambda tensors: _distance(tensors[0], tensors[2])
+        )
+        noise, change = _distance(found, again), _distance(found, without)
+        if noise > 1e-2 * change:
+            return decay._replace(note=_ANOTHER)
+        if not change and not bool(p.any()):
+            return decay._replace(note="its weights are 0 here, so it cannot be seen")
+        if not change:
+            came = id(p) in self.found.gradients
+            note = "never applied" if came else "never applied: no gradient came"
+            return decay._replace(factor=0.0, note=note)
+        for kind, expected in (("in the gradient", coupled), ("decoupled", decoupled)):
+            if _distance(found, expected) <= 1e-2 * change:
+                return decay._replace(factor=1.0, kind=kind)
+        return decay._replace(note="enters in a way of its own")
+
+
+def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement | None:
+    """Replay a step with other decays; None if there is none to be measured."""
+    if not any(group.get("weight_decay") for group in found.groups.values()):
+        return None
+    variants = (None, _switch_off, _put_in_gradient, _shrink)
+    return Measurement(found, *(replay.run(call, variant) for variant in variants))
+
+
+def _moved(run: Seen, p: Tensor) -> list[Tensor]:
+    """What a step changes of a parameter: its weights, and what the optimizer keeps of it."""
+    kept = run.states.get(id(p), {}).values()
+    return [run.weights[id(p)], *(t for t in kept if _is_of_weights(t))]
+
+
+def _is_of_weights(kept: Any) -> bool:
+    return isinstance(kept, Tensor) and kept.ndim > 0 and kept.is_floating_point()
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """The largest difference, next to the size."""
+    if one.shape != other.shape:
+        return math.inf
+    if not one.numel():
+        return 0.0
+    return float((one - other).abs().max()) / (float(one.abs().max()) or 1.0)
+
+
+# --- in place of the optimizer's own ------------------------------------------------------------
+
+
+def _switch_off(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
+
+
+def _put_in_gradient(optimizer: Optimizer) -> None:
+    for group, p in _decayed(optimizer):
+        sign = -1 if group.get("maximize") else 1
+        assert p.grad is not None
+        p.grad = p.grad + sign * group["weight_decay"] * p.detach()
+    _switch_off(optimizer)
+
+
+def _shrink(optimizer: Optimizer) -> None:
+    with torch.no_grad():
+        for group, p in _decayed(optimizer):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+    _switch_off(optimizer)
+
+
+def _decayed(optimizer: Optimizer) -> Sequence[tuple[dict[str, Any], nn.Parameter]]:
+    """The parameters that an optimizer would decay, each with its group."""
+    return [
+        (group, p)
+        for group in optimizer.param_groups
+        if group.get("weight_decay")
+        for p in group["params"]
+        if p.grad is not None and not p.grad.is_sparse
+    ]

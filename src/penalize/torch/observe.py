@@ -1,0 +1,179 @@
+"""Watching a training loop: what reached each parameter in each step of each optimizer.
+
+Nothing that the loop computes is changed. Backward passes are seen by a patch of
+``torch.autograd``, which ``Tensor.backward`` goes through; steps by hooks on all optimizers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from penalize.torch.plan import Plan
+from penalize.torch.terms import DECLARED, SCALED, Pass, Trace, note
+
+
+@dataclass
+class Received:
+    """What one parameter received."""
+
+    parameter: Tensor
+    optimizers: dict[Optimizer, dict[str, Any]] = field(default_factory=dict)
+    """Those that stepped it, each with the param group as it was then."""
+
+    got_gradient: bool = False
+    """Whether a backward pass gave it one."""
+
+    was_stepped: bool = False
+    """Whether it had a gradient in a step."""
+
+    passes: list[Pass] = field(default_factory=list)
+    """The backward passes that made the gradient of its last step."""
+
+    pending: list[Pass] = field(default_factory=list)
+    """Those since its gradient was last cleared."""
+
+    @property
+    def last(self) -> list[Pass]:
+        """Those of its last step; of its gradient, where nothing steps it."""
+        return self.passes if self.optimizers else self.pending
+
+
+class Observer:
+    """Watches while it is entered as a context; afterwards it holds what it saw.
+
+    Args:
+        on_step: called after each step of an optimizer, with the optimizer.
+    """
+
+    def __init__(self, on_step: Callable[[Optimizer], None] | None = None) -> None:
+        self.received: dict[int, Received] = {}
+        self.steps: dict[Optimizer, int] = {}
+        self._on_step = on_step
+        self._depth: dict[Optimizer, int] = {}
+        self._is_differentiating = False
+
+    @contextmanager
+    def watching(self) -> Iterator[Observer]:
+        """Within the block, everything is seen; all patches and hooks end with it."""
+        with ExitStack() as stack:
+            for owner, name, around in (
+                (torch.autograd, "backward", self._backward),
+                (torch.autograd, "grad", self._backward),
+                (torch.amp.GradScaler, "scale", _scale),
+            ):
+                stack.enter_context(_patched(owner, name, _around(getattr(owner, name), around)))
+            # On the class, for plans that are made meanwhile. A patched ``penalty`` would be traced
+            # by torch.compile.
+            stack.enter_context(_patched(Plan, "_probe", mark))
+            stack.callback(register_optimizer_step_pre_hook(self._before_step).remove)
+            stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
+            yield self
+
+    # --- backward ---------------------------------------------------------------------------
+
+    def _backward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs.get("tensors", kwargs.get("outputs", ()))
+        roots = [given] if isinstance(given, Tensor) else [*given]
+        # A pass within a pass is of a checkpoint; one that makes a graph is part of a loss; and
+        # one of anything but tensors is a compiler's, which traces it.
+        is_real = all(type(root) in (Tensor, nn.Parameter) for root in roots)
+        if self._is_differentiating or kwargs.get("create_graph") or not is_real:
+            return original(*args, **kwargs)
+        trace = Trace(roots)
+        for key, weight in trace.weights.items():
+            received = self.received.setdefault(key, Received(weight))
+            if _is_clear(weight.grad):
+                received.pending.clear()
+        self._is_differentiating = True
+        try:
+            with trace.looking():
+                returned = original(*args, **kwargs)
+        finally:
+            self._is_differentiating = False
+        seen = trace.result()
+        for key in trace.reached():
+            self.received[key].pending.append(seen)
+            self.received[key].got_gradient = True
+        return returned
+
+    # --- steps ------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._depth[optimizer] = self._depth.get(optimizer, 0) + 1
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._depth[optimizer] -= 1
+        if self._depth[optimizer]:
+            return  # of a subclass that calls super().step()
+        self.steps[optimizer] = self.steps.get(optimizer, 0) + 1
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                received = self.received.setdefault(id(p), Received(p))
+                settings = {k: v for k, v in group.items() if k != "params"}
+                received.optimizers[optimizer] = settings
+                received.was_stepped |= p.grad is not None
+                received.passes = list(received.pending)
+                received.pending.clear()
+        if self._on_step is not None:
+            self._on_step(optimizer)
+
+
+@contextmanager
+def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    own = vars(owner).get(name, owner)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is owner:  # it had none, but inherited it
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+def _around(original: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes the place of another, which it is given."""
+
+    @functools.wraps(original)
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        return call(original, *args, **kwargs)
+
+    return instead
+
+
+def _is_clear(gradient: Tensor | None) -> bool:
+    if gradient is None:
+        return True
+    return not bool((gradient._values() if gradient.is_sparse else gradient).any())
+
+
+def _scale(original: Callable[..., Any], scaler: Any, outputs: Any) -> Any:
+    """Notes the factor on the node, so that what is found below can be told without it."""
+    scaled = original(scaler, outputs)
+    if scaler.is_enabled():
+        for tensor in scaled if isinstance(scaled, list | tuple) else [scaled]:
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                note(tensor.grad_fn, SCALED, scaler.get_scale())
+    return scaled
+
+
+def mark(plan: Plan, name: str, penalty: Tensor) -> Tensor:
+    """Notes on a declared penalty whose it is, to tell it from one that is written by hand.
+
+    A plan calls it as its probe.
+    """
+    if not torch.compiler.is_compiling() and penalty.grad_fn is not None:
+        note(penalty.grad_fn, DECLARED, (plan, name))
+    return penalty

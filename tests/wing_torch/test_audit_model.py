@@ -1,0 +1,272 @@
+"""``audit`` of a model: what regularizes it that nobody declared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from penalize import L1, L2, AuditError, kernels
+from penalize.torch import audit, regularize
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(12) % 2
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    nn.init.normal_(model[1].bias)  # of 0 nothing can be seen
+    return model
+
+
+def stepping(
+    model: nn.Module, optimizer: torch.optim.Optimizer, penalty: Callable[[], Any] = lambda: 0.0
+) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        (F.cross_entropy(model(X), Y) + penalty()).backward()
+        optimizer.step()
+
+    return step
+
+
+def l2_of(model: nn.Module, strength: float) -> Any:
+    return strength * sum(p.pow(2).sum() for p in model.parameters())
+
+
+def test_a_model_that_nothing_regularizes() -> None:
+    model = network()
+    step = stepping(model, torch.optim.Adam(model.parameters()))
+    for measured in (step, lambda: F.cross_entropy(model(X), Y)):
+        report = audit(measured, model, strict=True)
+        assert not report.rows
+        assert str(report) == "nothing regularizes this model here"
+
+
+COUPLED = ["SGD", "Adam", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD"]
+
+
+@pytest.mark.parametrize("momentum", [{}, {"maximize": True}], ids=["", "maximize"])
+@pytest.mark.parametrize("name", COUPLED)
+def test_weight_decay_in_the_gradient_is_measured(name: str, momentum: dict[str, Any]) -> None:
+    model = network()
+    make = getattr(torch.optim, name)
+    optimizer = make(model.parameters(), lr=0.01, weight_decay=0.05, **momentum)
+    step = stepping(model, optimizer)
+    for _ in range(2):  # in the first step of Adam it does not show in the weights
+        report = audit(step, model)
+        assert [row.name for row in report] == [n for n, _ in model.named_parameters()]
+        assert [row.factor for row in report] == [1.0] * 6
+        assert {row.what for row in report} == {f"weight_decay=0.05 of {name}, in the gradient"}
+        assert [row.level for row in report] == ["", "look", "look", "look", "", "look"]
+        assert report.ok
+        step()
+
+
+@pytest.mark.parametrize("decoupled", [torch.optim.AdamW, torch.optim.NAdam])
+def test_decoupled_weight_decay_is_measured(decoupled: type[torch.optim.Optimizer]) -> None:
+    model = network()
+    named: dict[str, Any] = {} if decoupled is torch.optim.AdamW else {"weight_decay": 0.01}
+    if named:
+        named["decoupled_weight_decay"] = True
+    report = audit(stepping(model, decoupled(model.parameters(), **named)), model)
+    assert [row.factor for row in report] == [1.0] * 6
+    assert {row.what for row in report} == {f"weight_decay=0.01 of {decoupled.__name__}, decoupled"}
+    assert report[0].verdict == ("kernel; the optimizer's default" if not named else "kernel")
+
+
+class Odd(torch.optim.SGD):
+    """Decays by the square, or says so and does not."""
+
+    def __init__(self, parameters: Any, decay: float, acts: bool) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.acts = acts
+        for group in self.param_groups:
+            group["own_decay"], group["weight_decay"] = 0.0, decay
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            decay, group["weight_decay"] = group["weight_decay"], 0.0
+            if self.acts:
+                for p in group["params"]:
+                    p.sub_(decay * p**3)
+        returned = super().step(closure)
+        group["weight_decay"] = decay
+        return returned
+
+
+def test_an_optimizer_of_ones_own_is_not_taken_at_its_word() -> None:
+    model = network()
+    report = audit(stepping(model, Odd(model.parameters(), 0.1, acts=False)), model)
+    assert [row.factor for row in report] == [0.0] * 6
+    assert report[0].verdict == "kernel; never applied"
+    report = audit(stepping(model, Odd(model.parameters(), 0.1, acts=True)), model)
+    assert all(math.isnan(row.factor) for row in report)
+    assert report[0].verdict == "kernel; enters in a way of its own"
+
+
+def test_where_weight_decay_cannot_be_seen() -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.Linear(3, 3))
+    nn.init.zeros_(model[0].bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model[0](X), Y).backward()
+        optimizer.step()
+
+    report = audit(step, model)
+    assert {row.name: row.verdict for row in report} == {
+        "0.weight": "kernel",
+        "0.bias": "bias: usually exempt; its weights are 0 here, so it cannot be seen",
+        "1.weight": "kernel; never applied: no gradient came",
+        "1.bias": "bias: usually exempt; never applied: no gradient came",
+    }
+
+    batches: Iterator[torch.Tensor] = iter(torch.randn(20, 12, 4))
+
+    def another_batch() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model[0](next(batches)), Y).backward()
+        optimizer.step()
+
+    verdict = audit(another_batch, model)[0].verdict
+    assert verdict == "kernel; not measured: the step differs each time it runs"
+
+
+def test_a_penalty_by_hand_beside_weight_decay() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.02)
+    step = stepping(model, optimizer, lambda: l2_of(model, 0.01))
+    report = audit(step, model)
+    assert not report.ok
+    decay, term = [row for row in report if row.name == "0.weight"]
+    assert (decay.factor, term.factor) == (1.0, 1.0)
+    assert decay.verdict == "penalized twice: also by L2(0.01) in the loss"
+    assert term.verdict == "penalized twice: also by weight_decay=0.02 of Adam, in the gradient"
+    with pytest.raises(AuditError, match=r"beside the declared penalties has a fault:\n +param"):
+        audit(step, model, strict=True)
+
+
+def test_a_penalty_by_hand_in_a_loss() -> None:
+    model = network()
+    report = audit(lambda: F.cross_entropy(model(X), Y) + l2_of(model, 0.01), model)
+    assert {row.name: row.what for row in report} == {
+        name: "L2(0.01) in the loss" for name, _ in model.named_parameters()
+    }
+    assert report.ok
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_declared_penalty_is_not_taken_for_one_by_hand(attached: bool) -> None:
+    model = network()
+    plan = regularize(model, L2(0.3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if attached:
+        plan.attach(optimizer)
+    step = stepping(model, optimizer, (lambda: 0.0) if attached else plan.penalty)
+    for audited in (plan, model):
+        report = audit(step, audited, strict=True)
+        assert [(row.name, row.factor) for row in report] == [
+            ("0.weight", pytest.approx(1.0)),
+            ("3.weight", pytest.approx(1.0)),
+        ]
+        assert report.declared == report.rows
+
+
+def test_the_model_of_a_plan_that_acts_nowhere() -> None:
+    model = network()
+    plan = regularize(model, L2(0.3))
+    report = audit(stepping(model, torch.optim.SGD(model.parameters(), lr=0.1)), model)
+    assert [row.verdict for row in report] == ["never applied"] * 2
+    assert not plan.warned, "an audit is no training"
+
+
+def test_declared_and_written_by_hand() -> None:
+    model = network()
+    plan = regularize(model, {kernels: L2(0.3), "3.weight": L1(0.1)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    report = audit(stepping(model, optimizer, lambda: plan.penalty() + l2_of(model, 0.01)), plan)
+    assert [row.factor for row in report.declared] == pytest.approx([1.0, 1.0])
+    assert {row.name: row.verdict for row in report.wrong} == {
+        "0.weight": "penalized twice: also by L2(0.3) of a plan"
+    }
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_micro_batches(share: float, scaled: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for _ in range(4):
+            data, penalty = F.cross_entropy(model(X), Y), l2_of(model, 0.01)
+            loss = data / 4 + penalty if share == 1.0 else (data + penalty) / 4
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+
+    report = audit(step, model)
+    row = report[0]
+    assert row.what == ("L2(0.04) in the loss" if share == 1.0 else "L2(0.01) in the loss")
+    assert row.factor == (4.0 if share == 1.0 else 1.0)
+    assert row.ok == (share != 1.0)
+
+
+def test_what_no_optimizer_holds() -> None:
+    model = network()
+    first = torch.optim.SGD(model[:2].parameters(), lr=0.1)
+    report = audit(stepping(model, first), model)
+    assert [row.name for row in report.wrong] == ["3.weight", "3.bias"]
+    other = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    assert audit(stepping(model, first), model).ok, "another one holds it, and steps elsewhere"
+    assert other.state == {}
+
+
+def test_a_parameter_of_two_optimizers() -> None:
+    model = network()
+    first = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    second = torch.optim.SGD(model[3].parameters(), lr=0.1)
+    step = stepping(model, first)
+
+    def both() -> None:
+        step()
+        second.step()
+
+    report = audit(both, model)
+    shared = [row for row in report if "stepped by several optimizers, SGD 1 and" in row.verdict]
+    assert [row.name for row in shared] == ["3.weight", "3.bias"]
+    assert report.ok
+    second.param_groups[0]["weight_decay"] = 0.1
+    assert [row.name for row in audit(both, model).wrong] == ["3.weight", "3.bias"]
+
+
+def test_everything_is_put_back() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.02)
+    step = stepping(model, optimizer, lambda: l2_of(model, 0.01))
+    step()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = {id(p): s["exp_avg"].clone() for p, s in optimizer.state.items()}
+    functions = torch.autograd.backward, torch.autograd.grad, torch.amp.GradScaler.scale
+    audit(step, model)
+    with pytest.raises(RuntimeError, match="mine"):
+        audit(lambda: (step(), failing()), model)
+    after = torch.autograd.backward, torch.autograd.grad, torch.amp.GradScaler.scale
+    assert functions == after
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(s["exp_avg"], kept[id(p)]) for p, s in optimizer.state.items())
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.02]
+
+
+def failing() -> None:
+    raise RuntimeError("mine")
