@@ -21,9 +21,18 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import OptimizerError
+from penalize.errors import ModeError, OptimizerError
 from penalize.torch.checks import groups_of
-from penalize.torch.modes import Active, Gradient, Group, Target, add_gradient, check_dense
+from penalize.torch.modes import (
+    Active,
+    Gradient,
+    Group,
+    Mode,
+    Target,
+    add_gradient,
+    check_dense,
+    mode_named,
+)
 
 
 class _Held(NamedTuple):
@@ -189,3 +198,22 @@ def _in_scaler_step() -> bool:
             return bool(frame.f_locals["self"].is_enabled())
         frame = frame.f_back
     return False
+
+
+def mode_of(name: object, clip: object, scaler: GradScaler | None) -> Callable[[], Mode]:
+    """What makes the mode for each optimizer.
+
+    Raises:
+        ModeError: there is no such mode, no such word, or the two do not go together.
+    """
+    chosen = mode_named(name)
+    if clip not in ("without", "with"):
+        raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
+    if clip == "without":
+        return lambda: chosen
+    if chosen.name != "gradient":
+        raise ModeError(
+            f'clip="with" clips gradients, and mode={chosen.name!r} adds none',
+            'use mode="gradient"',
+        )
+    return partial(AtBackward, scaler)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakSet, ref
 
@@ -17,7 +16,6 @@ from torch.optim import Optimizer
 from penalize.callsite import callsite
 from penalize.errors import (
     AppliedTwiceError,
-    ModeError,
     ModelError,
     NeverAppliedWarning,
     OptimizerError,
@@ -32,8 +30,8 @@ from penalize.torch import ledger
 from penalize.torch.attachment import Attachment, attachments_of
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
-from penalize.torch.clipping import AtBackward
-from penalize.torch.modes import Mode, Target, mode_named
+from penalize.torch.clipping import mode_of
+from penalize.torch.modes import Target
 from penalize.torch.parameters import read
 
 
@@ -199,7 +197,7 @@ class Plan(Probed, LivePlan):
 
         Nothing is attached if it raises.
         """
-        new_mode = _mode(mode, clip, scaler)
+        new_mode = mode_of(mode, clip, scaler)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (
             isinstance(optimizers, Sequence)
@@ -287,21 +285,6 @@ class Plan(Probed, LivePlan):
                 "the attachment",
                 "Call optimizer.step() or zero_grad() before attach()",
             )
-
-
-def _mode(name: object, clip: object, scaler: GradScaler | None) -> Callable[[], Mode]:
-    """What makes the mode for each optimizer."""
-    chosen = mode_named(name)
-    if clip not in ("without", "with"):
-        raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
-    if clip == "without":
-        return lambda: chosen
-    if chosen.name != "gradient":
-        raise ModeError(
-            f'clip="with" clips gradients, and mode={chosen.name!r} adds none',
-            'use mode="gradient"',
-        )
-    return partial(AtBackward, scaler)
 
 
 _ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"
