@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,10 +28,13 @@ from penalize import (
     OptimizerError,
     Regularizer,
     ReplacedParameterError,
+    RoundedAwayWarning,
     biases,
     kernels,
 )
+from penalize.steps import Step
 from penalize.torch import regularize
+from penalize.torch.steps import bounded
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -162,7 +166,7 @@ def test_a_closure_keeps_its_return_value() -> None:
     data_loss = nn.functional.mse_loss(model(x), y).item()
     assert optimizer.step(closure).item() == data_loss
     assert optimizer.step(closure=closure).item() != data_loss
-    assert optimizer.step(closure=lambda: None) is None
+    assert optimizer.step(closure=optimizer.zero_grad) is None
 
 
 def test_maximize_subtracts() -> None:
@@ -777,7 +781,9 @@ def test_another_strength_on_the_same_optimizer_is_the_same_penalty() -> None:
     regularize(model, L1(0.1) + GroupLasso(0.2)).attach(optimizer)
     with pytest.raises(AppliedTwiceError):
         regularize(model, L1(0.3) + GroupLasso(0.4)).attach(optimizer)
-    regularize(model, L1(0.3) + GroupLasso(0.4, groups="inputs")).attach(optimizer)
+    with pytest.raises(AppliedTwiceError):  # part by part
+        regularize(model, L1(0.3) + GroupLasso(0.4, groups="inputs")).attach(optimizer)
+    regularize(model, GroupLasso(0.4, groups="inputs")).attach(optimizer)
 
 
 def test_a_frozen_parameter_may_stand_in_a_group_that_decays() -> None:
@@ -802,3 +808,143 @@ def test_a_frozen_parameter_may_join_any_of_several_optimizers() -> None:
     before = model[0].weight.detach().clone()
     parts[1].step()
     torch.testing.assert_close(model[0].weight.detach(), 0.9 * before)
+
+
+# --- gradients, closures and copies ---------------------------------------------------------
+
+
+def test_a_gradient_that_has_the_penalty_already_is_not_stepped_again() -> None:
+    """The penalty stays in .grad, as that of a loss term does; a second one must not join it."""
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    model(torch.ones(2, 6).double()).sum().backward()
+    optimizer.step()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        OptimizerError, match=r"'0\.weight' is stepped again.*zero_grad\(\)"
+    ):
+        optimizer.step()
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    optimizer.zero_grad(set_to_none=False)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("mode", ["gradient", "proximal"])
+def test_a_parameter_without_a_gradient_has_none_afterwards(mode: str) -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer, mode)
+    before = model[0].weight.detach().clone()
+    for _ in range(3):
+        optimizer.step()
+    assert not torch.equal(model[0].weight, before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_step_that_takes_something_else_than_a_closure() -> None:
+    class Scaled(opt.SGD):
+        def step(self, scale: float) -> None:  # type: ignore[override]
+            assert scale == 0.5
+            opt.SGD.step(self)
+
+    model = network()
+    optimizer = Scaled(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    before = model[0].weight.detach().clone()
+    optimizer.step(0.5)
+    torch.testing.assert_close(model[0].weight.detach(), before - 0.1 * 0.2 * before)
+
+
+def test_a_step_that_never_calls_its_closure_is_warned_of() -> None:
+    class Careless(opt.SGD):
+        def step(self, closure: Any = None) -> None:
+            opt.SGD.step(self)
+
+    model = network()
+    optimizer = Careless(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    with pytest.warns(NeverAppliedWarning, match="Careless never called its closure"):
+        optimizer.step(lambda: None)
+
+
+def test_detach_within_a_step() -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.1)
+    attachment = regularize(model, L2(0.1)).attach(optimizer)
+    before = model[0].weight.detach().clone()
+    optimizer.step(attachment.detach)
+    assert torch.equal(model[0].weight, before)
+
+
+def test_one_parameter_in_two_of_the_optimizers() -> None:
+    model = network()
+    optimizers = [opt.SGD(model.parameters(), lr=0.1) for _ in range(2)]
+    with pytest.raises(OptimizerError, match=r"'0\.weight', '2\.weight' would be stepped, and pen"):
+        regularize(model, L2(0.1)).attach(optimizers)
+
+
+def test_a_compiled_loss_of_another_plan() -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    other = regularize(model, L2(0.3))
+    compiled = torch.compile(lambda: other.penalty(), backend="eager", fullgraph=True)
+    compiled().backward()
+    with pytest.raises(AppliedTwiceError, match="in a compiled function"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_attachment_is_not_copied(copied: Any) -> None:
+    model = network()
+    attachment = regularize(model, L2(0.1)).attach(opt.SGD(model.parameters()))
+    with pytest.raises(OptimizerError, match=r"An attachment was copied.*state_dict\(\)"):
+        copied(attachment)
+
+
+def test_parameters_can_still_be_swapped() -> None:
+    """As model.to(...) does with sharded ones; PyTorch cannot if there are weak references."""
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.float()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    optimizer.step()
+
+
+def test_a_wrapper_whose_own_step_is_never_called() -> None:
+    class Wrapper(opt.Optimizer):
+        def __init__(self, inner: opt.Optimizer) -> None:
+            super().__init__(inner.param_groups, {})
+            self.param_groups = inner.param_groups
+
+        def step(self, closure: Any = None) -> None:
+            raise NotImplementedError
+
+    model = network()
+    inner = opt.SGD(model.parameters(), lr=0.1)
+    wrapper = Wrapper(inner)
+    regularize(model, L2(0.1)).attach(wrapper)
+    model(torch.ones(2, 6).double()).sum().backward()
+    with pytest.warns(NeverAppliedWarning, match="SGD is stepping"):
+        inner.step()
+
+
+@pytest.mark.parametrize("regularizer", [L1(1e-4), L2(1e-4)], ids=repr)
+def test_a_proximal_step_that_half_precision_rounds_away(regularizer: Regularizer) -> None:
+    model = network(torch.bfloat16)
+    with pytest.warns(RoundedAwayWarning, match="mode='proximal'"):
+        regularize(model, regularizer).attach(opt.SGD(model.parameters(), lr=0.01), "proximal")
+
+
+def test_a_step_of_zero_over_a_denominator_of_zero() -> None:
+    model = network()
+    nn.init.zeros_(model[0].weight)
+    optimizer = opt.Adam(model.parameters(), lr=0.0, eps=0.0)
+    regularize(model, L1(0.1)).attach(optimizer, "proximal")
+    optimizer.step()
+    assert bounded(Step(0.0, torch.zeros(2)), torch.zeros(2)).tolist() == [0.0, 0.0]

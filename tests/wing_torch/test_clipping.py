@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -83,14 +85,6 @@ def closures(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
         optimizer.step(partial(closure, *batch))
 
 
-def zeroed_in_place(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
-    for x, y in batches():
-        optimizer.zero_grad(set_to_none=False)
-        (loss_of(model, x, y) + penalty()).backward()
-        clip_grad_norm_(model.parameters(), 0.3)
-        optimizer.step()
-
-
 def another_pass_before(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
     """As a generator's loss goes through its discriminator."""
     for x, y in batches():
@@ -127,6 +121,41 @@ def checkpointed(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
         optimizer.step()
 
 
+def never_cleared(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
+    for x, y in batches():
+        (loss_of(model, x, y) + penalty()).backward()
+        clip_grad_norm_(model.parameters(), 0.3)
+        optimizer.step()
+
+
+def with_a_graph_of_the_gradient(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
+    """Accumulation puts another tensor in the place of .grad then."""
+    for x, y in batches():
+        optimizer.zero_grad()
+        for a, b in zip(x.chunk(2), y.chunk(2), strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ((loss_of(model, a, b) + penalty()) / 2).backward(create_graph=True)
+        for p in model.parameters():
+            assert p.grad is not None
+            p.grad.detach_()
+        clip_grad_norm_(model.parameters(), 0.3)
+        optimizer.step()
+
+
+def unrolled_with_skipped_steps(model: nn.Module, optimizer: Optimizer, penalty: Any) -> None:
+    """A weight that is used three times and more: autograd adds its gradients up in place."""
+    for i, (x, _) in enumerate(batches(6)):
+        optimizer.zero_grad()
+        hidden = x
+        for _ in range(4):
+            hidden = model[0](hidden).repeat(1, 2)[:, :6]
+        (model(hidden).square().mean() + penalty()).backward()
+        clip_grad_norm_(model.parameters(), 0.3)
+        if i % 2:
+            optimizer.step()
+
+
 LOOPS: dict[str, Loop] = {
     loop.__name__: loop
     for loop in (
@@ -134,7 +163,9 @@ LOOPS: dict[str, Loop] = {
         by_value,
         accumulated,
         closures,
-        zeroed_in_place,
+        never_cleared,
+        with_a_graph_of_the_gradient,
+        unrolled_with_skipped_steps,
         another_pass_before,
         a_pass_that_fails,
         checkpointed,
@@ -288,13 +319,66 @@ def attached(**options: Any) -> tuple[nn.Sequential, SGD]:
     return model, optimizer
 
 
-def test_gradients_that_were_zeroed_between_two_passes() -> None:
+@pytest.mark.parametrize("when", ["between two passes", "after a step"])
+def test_gradients_that_were_zeroed_in_place(when: str) -> None:
+    """At once, and not when a step happens to be skipped."""
     model, optimizer = attached()
     x, y = next(batches())
     loss_of(model, x, y).backward()
+    if when == "after a step":
+        optimizer.step()
     optimizer.zero_grad(set_to_none=False)
-    with pytest.raises(OptimizerError, match=r"Between two backward passes.*zero_grad"):
+    with pytest.raises(OptimizerError, match=r"When a backward pass began.*zero_grad\(set_to_none"):
         loss_of(model, x, y).backward()
+
+
+def test_gradients_that_no_backward_pass_gave() -> None:
+    model, optimizer = attached()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    with pytest.raises(OptimizerError, match=r"not the one that a backward pass.*in place"):
+        optimizer.step()
+
+
+def test_a_pass_that_reaches_no_penalized_weight() -> None:
+    """It is clipped with what the pass does reach."""
+    by_hand, model = network(), network()
+    optimizers = [sgd(m) for m in (by_hand, model)]
+    plan = regularize(by_hand, {"2": L2(3.0)})
+    regularize(model, {"2": L2(3.0)}).attach(optimizers[1], clip="with")
+    x, _ = next(batches())
+    for m, optimizer, penalty in zip(
+        (by_hand, model), optimizers, (plan.penalty, lambda: 0), strict=True
+    ):
+        (m[0](x).square().mean() + penalty()).backward()
+        assert clip_grad_norm_(m.parameters(), 0.3) > 0.3
+        optimizer.step()
+    torch.testing.assert_close(model.state_dict(), by_hand.state_dict())
+
+
+def test_two_plans_and_several_passes() -> None:
+    by_hand, model = network(), network()
+    first, second = sgd(by_hand), sgd(model)
+    plan = regularize(by_hand, RULES)
+    accumulated(by_hand, first, plan.penalty)
+    regularize(model, {everything: L1(0.1) + L2(0.3), "2.weight": None}).attach(second, clip="with")
+    regularize(model, {"2": GroupLasso(0.5)}).attach(second, clip="with")
+    accumulated(model, second, lambda: 0)
+    torch.testing.assert_close(model.state_dict(), by_hand.state_dict())
+
+
+def test_the_parameters_keep_no_hooks() -> None:
+    model = network()
+    for _ in range(3):
+        optimizer = sgd(model)
+        attachment = regularize(model, L2(0.1)).attach(optimizer, clip="with")
+        attachment.detach()
+        regularize(model, L2(0.1)).attach(optimizer, clip="with")
+        del optimizer, attachment
+        gc.collect()
+    for p in model.parameters():
+        assert not p._backward_hooks
+        assert not p._post_accumulate_grad_hooks
 
 
 @pytest.mark.parametrize("when", ["before another pass", "before the step"])
@@ -306,10 +390,10 @@ def test_gradients_that_were_replaced(when: str) -> None:
         p.grad = p.grad / 2
     before = copy.deepcopy(model.state_dict())
     if when == "before another pass":
-        with pytest.raises(OptimizerError, match="Between two backward passes"):
+        with pytest.raises(OptimizerError, match="When a backward pass began"):
             loss_of(model, x, y).backward()
     else:
-        with pytest.raises(OptimizerError, match=r"replaced after the backward pass.*in place"):
+        with pytest.raises(OptimizerError, match=r"not the one that a backward pass.*in place"):
             optimizer.step()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

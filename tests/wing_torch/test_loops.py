@@ -148,6 +148,7 @@ def test_parameters_added_later_are_not_passed_over_in_silence() -> None:
         optimizer.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        optimizer.zero_grad()
         optimizer.step()  # told once
         attachment.detach()
         regularize(model, RULES).attach(optimizer)

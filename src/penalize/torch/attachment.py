@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from penalize.errors import OptimizerError
 from penalize.torch import ledger
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import (
@@ -25,29 +26,28 @@ from penalize.torch.stepper import Stepper
 from penalize.torch.steps import stepped_by
 
 MARK = "penalize"
-"""What is written into an optimizer's param groups: how many attachments it has. Its copies and
+"""What is written into an optimizer's param groups while it has attachments. Its copies and
 checkpoints carry the mark but no hooks, and so can be told from it."""
 
 _by_optimizer: WeakKeyDictionary[Optimizer, WeakSet[Attachment]] = WeakKeyDictionary()
 
 
 def attachments_of(optimizer: Optimizer) -> list[Attachment]:
-    """Those that act in the steps of this optimizer, or of one whose param groups it shares.
+    """Those to this optimizer."""
+    return [attachment for attachment in _by_optimizer.get(optimizer, ()) if attachment.alive]
 
-    Optimizers that wrap another one share its groups.
-    """
-    found = [attachment for attachment in _by_optimizer.get(optimizer, ()) if attachment.alive]
-    if found:
-        return found
+
+def attachments_around(optimizer: Optimizer) -> list[Attachment]:
+    """Those to optimizers whose param groups it shares, as one that wraps another does."""
     mine = {id(group) for group in optimizer.param_groups}
-    sharing = [o for o in list(_by_optimizer) if any(id(g) in mine for g in o.param_groups)]
-    return [attachment for o in sharing for attachment in _by_optimizer[o] if attachment.alive]
+    others = [o for o in list(_by_optimizer) if any(id(g) in mine for g in o.param_groups)]
+    return [attachment for other in others for attachment in attachments_of(other)]
 
 
 def lacks_attachments(optimizer: Optimizer) -> bool:
     """Whether its param groups tell of attachments that it does not have: it is a copy."""
-    marked = max((group.get(MARK, 0) for group in optimizer.param_groups), default=0)
-    return bool(marked > len(attachments_of(optimizer)))
+    marked = any(MARK in group for group in optimizer.param_groups)
+    return marked and not attachments_of(optimizer) and not attachments_around(optimizer)
 
 
 class Source(Protocol):
@@ -89,15 +89,22 @@ class Attachment:
         self.muted = False
         """Whether it lets steps pass, while an audit looks at them without the penalty."""
 
+        self.acts = 0
+        """How often it has acted."""
+
+        self._steppers: list[Stepper] = []
+
         shares = share_out(targets, optimizers)
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             _check(mode, optimizer, share)
-        self._claims = claims_of(targets)
-        ledger.check_free(self._claims, str(self), "Call detach() on the first one")
+        self.claims = claims_of(targets)
+        """What it applies, for the ledger."""
+
+        ledger.check_free(self.claims, str(self), "Call detach() on the first one")
 
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             self._hook(mode, optimizer, share)
-        ledger.claim(self._claims, self)
+        ledger.enter(self)
         for optimizer in optimizers:
             for known in {optimizer, stepped_by(optimizer)}:
                 _by_optimizer.setdefault(known, WeakSet()).add(self)
@@ -112,7 +119,11 @@ class Attachment:
         after = torch.compiler.disable(stepper.after)  # type: ignore[no-untyped-call]
         self._hooks.append(optimizer.register_step_pre_hook(before))
         self._hooks.append(optimizer.register_step_post_hook(after))
-        self._hooks.extend(mode.listen(share, optimizer, stepper.active))
+        listeners = mode.listen(share, optimizer, stepper.active)
+        # They hang on parameters, which may outlive the optimizer.
+        finalize(optimizer, _remove, listeners).atexit = False
+        self._hooks.extend(listeners)
+        self._steppers.append(stepper)
 
     @property
     def mode(self) -> str:
@@ -126,16 +137,18 @@ class Attachment:
 
     def detach(self) -> None:
         """Stop acting. The weights and the optimizer's state stay as they are."""
-        if self.alive:  # otherwise the claims are void, and may be another attachment's by now
-            ledger.release(self._claims)
-        for hook in self._hooks:
-            hook.remove()
+        _remove(self._hooks)
         self._hooks.clear()
         for held in self._optimizers:
             optimizer = held()
             if optimizer is not None:
                 _mark(optimizer)
         self._plan.note_detached()
+
+    @property
+    def is_stepping(self) -> bool:
+        """Whether an optimizer of it is in the middle of a step."""
+        return any(stepper.is_running for stepper in self._steppers)
 
     def guard(self, optimizer: Optimizer, held: Mapping[int, Group]) -> None:
         """What is looked at before each step."""
@@ -164,6 +177,12 @@ class Attachment:
         """
         check_same(state, self.state_dict())
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise OptimizerError(
+            "an attachment was copied or pickled, and it consists of hooks on an optimizer",
+            "save attachment.state_dict(), and attach a plan of the copied model to its optimizer",
+        )
+
     def __str__(self) -> str:
         return f"the attachment to {self._kind} in mode {self.mode!r} ({self._place})"
 
@@ -179,13 +198,18 @@ def _check(mode: Mode, optimizer: Optimizer, share: Sequence[Target]) -> None:
     check_weight_decay(active, optimizer, groups)
     for target in share:
         mode.check(target, optimizer)
-    mode.advise(active, groups)
+    mode.advise(active, groups, optimizer)
 
 
 def _mark(optimizer: Optimizer) -> None:
-    count = len(attachments_of(optimizer))
+    is_attached = bool(attachments_of(optimizer))
     for group in optimizer.param_groups:
-        if count:
-            group[MARK] = count
+        if is_attached:
+            group[MARK] = True
         else:
             group.pop(MARK, None)
+
+
+def _remove(hooks: Iterable[RemovableHandle]) -> None:
+    for hook in hooks:
+        hook.remove()

@@ -27,7 +27,7 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
     """The targets that each optimizer steps. Every trainable one must be stepped by one of them."""
     held = [set(groups_of(optimizer)) for optimizer in optimizers]
     shares: list[list[Target]] = [[] for _ in optimizers]
-    missing, wanted = [], 0
+    missing, doubled, wanted = [], [], 0
     for target in targets:
         needed = {id(p) for p in target.binding.parameters() if p.requires_grad}
         known = {id(p) for p in target.binding.parameters()}
@@ -37,8 +37,15 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
             takers = list(range(len(held)))  # frozen; any of them may get it when it is unfrozen
         if not takers:
             missing.append(target.name)
+        if needed and len(takers) > 1:
+            doubled.append(target.name)
         for i in takers:
             shares[i].append(target)
+    if doubled:
+        raise OptimizerError(
+            f"{some(doubled)} would be stepped, and penalized, by several of the optimizers",
+            "let each optimizer have parameters of its own",
+        )
     if missing and len(missing) == wanted:
         raise OptimizerError(
             f"the optimizer holds none of the plan's {wanted} penalized parameters",

@@ -2,17 +2,18 @@
 
 A loop clips between ``backward()`` and ``step()``. So the gradient is added at the end of the first
 backward pass of a step, and not again in the passes that accumulate on it. Nothing tells when a
-loop clears its gradients; that it did is seen by ``.grad`` being another tensor. What cannot be
-told apart, such as gradients that are zeroed in place, is refused.
+loop clears its gradients; that it did is seen when the next pass begins, and ``.grad`` is None.
+What cannot be told apart, such as gradients that are zeroed in place, is refused.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 import torch
@@ -29,18 +30,17 @@ from penalize.torch.modes import (
     Group,
     Mode,
     Target,
-    add_gradient,
     check_dense,
+    is_stepped,
     mode_named,
+    version_of,
 )
 
+_HELD = "_penalize_held"
+"""On a gradient: its version at the end of the last backward pass, with the penalty in it."""
 
-class _Held(NamedTuple):
-    """A gradient that a penalty's was added to, and how often it had been changed by then."""
-
-    parameter: nn.Parameter
-    gradient: Tensor
-    version: int
+Held = list[tuple[nn.Parameter, Tensor]]
+"""The parameters behind one weight, each with the gradient that the penalty is in."""
 
 
 class AtBackward(Gradient):
@@ -49,104 +49,124 @@ class AtBackward(Gradient):
     clip = "with"
 
     def __init__(self, scaler: GradScaler | None) -> None:
+        super().__init__()
         self._scaler = scaler
-        self._held: dict[str, list[_Held]] = {}
+        self._held: dict[str, Held] = {}
+        """By the name of the weight."""
+
         self._pass = -1
-        self._continued: set[int] = set()
-        """The parameters whose gradient this pass has accumulated on what was held."""
+        self._is_open = False
+        """Whether a pass has begun and not come to its end; it may have failed."""
+
+        self._is_adding = False
+        """Whether penalties are added now, which may be a pass of their own."""
+
+    # --- the hooks --------------------------------------------------------------------------
 
     def listen(
         self, targets: Sequence[Target], optimizer: Optimizer, active: Active
     ) -> list[RemovableHandle]:
-        """Hooks on the parameters; they do not keep the optimizer alive."""
-        accumulated = partial(self._accumulated, active, ref(optimizer))
-        return [_hooked(p, accumulated) for target in targets for p in target.binding.parameters()]
+        """Hooks on all parameters, since a penalty may be on one that a pass does not reach.
 
-    def _accumulated(
-        self, active: Active, held_by: ref[Optimizer], parameter: nn.Parameter
+        They do not keep the optimizer alive.
+        """
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        penalized = [p for target in targets for p in target.binding.parameters()]
+        begins = partial(self._begins, active, ref(optimizer))
+        hooks = []
+        for parameter in dict.fromkeys([*stepped, *penalized]):
+            with _requiring_gradient(parameter):
+                # The first is called before a pass accumulates into .grad. fully_shard calls none
+                # but the second.
+                hooks.append(parameter.register_hook(lambda _: begins()))
+                hooks.append(parameter.register_post_accumulate_grad_hook(begins))
+        return hooks
+
+    def _begins(
+        self, active: Active, held_by: ref[Optimizer], accumulated: Tensor | None = None
     ) -> None:
-        """A backward pass has just accumulated into ``.grad``."""
-        optimizer = held_by()
-        if optimizer is None:
+        """A backward pass reaches one of the parameters, perhaps as the first."""
+        optimizer, this_pass = held_by(), torch._C._current_graph_task_id()
+        if optimizer is None or this_pass == self._pass or self._is_adding:
             return
-        this_pass = torch._C._current_graph_task_id()
-        if this_pass != self._pass:
-            self._pass = this_pass
-            self._continued.clear()
-            # DDP and FSDP end a backward pass by callbacks of their own, which come first.
-            ended = partial(self._ended, active, optimizer)
-            _at_the_end(partial(_at_the_end, ended))
-        self._check_untouched(parameter)
+        self._pass = this_pass
+        if not self._is_open:  # a reentrant checkpoint begins a pass within a pass
+            self._look_at_what_is_there(active(groups_of(optimizer)), accumulated)
+        self._is_open = True
+        # DDP and FSDP end a backward pass by callbacks of their own, which come first.
+        _at_the_end(partial(_at_the_end, partial(self._ended, active, optimizer)))
 
-    def _check_untouched(self, parameter: nn.Parameter) -> None:
+    def _look_at_what_is_there(self, targets: Sequence[Target], accumulated: Tensor | None) -> None:
         """Between the passes of one step nothing but accumulation may change a gradient."""
-        for name, held in self._held.items():
-            for i, (p, gradient, version) in enumerate(held):
-                if p is not parameter or p.grad is None:
-                    continue
-                # DDP may have moved it into a bucket, of which it is a view then. A view counts the
-                # changes of the whole bucket; what begins anew is none.
-                moved = p.grad._is_view()
-                goes_on = moved or p.grad is gradient
-                if goes_on:
-                    held[i] = _Held(p, p.grad, version + 1)
-                    self._continued.add(id(p))
-                if not moved and _version(p.grad) != (version + 1 if goes_on else 0):
+        for target in targets:
+            held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}
+            for p in target.binding.parameters():
+                if p.grad is None or is_stepped(p.grad):
+                    # Cleared, or about to be: a generator's pass goes through its discriminator.
+                    self._held.pop(target.name, None)
+                elif p is accumulated and p.grad is not held.get(id(p)):
+                    self._held.pop(target.name, None)
+                elif not _is_continued(p.grad, held.get(id(p)), by=p is accumulated):
                     raise OptimizerError(
-                        f"between two backward passes of one step the gradient of {name!r} was "
-                        'changed, so with clip="with" it is not known whether the penalty is '
-                        "still in it",
-                        "clear gradients by zero_grad(set_to_none=True), the default, and clip "
-                        "after the last pass",
+                        f"when a backward pass began, the gradient of {target.name!r} was neither "
+                        "cleared nor as the last pass of this step had left it, so with "
+                        'clip="with" it is not known whether the penalty is in it',
+                        "clear gradients by zero_grad(set_to_none=True), the default, before the "
+                        "first pass of a step, and clip after the last",
                     )
 
     def _ended(self, active: Active, optimizer: Optimizer) -> None:
+        self._is_open = False
         groups = groups_of(optimizer)
         with torch.no_grad():
             targets = active(groups)
             check_dense(targets)
+            self._is_adding = True
+            try:
+                for target in targets:
+                    if target.name not in self._held:
+                        self._add(target, groups, self._scaled)
+            finally:
+                self._is_adding = False
             for target in targets:
-                if not self._is_in(target, ending=True):
-                    add_gradient(target, groups, self._scaled)
-            for target in targets:
-                self._held[target.name] = [
-                    _Held(p, p.grad, _version(p.grad))
-                    for p in target.binding.parameters()
-                    if p.grad is not None
-                ]
-
-    def _is_in(self, target: Target, *, ending: bool = False) -> bool:
-        held = self._held.get(target.name, [])
-        # DDP may put a view of its buckets in place of what was accumulated.
-        return bool(held) and all(
-            p.grad is gradient or (ending and id(p) in self._continued) for p, gradient, _ in held
-        )
+                parameters = target.binding.parameters()
+                held = [(p, p.grad) for p in parameters if p.grad is not None]
+                self._held[target.name] = held
+                for _, gradient in held:
+                    setattr(gradient, _HELD, version_of(gradient))
 
     def _scaled(self, gradient: Tensor) -> Tensor:
         if self._scaler is None:
             return gradient
         return gradient * self._scaler.scale(torch.ones((), device=gradient.device))
 
+    # --- the step ---------------------------------------------------------------------------
+
     def before(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
-        """What no backward pass has seen is added now."""
+        """What no backward pass has reached is added now."""
         self._check_scaler(optimizer)
+        missing = []
         for target in targets:
-            held = self._held.get(target.name, [])
-            if any(p.grad is not None and p.grad is not gradient for p, gradient, _ in held):
+            held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}
+            parameters = target.binding.parameters()
+            if all(p.grad is None for p in parameters):
+                missing.append(target)
+            elif any(p.grad is not None and p.grad is not held.get(id(p)) for p in parameters):
                 raise OptimizerError(
-                    f"the gradient of {target.name!r} was replaced after the backward pass, so "
-                    'with clip="with" it is not known whether the penalty is still in it',
-                    "change gradients in place, as torch.nn.utils.clip_grad_norm_ does",
+                    f"the gradient of {target.name!r} is not the one that a backward pass left, so "
+                    'with clip="with" it is not known whether the penalty is in it',
+                    "get gradients by backward(), once for each step, and change them in place, as "
+                    "torch.nn.utils.clip_grad_norm_ does",
                 )
-        super().before([t for t in targets if not self._is_in(t)], groups, optimizer)
+        super().before(missing, groups, optimizer)
 
     def after(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
-        for target in targets:
-            self._held.pop(target.name, None)
+        self._held.clear()
+        super().after(targets, groups, optimizer)
 
     def _check_scaler(self, optimizer: Optimizer) -> None:
         """In the backward pass gradients are scaled, and only the scaler knows by how much."""
@@ -166,18 +186,23 @@ class AtBackward(Gradient):
             )
 
 
-def _version(gradient: Tensor) -> int:
-    """How often a gradient was changed in place; for a sharded one, its shard."""
-    return int(getattr(gradient, "_local_tensor", gradient)._version)
+def _is_continued(gradient: Tensor, held: Tensor | None, *, by: bool) -> bool:
+    """Whether a gradient is what the last pass left, by one accumulation perhaps."""
+    if held is None:
+        return False
+    if gradient is not held:
+        return gradient._is_view()  # DDP has moved it into a bucket
+    return version_of(gradient) - getattr(held, _HELD) in ((0, 1) if by else (0,))
 
 
-def _hooked(parameter: nn.Parameter, hook: Any) -> RemovableHandle:
+@contextmanager
+def _requiring_gradient(parameter: nn.Parameter) -> Iterator[None]:
+    """Hooks can only be registered on what requires a gradient; they stay if it is frozen."""
     frozen = not parameter.requires_grad
-    if frozen:  # a hook can only be registered on what requires a gradient; it stays
+    if frozen:
         parameter.requires_grad_(True)
     try:
-        register: Callable[[Any], RemovableHandle] = parameter.register_post_accumulate_grad_hook
-        return register(hook)
+        yield
     finally:
         if frozen:
             parameter.requires_grad_(False)
@@ -210,7 +235,7 @@ def mode_of(name: object, clip: object, scaler: GradScaler | None) -> Callable[[
     if clip not in ("without", "with"):
         raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
     if clip == "without":
-        return lambda: chosen
+        return chosen
     if chosen.name != "gradient":
         raise ModeError(
             f'clip="with" clips gradients, and mode={chosen.name!r} adds none',

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import ModeError, RoundedAwayWarning, some
+from penalize.errors import ModeError, OptimizerError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import Binding
 from penalize.torch.scaling import assign, scaled
@@ -56,10 +56,16 @@ class Mode:
     once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
+    def __init__(self) -> None:
+        self._without: list[nn.Parameter] = []
+        """Parameters that had no gradient, and were given one for this step."""
+
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
 
-    def advise(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
         """Warn of what can be done, and is of no use."""
 
     def listen(
@@ -80,6 +86,16 @@ class Mode:
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         """Act after the update."""
+        self._take_back()
+
+    def _give(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        parameter.grad = gradient
+        self._without.append(parameter)
+
+    def _take_back(self) -> None:
+        for parameter in self._without:
+            parameter.grad = None
+        self._without.clear()
 
 
 class Gradient(Mode):
@@ -92,19 +108,60 @@ class Gradient(Mode):
     ) -> None:
         check_dense(targets)
         for target in targets:
-            add_gradient(target, groups, lambda gradient: scaled(gradient, optimizer))
+            _check_new(target)
+        for target in targets:
+            self._add(target, groups, lambda gradient: scaled(gradient, optimizer))
+        _stamp(targets)
+
+    def after(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        super().after(targets, groups, optimizer)
+        _stamp(targets)  # optimizers may change gradients in place
+
+    def _add(
+        self, target: Target, groups: Mapping[int, Group], in_units: Callable[[Tensor], Tensor]
+    ) -> None:
+        """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now."""
+        for parameter, gradient in gradients_of(target):
+            sign = -1 if groups[id(parameter)].get("maximize", False) else 1
+            if parameter.grad is None:
+                self._give(parameter, sign * in_units(gradient))
+            else:
+                parameter.grad.add_(in_units(gradient), alpha=sign)
 
 
-def add_gradient(
-    target: Target, groups: Mapping[int, Group], in_units: Callable[[Tensor], Tensor]
-) -> None:
-    """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now."""
-    for parameter, gradient in gradients_of(target):
-        sign = -1 if groups[id(parameter)].get("maximize", False) else 1
-        if parameter.grad is None:
-            parameter.grad = sign * in_units(gradient)
-        else:
-            parameter.grad.add_(in_units(gradient), alpha=sign)
+def version_of(gradient: Tensor) -> int:
+    """How often a gradient was changed in place; for a sharded one, its shard."""
+    local: Tensor = getattr(gradient, "_local_tensor", gradient)
+    return -1 if local.is_inference() else local._version
+
+
+_STEPPED = "_penalize_stepped"
+"""On a gradient: its version when a penalty was last in it for a step."""
+
+
+def _stamp(targets: Iterable[Target]) -> None:
+    for target in targets:
+        for parameter in target.binding.parameters():
+            if parameter.grad is not None:
+                setattr(parameter.grad, _STEPPED, version_of(parameter.grad))
+
+
+def is_stepped(gradient: Tensor) -> bool:
+    """Whether it is as a step has left it: with the penalty in it."""
+    return bool(getattr(gradient, _STEPPED, None) == version_of(gradient))
+
+
+def _check_new(target: Target) -> None:
+    """The penalty stays in ``.grad`` after a step, until that is cleared."""
+    for parameter in target.binding.parameters():
+        if parameter.grad is not None and is_stepped(parameter.grad):
+            raise OptimizerError(
+                f"{target.name!r} is stepped again with the gradient of the last step, which has "
+                "the penalty in it already",
+                "call zero_grad() and backward() before each step",
+            )
 
 
 def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -150,16 +207,13 @@ class Decoupled(Mode):
                 'use mode="gradient"',
             )
 
-    def advise(self, targets: Sequence[Target], groups: Mapping[int, Group]) -> None:
-        lost = [t.name for t in targets if _is_rounded_away(t, groups)]
-        if lost:
-            warnings.warn(
-                f'{some(lost)}: in half precision the steps of mode="decoupled" are rounded away '
-                "and most weights would never move. Keep the weights in float32 (autocast computes "
-                'in half precision), or use mode="gradient" with such weights in the optimizer.',
-                RoundedAwayWarning,
-                stacklevel=5,
-            )
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
+            return _decayed(w, target.regularizer, lr)
+
+        _warn_if_rounded_away(self, targets, groups, moved)
 
     def before(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
@@ -178,16 +232,34 @@ def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
     return w * (1 - lr * (2 * l2))  # rounded as AdamW does it, bit for bit
 
 
+Move = Callable[[Target, Tensor, Any], Tensor]
+"""(target, weight, learning rate) → where a penalty moves the weight."""
+
+
 @torch.no_grad()
-def _is_rounded_away(target: Target, groups: Mapping[int, Group]) -> bool:
+def _warn_if_rounded_away(
+    mode: Mode, targets: Sequence[Target], groups: Mapping[int, Group], move: Move
+) -> None:
+    lost = [t.name for t in targets if _is_rounded_away(t, groups, move)]
+    if lost:
+        warnings.warn(
+            f"{some(lost)}: in half precision the steps of mode={mode.name!r} are rounded away "
+            "and most weights would never move. Keep the weights in float32 (autocast computes "
+            'in half precision), or use mode="gradient".',
+            RoundedAwayWarning,
+            stacklevel=7,
+        )
+
+
+def _is_rounded_away(target: Target, groups: Mapping[int, Group], move: Move) -> bool:
     """Whether most weights would stay where they are, though the penalty pulls at them."""
     (parameter,) = target.binding.parameters()
     if parameter.dtype.itemsize > 2 or parameter.is_meta:
         return False
     group = groups[id(parameter)]
     lr = max(rate_of(group), group.get("initial_lr", 0.0))  # a warm-up begins below
-    pulled = _decayed(parameter.float(), target.regularizer, lr) != parameter
-    moved = _decayed(parameter, target.regularizer, lr) != parameter
+    pulled = move(target, parameter.float(), lr) != parameter
+    moved = move(target, parameter, lr) != parameter
     return bool(2 * moved.sum() < pulled.sum())
 
 
@@ -216,6 +288,19 @@ class Proximal(Mode):
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
 
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        step_size = step_size_of(optimizer)
+        if step_size is not None and not is_per_element(optimizer):  # known before it is taken
+
+            def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
+                (parameter,) = target.binding.parameters()
+                taken = step_size({**groups[id(parameter)], "lr": lr}, {})
+                return cast(Tensor, target.regularizer.prox(w, taken.factor))
+
+            _warn_if_rounded_away(self, targets, groups, moved)
+
     def before(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
@@ -223,7 +308,7 @@ class Proximal(Mode):
             (parameter,) = target.binding.parameters()
             if parameter.grad is None:
                 # Otherwise the optimizer would take no step here, and the prox would have no size.
-                parameter.grad = torch.zeros_like(parameter)
+                self._give(parameter, torch.zeros_like(parameter))
 
     def after(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
@@ -235,6 +320,7 @@ class Proximal(Mode):
             taken = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
             step = bounded(taken, target.regularizer.gradient(parameter))
             assign(parameter, target.regularizer.prox(parameter, step), optimizer)
+        self._take_back()
 
 
 def moves_weights(optimizer: Optimizer) -> bool:
@@ -255,10 +341,10 @@ def _check_can_be_set(mode: Mode, target: Target) -> None:
         )
 
 
-MODES: dict[str, Mode] = {mode.name: mode for mode in (Gradient(), Decoupled(), Proximal())}
+MODES: dict[str, type[Mode]] = {mode.name: mode for mode in (Gradient, Decoupled, Proximal)}
 
 
-def mode_named(name: object) -> Mode:
+def mode_named(name: object) -> type[Mode]:
     """The mode of that name. Raises :class:`ModeError` if there is none."""
     if not isinstance(name, str) or name not in MODES:
         raise ModeError(f"there is no mode {name!r}", f"expected one of {', '.join(MODES)}")

@@ -27,7 +27,7 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.torch import ledger
-from penalize.torch.attachment import Attachment, attachments_of
+from penalize.torch.attachment import Attachment, attachments_around, attachments_of
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
 from penalize.torch.clipping import mode_of
@@ -133,16 +133,15 @@ class Plan(Probed, LivePlan):
         ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
 
     def check_loss(self) -> None:
-        """Raise :class:`AppliedTwiceError` if a compiled loss has the penalty, beside a step."""
-        if self._in_compiled_loss:
-            self._in_compiled_loss = False
-            names = [target.name for target in self.targets()]
-            raise AppliedTwiceError(
-                names,
-                "the attachment",
-                "plan.penalty() in a compiled function, with gradients enabled",
-                f"{_ONE_DOOR}; to look at it there, call it under torch.no_grad()",
-            )
+        """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached, of any plan."""
+        for plan in list(plans):
+            if plan._in_compiled_loss:
+                plan._in_compiled_loss = False
+                ledger.check_free(
+                    claims_of(plan.targets()),
+                    "plan.penalty() in a compiled function, with gradients enabled",
+                    f"{_ONE_DOOR}; to look at it there, call it under torch.no_grad()",
+                )
 
     def breakdown(self) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging. Synchronises the device."""
@@ -245,7 +244,7 @@ class Plan(Probed, LivePlan):
     def acts_on(self, optimizer: Optimizer) -> bool:
         """Whether an attachment of this plan acts in the steps of this optimizer."""
         mine = self.attachments()
-        return any(attachment in mine for attachment in attachments_of(optimizer))
+        return any(a in mine for a in (*attachments_of(optimizer), *attachments_around(optimizer)))
 
     def note_detached(self) -> None:
         """An attachment was detached: that the plan acts nowhere is on purpose."""

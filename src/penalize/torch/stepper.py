@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from penalize.errors import ReplacedParameterError
+from penalize.errors import NeverAppliedWarning, ReplacedParameterError
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Mode, Target
@@ -22,6 +23,13 @@ class Owner(Protocol):
 
     muted: bool
     """Whether it lets steps pass, while an audit looks at them without the penalty."""
+
+    acts: int
+    """How often it has acted."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still acts."""
 
     def guard(self, optimizer: Optimizer, held: Mapping[int, Group]) -> None:
         """Raise or warn where the step is not what was attached to."""
@@ -44,11 +52,16 @@ class Stepper:
     # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
     # by its frame, which is no longer on the stack.
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its optimizer is in the middle of a step."""
+        return bool(self._depth) and _is_running(self._outermost)
+
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before ``step``: acts, or wraps the closure so that it acts."""
         if self.owner.muted:
             return None
-        if self._depth and _is_running(self._outermost):
+        if self.is_running:
             self._depth += 1
             return None
         self._depth, self._outermost = 1, _caller()
@@ -63,14 +76,24 @@ class Stepper:
         if self._depth:
             return
         self._outermost = None
+        if not self.owner.alive:  # detached within the step
+            return
+        if not self._acted:
+            warnings.warn(
+                f"this step of {type(optimizer).__name__} never called its closure, so no penalty "
+                "was applied in it.",
+                NeverAppliedWarning,
+                stacklevel=2,
+            )
         groups = groups_of(optimizer)
         with torch.no_grad():
             self._mode.after(self.active(groups), groups, optimizer)
 
     def _act_before(self, optimizer: Optimizer) -> None:
-        if self._mode.once and self._acted:
+        if not self.owner.alive or (self._mode.once and self._acted):
             return
         self._acted = True
+        self.owner.acts += 1
         groups = groups_of(optimizer)
         self.owner.guard(optimizer, groups)
         active = self.active(groups)
@@ -132,7 +155,7 @@ def when_gradients_are_ready(
     """
     # args holds the optimizer itself first.
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None:
+    if not callable(closure):
         act(optimizer)
         return None
 

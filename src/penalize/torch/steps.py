@@ -154,4 +154,5 @@ def bounded(step: Step, penalty_gradient: Tensor) -> Any:
     """The step as a number or tensor, with a floor of |∇Ω(w)| / SLACK under the denominator."""
     if step.denominator is None:
         return step.factor
-    return step.factor / step.denominator.maximum(penalty_gradient.abs() / SLACK)
+    floored = step.denominator.maximum(penalty_gradient.abs() / SLACK)
+    return step.factor / floored.clamp(min=torch.finfo(floored.dtype).tiny)

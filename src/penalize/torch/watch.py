@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -18,7 +19,12 @@ from torch.optim.optimizer import (
 )
 
 from penalize.errors import LostAttachmentError, NeverAppliedWarning, some
-from penalize.torch.attachment import lacks_attachments
+from penalize.torch.attachment import (
+    Attachment,
+    attachments_around,
+    attachments_of,
+    lacks_attachments,
+)
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Target
 from penalize.torch.plan import plans
@@ -32,9 +38,14 @@ def watch() -> None:
     register_optimizer_step_post_hook(_after_step)
 
 
+_acts_before: WeakKeyDictionary[Optimizer, dict[Attachment, int]] = WeakKeyDictionary()
+"""How often the attachments around an optimizer had acted when its step began."""
+
+
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
     if lacks_attachments(optimizer):
         raise LostAttachmentError(type(optimizer).__name__)
+    _acts_before[optimizer] = {a: a.acts for a in attachments_around(optimizer)}
     return when_gradients_are_ready(optimizer, args, kwargs, _check_losses)
 
 
@@ -46,11 +57,15 @@ def _check_losses(optimizer: Optimizer) -> None:
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    # Those of an optimizer that it wraps, or that wraps it, if they acted in this step.
+    around = _acts_before.pop(optimizer, {})
+    acting = {a for a, count in around.items() if a.acts > count or a.is_stepping}
+    acting.update(attachments_of(optimizer))
     for plan in list(plans):
         groups = groups_of(optimizer)
         stepped = [t.name for t in plan.targets() if _was_stepped(t, groups)]
         plan.in_gradients = plan.in_gradients.difference(stepped)
-        applied = plan.applied_by_loss or plan.detached or plan.acts_on(optimizer)
+        applied = plan.applied_by_loss or plan.detached or not acting.isdisjoint(plan.attachments())
         if stepped and not applied and not plan.warned:
             plan.warned = True
             warnings.warn(
