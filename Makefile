@@ -28,6 +28,7 @@ check: $(ENV) ## Check format, style, types and the arrows between modules
 
 bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
+	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/jax_step.py
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py

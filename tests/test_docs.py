@@ -13,6 +13,7 @@ import pytest
 from readme import with_outputs, with_table
 
 import penalize
+import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 import penalize.torch
@@ -31,6 +32,7 @@ PUBLIC = [
     penalize.tensorflow,
     penalize.tensorflow.contrib.layers,
     penalize.keras,
+    penalize.jax,
 ]
 
 

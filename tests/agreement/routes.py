@@ -43,6 +43,8 @@ ROUTES = (
         "tensorflow1.run",
     ),
     Route("TensorFlow 2, a tape", "`loss + plan.penalty()`", "tensorflow", "tensorflow2.run"),
+    Route("JAX", "`loss + plan.penalty(params)`", "jax", "trees.loss_term"),
+    Route("JAX", "`optax.chain(plan.gradient(), optax.sgd(lr))`", "jax", "trees.chained"),
     Route("Keras on TensorFlow", _IN_KERAS, "tensorflow", "keras3.run"),
     Route("Keras on JAX", _IN_KERAS, "jax", "keras3.run"),
     Route("Keras on PyTorch", _IN_KERAS, "torch", "keras3.run"),

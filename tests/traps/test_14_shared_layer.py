@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import jax
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from flax import nnx
 from torch import nn
 
+import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 from penalize import L2
@@ -95,3 +98,20 @@ def test_in_a_module_of_tensorflow() -> None:
     assert float(naive) == 12.0
     assert float(plan.penalty()) == 6.0
     assert (plan.rows[0].name, plan.rows[0].aliases) == ("first", ("second",))
+
+
+def test_in_nnx() -> None:
+    """The tree of a module has a shared layer twice."""
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.first = nnx.Linear(2, 3, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+            self.second = self.first
+
+    net = Net()
+    naive = sum((w**2).sum() for w in jax.tree.leaves(net) if w.ndim == 2)
+    plan = penalize.jax.regularize(net, L2(1.0))
+    assert float(naive) == 12.0
+    assert float(plan.penalty(net)) == float(plan.penalty(nnx.state(net))) == 6.0
+    kernel = next(row for row in plan.rows if row.regularizer)
+    assert (kernel.name, kernel.aliases) == ("first.kernel", ("second.kernel",))

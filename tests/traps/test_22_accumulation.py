@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 import torch
 from torch import nn
 
+import penalize.jax
 from penalize import L1, L2
 from penalize.torch import regularize
 
@@ -41,3 +45,22 @@ def test_equals_one_full_batch_step(mode: str) -> None:
             optimizer.step()
     torch.testing.assert_close(accumulated.weight, full.weight)
     assert not torch.allclose(naive.weight, full.weight, rtol=0.1)  # K times too strong
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_in_optax(inside: bool) -> None:
+    """``MultiSteps`` that sums, around a chain with the penalty or a loss with it."""
+    params = {"w": jnp.ones((2, 2))}
+    plan = penalize.jax.regularize(params, L2(0.5))
+
+    def loss(p: dict[str, jax.Array]) -> jax.Array:
+        return 0.0 * p["w"].sum() + (0.0 if inside else plan.penalty(p))
+
+    chain = optax.chain(plan.gradient(), optax.sgd(0.1)) if inside else optax.sgd(0.1)
+    tx = optax.MultiSteps(chain, K, use_grad_mean=False)
+    state, new = tx.init(params), params
+    for _ in range(K):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        new = optax.apply_updates(new, updates)
+    times = 1 if inside else K  # naive
+    assert float(new["w"][0, 0]) == pytest.approx(1 - 0.1 * times)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import penalize.jax
 from penalize import L2
 from penalize.torch import regularize
 
@@ -27,3 +29,9 @@ def test_a_plan_over_half_weights_is_wide(dtype: torch.dtype) -> None:
     penalty = regularize(model, L2(1.0)).penalty()
     assert penalty.dtype == torch.float32
     assert penalty.item() == 300_000.0
+
+
+def test_in_jax() -> None:
+    params = {"w": jnp.full((100, 30), 10.0, jnp.float16)}
+    assert jnp.isinf((params["w"] ** 2).sum())  # naive
+    assert float(penalize.jax.regularize(params, L2(1.0)).penalty(params)) == 300_000.0

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 import torch
 from torch import Tensor, nn
 
+import penalize.jax
 from penalize import L2
 from penalize.torch import regularize
 
@@ -60,3 +65,30 @@ def test_decoupled_is_adamw_bit_for_bit(dtype: torch.dtype, foreach: bool) -> No
     theirs = trained(AdamW, weight_decay=WD, dtype=dtype, foreach=foreach)
     ours = trained(Adam, "decoupled", dtype=dtype, foreach=foreach)
     assert torch.equal(ours, theirs)
+
+
+def test_in_optax() -> None:
+    """Its ``adamw`` multiplies the decay by the learning rate, as PyTorch's does."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (20, 5), jnp.float64).at[:, 0].mul(10)
+    y = jax.random.normal(keys[1], (20, 3), jnp.float64)
+    start = {"w": jax.random.normal(keys[2], (5, 3), jnp.float64)}
+    plan = penalize.jax.regularize(start, L2.from_weight_decay(WD))
+
+    def trained(tx: Any) -> Any:
+        def step(carry: Any, _: Any) -> Any:
+            params, state = carry
+            slopes = jax.grad(lambda p: ((x @ p["w"] - y) ** 2).mean())(params)
+            updates, state = tx.update(slopes, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=STEPS)
+        return params["w"]
+
+    coupled = trained(optax.chain(optax.add_decayed_weights(WD), optax.adam(LR)))
+    decoupled = trained(optax.adamw(LR, weight_decay=WD))
+    assert np.abs(coupled - decoupled).max() > 0.01  # naive
+    gradient = trained(optax.chain(plan.gradient(), optax.adam(LR)))
+    np.testing.assert_allclose(gradient, coupled, rtol=0, atol=1e-12)
+    ours = trained(optax.chain(optax.adam(LR), plan.decoupled(LR)))
+    np.testing.assert_allclose(ours, decoupled, rtol=0, atol=1e-12)

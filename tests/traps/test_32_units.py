@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
+import optax
 import pytest
 import tensorflow as tf
 import tf_slim
 import torch
 from torch import nn
 
+import penalize.jax
 from penalize import L2
 from penalize.keras import from_keras, to_keras
 from penalize.tensorflow import regularize as regularize_variables
@@ -73,6 +77,19 @@ def in_torch(
     return [*model.weight.detach()[0].tolist(), *model.bias.tolist()]
 
 
+def in_optax(plan: L2) -> Weights:
+    """One step of optax.sgd, behind the plan's gradient."""
+    params = {"kernel": jnp.asarray(KERNEL), "bias": jnp.asarray(BIAS)}
+
+    def loss(p: dict[str, jax.Array]) -> jax.Array:
+        return jnp.mean((X @ p["kernel"] + p["bias"] - Y) ** 2)
+
+    tx = optax.chain(penalize.jax.regularize(params, plan).gradient(), optax.sgd(LR))
+    updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params)
+    new = optax.apply_updates(params, updates)
+    return [*new["kernel"][:, 0].tolist(), *new["bias"].tolist()]
+
+
 def everything(model: nn.Linear) -> list[dict[str, Any]]:
     """``weight_decay=`` as it is usually passed."""
     return [{"params": list(model.parameters()), "weight_decay": STRENGTH}]
@@ -110,6 +127,7 @@ def test_with_the_converters_one_step_is_identical() -> None:
         "ours in Keras": in_keras(ours),
         "PyTorch's own": in_torch(decays=kernel_only),
         "ours in PyTorch": in_torch(ours),
+        "ours in optax": in_optax(ours),
     }
     assert steps == dict.fromkeys(steps, theirs)
 

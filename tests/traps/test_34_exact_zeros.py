@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 import torch
 from torch import nn
 
+import penalize.jax
 from penalize import L1
 from penalize.torch import regularize
 
@@ -46,6 +50,34 @@ def test_proximal_mode_gives_exact_zeros_that_stay(make: Any) -> None:
     for naive in (None, "gradient"):
         assert not (fit(make, naive)[-1] == 0).any()
     early, late = fit(make, "proximal")
+    assert (late[TRUE:] == 0).sum() == FEATURES - TRUE
+    assert (late[:TRUE] > 0.5).all()
+    assert (late[early == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("make", "rate"), [(optax.sgd, 0.05), (optax.adam, 0.02)])
+def test_in_optax(make: Any, rate: float) -> None:
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (200, FEATURES))
+    y = x[:, :TRUE].sum(1, keepdims=True) + 0.1 * jax.random.normal(keys[1], (200, 1))
+    params = {"w": jnp.ones((FEATURES, 1))}
+    plan = penalize.jax.regularize(params, L1(STRENGTH))
+
+    def trained(tx: Any) -> list[Any]:
+        """After 400 steps, and after 200 more."""
+
+        def step(carry: Any, _: Any) -> Any:
+            params, state = carry
+            slopes = jax.grad(lambda p: ((x @ p["w"] - y) ** 2).mean())(params)
+            updates, state = tx.update(slopes, state, params)
+            return (optax.apply_updates(params, updates), state), params["w"][:, 0]
+
+        _, path = jax.lax.scan(step, (params, tx.init(params)), length=600)
+        return [path[400], path[599]]
+
+    naive = trained(optax.chain(plan.gradient(), make(rate)))
+    assert not (naive[-1] == 0).any()
+    early, late = trained(optax.chain(make(rate), plan.proximal(rate)))
     assert (late[TRUE:] == 0).sum() == FEATURES - TRUE
     assert (late[:TRUE] > 0.5).all()
     assert (late[early == 0] == 0).all()

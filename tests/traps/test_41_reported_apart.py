@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
+import optax
 import pytest
 import tensorflow as tf
 import torch
 from torch import nn
 
+import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 from penalize import L2
@@ -63,3 +67,14 @@ def test_in_a_loop_of_tensorflow() -> None:
     np.testing.assert_allclose(tape.gradient(loss, w), 1 + 6 * np.ones((3, 2)))
     assert (float(data), float(penalty)) == (6.0, 18.0)
     assert plan.breakdown() == {"w": 18.0}
+
+
+def test_in_jax() -> None:
+    params = {"w": jnp.ones((3, 2))}
+    plan = penalize.jax.regularize(params, L2(3.0))
+    tx = optax.chain(plan.gradient(), optax.sgd(0.5))
+    data, slopes = jax.value_and_grad(lambda p: p["w"].sum())(params)
+    naive = float(data + plan.penalty(params))
+    updates, _ = tx.update(slopes, tx.init(params), params)
+    assert (naive, float(data), plan.breakdown(params)) == (24.0, 6.0, {"w": 18.0})
+    np.testing.assert_allclose(updates["w"], -0.5 * (1 + 6))

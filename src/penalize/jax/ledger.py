@@ -1,0 +1,94 @@
+"""One penalty acts through one door only, as far as it can be told when a step is traced.
+
+Doors are the transforms of a plan, those of other plans with the same penalties, weight decay of
+optax beside an L2, and ``plan.penalty(params)`` in a loss that is differentiated in the same step.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from penalize.errors import AppliedTwiceError
+from penalize.jax.chains import Link, Place, reached
+from penalize.jax.trees import Weight, arrays_of
+from penalize.regularizers.base import Regularizer
+
+_differentiated: dict[int, set[Regularizer]] = {}
+"""Arrays of a step that is traced, by their id → the penalties differentiated there."""
+
+
+def watched(weights: Sequence[Weight]) -> list[Weight]:
+    """The same weights, whose penalty is entered as soon as somebody differentiates it."""
+    values = _watch(tuple(w.regularizer for w in weights), [w.value for w in weights])
+    return [w._replace(value=value) for w, value in zip(weights, values, strict=True)]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _watch(regularizers: tuple[Regularizer, ...], values: list[Any]) -> list[Any]:
+    return values
+
+
+@_watch.defjvp
+def _entered(regularizers: tuple[Regularizer, ...], primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (values,), (slopes,) = primals, tangents
+    for regularizer, value in zip(regularizers, values, strict=True):
+        # An array outside of a trace says nothing of when it was differentiated.
+        if isinstance(value, jax.core.Tracer):
+            if id(value) not in _differentiated:
+                _differentiated[id(value)] = set()
+                weakref.finalize(value, _differentiated.pop, id(value), None)
+            _differentiated[id(value)].add(regularizer.unit())
+    return values, slopes
+
+
+def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place) -> None:
+    """Raise :class:`AppliedTwiceError` if penalties act through another door as well.
+
+    Args:
+        name: what the transform that asks is called.
+        weights: what it penalizes.
+        params: what it was given.
+        where: its place.
+    """
+    in_loss = [w.name for w in weights if _unit(w) in _differentiated.get(id(w.value), ())]
+    if in_loss:
+        door = "plan.penalty(params) in the loss of this step"
+        raise AppliedTwiceError(in_loss, door, name, "Leave one of them out")
+    for link, part in _others(where, params):
+        seen = arrays_of(part).keys()
+        theirs: Mapping[str, Regularizer] = getattr(link.settings.get("source"), "penalized", {})
+        same = [w.name for w in weights if w.name in seen and _is_in(w, theirs)]
+        if same:
+            raise AppliedTwiceError(same, link.settings["name"], name, "Leave one of them out")
+        l2 = [w.name for w in weights if w.name in seen and w.regularizer.split()[1]]
+        if l2 and _decays(link.settings):
+            raise AppliedTwiceError(
+                l2,
+                "the plan's L2",
+                f"the weight_decay of {link.kind} (adamw has one by default)",
+                "Set weight_decay=0.0, or leave the L2 out of the rules",
+            )
+
+
+def _others(where: Place, params: Any) -> Iterator[tuple[Link, Any]]:
+    for link in (*where.before, *where.after):
+        yield from reached(link, params)
+
+
+def _unit(weight: Weight) -> Regularizer:
+    return weight.regularizer.unit()
+
+
+def _is_in(weight: Weight, penalized: Mapping[str, Regularizer]) -> bool:
+    theirs = penalized.get(weight.name)
+    return theirs is not None and theirs.unit() == _unit(weight)
+
+
+def _decays(settings: Mapping[str, Any]) -> bool:
+    decay = settings.get("weight_decay")
+    return decay is not None and not (isinstance(decay, int | float) and decay == 0)

@@ -1,0 +1,221 @@
+"""The plan of a pytree: a pure function of parameters, and transforms of updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from penalize.errors import ModelError, some
+from penalize.jax.ledger import watched
+from penalize.jax.trees import (
+    Leaf,
+    Weight,
+    arrays_of,
+    check_leaf,
+    leaves_of,
+    why_not_trained,
+    with_leaves,
+)
+from penalize.parameters import Parameter
+from penalize.plan import Plan as AnyPlan
+from penalize.plan import Row, row_of
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Decision
+
+if TYPE_CHECKING:
+    from optax import GradientTransformation
+
+    from penalize.jax.transforms import Scalar
+
+
+class Entry(NamedTuple):
+    """One parameter: its record, and what was decided."""
+
+    parameter: Parameter
+    decision: Decision
+    regularizer: Regularizer | None
+
+
+class Plan(AnyPlan):
+    """Rules resolved against a pytree. Made by :func:`penalize.jax.regularize`.
+
+    It holds no arrays: parameters are passed to it, in any container that gives them the same
+    names, such as a module, its state, or a dictionary of either.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self.penalized = {
+            entry.parameter.name: entry.regularizer
+            for entry in entries
+            if entry.regularizer is not None and entry.parameter.trainable
+        }
+        """The regularizers by the name of their parameter."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One row per array, in the tree's order."""
+        return tuple(
+            row_of(e.parameter, e.decision, e.parameter.shape, e.parameter.trainable)
+            for e in self._entries
+        )
+
+    # --- the functions ----------------------------------------------------------------------
+
+    def penalty(self, params: Any) -> Array:
+        """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
+
+        Pure: it may be jitted, differentiated and vmapped. Arrays that are sharded under
+        ``jax.jit`` need nothing. In ``shard_map`` a function sees a shard, of another shape, which
+        is refused: call it outside.
+
+        Args:
+            params: the tree that was planned, or a container with the same names. What a mask left
+                out of it (None, ``optax.MaskedNode``) is not penalized.
+
+        Raises:
+            ModelError: the tree is not one of the parameters that were planned.
+        """
+        penalties = [w.regularizer(w.value) for w in watched(self.weights(params))]
+        return sum(penalties, jnp.zeros(()))
+
+    def breakdown(self, params: Any) -> dict[str, float]:
+        """The penalty of each penalized parameter by name, for logging; outside of ``jax.jit``.
+
+        Raises:
+            ModelError: the tree is not one of the parameters that were planned.
+        """
+        return {w.name: float(w.regularizer(w.value)) for w in self.weights(params)}
+
+    def prox(self, params: Any, step: float | Array) -> Any:
+        """The parameters, each penalized one replaced by its prox of step·Ω.
+
+        For solvers of one's own, such as FISTA; in training use :meth:`proximal`.
+
+        Raises:
+            ModelError: the tree is not one of the parameters that were planned.
+            NoProximalOperatorError: a penalty has no exact prox.
+        """
+        self.check_prox(per_element=False)
+        new = {w.name: w.regularizer.prox(w.value, step) for w in self.weights(params)}
+        return with_leaves(params, new)
+
+    # --- the transforms ---------------------------------------------------------------------
+
+    def gradient(self, strength: Scalar = 1.0) -> GradientTransformation:
+        """Adds ∇Ω(w) to the gradients: what the loss term gives, without differentiating it.
+
+        Its place is the first of a chain: ``optax.chain(plan.gradient(), optax.adam(1e-3))``. After
+        a clipping transform the penalty is not clipped, before it it is, as in the loss. Gradients
+        of a loss that was scaled, as for half precision, must be unscaled before the chain.
+
+        Args:
+            strength: multiplies every strength of the plan: a number, an array, or a schedule,
+                which is followed without compiling again.
+
+        Raises, when the step is traced:
+            OptimizerError: no parameters are passed, or it stands after what scales the gradients.
+            AppliedTwiceError: the plan has another transform in the chain, or an L2 stands beside
+                ``add_decayed_weights``.
+            ModelError: the parameters are not those that were planned.
+        """
+        from penalize.jax.transforms import gradient
+
+        return gradient(self, strength)
+
+    def decoupled(self, learning_rate: Scalar, strength: Scalar = 1.0) -> GradientTransformation:
+        """w ← w − lr·∇Ω(w) beside the update: AdamW's idea for any penalty.
+
+        Its place is the last of a chain, behind the learning rate of the optimizer:
+        ``optax.chain(optax.adam(lr), plan.decoupled(lr))``. On bfloat16 parameters small steps are
+        rounded away: keep a float32 copy that is stepped.
+
+        Args:
+            learning_rate: that of the optimizer: a number, an array, or a schedule.
+            strength: as for :meth:`gradient`.
+
+        Raises, when the step is traced:
+            OptimizerError: no parameters are passed, or it stands before what would scale it.
+            AppliedTwiceError, ModelError: as for :meth:`gradient`.
+        """
+        from penalize.jax.transforms import decoupled
+
+        return decoupled(self, learning_rate, strength)
+
+    def proximal(self, learning_rate: Scalar, strength: Scalar = 1.0) -> GradientTransformation:
+        """w ← prox of step·Ω after the update, with the step that was really taken: exact zeros.
+
+        Its place is the last of a chain: ``optax.chain(optax.adam(lr), plan.proximal(lr))``. What
+        stands before it in the chain tells the step: the learning rate for sgd, more with
+        momentum, one per element for adam, adamw, nadam, amsgrad, adamax, rmsprop and adagrad.
+
+        Args:
+            learning_rate: that of the optimizer: a number, an array, or a schedule.
+            strength: as for :meth:`gradient`.
+
+        Raises, when the step is traced:
+            OptimizerError: no parameters are passed, it does not stand last in a chain, or the
+                chain has another learning rate.
+            ModeError: what stands before it takes a step that is not known.
+            NoProximalOperatorError: a penalty has no exact prox with such a step.
+            AppliedTwiceError, ModelError: as for :meth:`gradient`.
+        """
+        from penalize.jax.transforms import proximal
+
+        return proximal(self, learning_rate, strength)
+
+    # --- what transforms ask ----------------------------------------------------------------
+
+    def weights(self, params: Any) -> list[Weight]:
+        """The penalized arrays of a tree, less those that a mask left out.
+
+        Raises:
+            ModelError: the tree is not one of the parameters that were planned.
+        """
+        found = arrays_of(params)
+        self._check_same(leaves_of(params), found)
+        return [
+            Weight(name, found[name], regularizer)
+            for name, regularizer in self.penalized.items()
+            if name in found
+        ]
+
+    def check_prox(self, *, per_element: bool) -> None:
+        """Raise :class:`NoProximalOperatorError` unless every penalty has an exact prox."""
+        for name, regularizer in self.penalized.items():
+            regularizer.check_prox(per_element=per_element, where=repr(name))
+
+    def _check_same(self, leaves: Sequence[Leaf], found: dict[str, Any]) -> None:
+        shapes = {site.name: e.parameter.shape for e in self._entries for site in e.parameter.sites}
+        # A module may hold what is not trained beside the parameters that were planned, and a mask
+        # may leave out a whole branch at once.
+        trained = [leaf for leaf in leaves if check_leaf(leaf) and not why_not_trained(leaf)]
+        strange = [leaf.name for leaf in trained if leaf.name in found.keys() - shapes.keys()]
+        left_out = [leaf.name for leaf in leaves if leaf.value is None]
+        missing = [
+            name
+            for name in self.penalized
+            if name not in found and not any(_is_below(name, branch) for branch in left_out)
+        ]
+        if strange or missing:
+            has = [f"has {some(strange)}"] if strange else []
+            lacks = [f"lacks {some(missing)}"] if missing else []
+            raise ModelError(
+                f"this tree {' and '.join(has + lacks)}, unlike the one that was planned",
+                "pass the parameters that were planned, or regularize these",
+            )
+        for name in self.penalized:
+            planned = shapes[name]
+            here = tuple(found[name].shape) if name in found else planned
+            if here != planned:
+                raise ModelError(
+                    f"{name!r} has the shape {here} here, and {planned} where it was planned",
+                    "plan the tree of one model; vmap over several, and leave shard_map",
+                )
+
+
+def _is_below(name: str, branch: str) -> bool:
+    return not branch or f"{name}.".startswith(f"{branch}.")

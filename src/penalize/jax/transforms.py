@@ -1,0 +1,194 @@
+"""How a plan acts on updates: three ``optax.GradientTransformation``s, and their place in a chain.
+
+Python runs them when a step is traced, so what they refuse costs nothing afterwards.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from penalize.errors import OptimizerError
+from penalize.jax.chains import Link, Place, place
+from penalize.jax.ledger import check_alone
+from penalize.jax.steps import bounded, check_rate, scaling_of
+from penalize.jax.trees import Weight, leaves_of, with_leaves
+from penalize.regularizers.base import Regularizer, check_strength
+
+Scalar = float | Array | Callable[[Any], Any]
+"""A number, or a schedule: a function of the count of updates."""
+
+
+class Source(Protocol):
+    """A plan, as its transforms see it."""
+
+    @property
+    def penalized(self) -> Mapping[str, Regularizer]:
+        """The regularizers by the name of their parameter."""
+
+    def weights(self, params: Any) -> Sequence[Weight]:
+        """The penalized arrays of a tree."""
+
+    def check_prox(self, *, per_element: bool) -> None:
+        """Raise unless every penalty has an exact prox."""
+
+
+class PenaltyState(NamedTuple):
+    """The state of the three: what schedules are functions of."""
+
+    count: Array  # type: ignore[assignment]  # the name that optax gives it, and a tuple has
+
+
+Change = Callable[[Any, Weight], Any]
+"""(update, weight) → the new update."""
+
+
+def gradient(source: Source, strength: Scalar) -> optax.GradientTransformation:
+    """Adds ∇Ω(w); see ``Plan.gradient``."""
+    name = "plan.gradient()"
+
+    def begin(where: Place, state: PenaltyState) -> Change:
+        _check_nothing(
+            [link for link in where.before if not link.harmless],
+            f"the transform {name} stands after {{}}, and would not be scaled with the gradient of "
+            "the data",
+            "put it first in the chain, or use plan.decoupled(learning_rate) at its end",
+        )
+        _check_nothing(
+            [link for link in where.after if _adds_up(link)],
+            f"the transform {name} stands before {{}}, which would add it up once per batch",
+            "put it inside, into the chain whose gradients are accumulated",
+        )
+        factor = _at(strength, state)
+        return lambda update, w: update + factor * w.regularizer.gradient(w.value)
+
+    return _transform(source, name, begin, strength=strength)
+
+
+def decoupled(
+    source: Source, learning_rate: Scalar, strength: Scalar
+) -> optax.GradientTransformation:
+    """Subtracts lr·∇Ω(w); see ``Plan.decoupled``."""
+    name = "plan.decoupled(...)"
+
+    def begin(where: Place, state: PenaltyState) -> Change:
+        _check_last(where, name)
+        before = [inner for link in where.before for inner in (link, *link.parts)]
+        _check_nothing(
+            [link for link in before if link.kind in _SKIPPING],
+            f"the transform {name} stands after {{}}, and would act in steps that it skips",
+            "put both into the chain that it wraps",
+        )
+        _check_nothing(
+            [link for link in before if link.kind == "set_to_zero"],
+            f"the transform {name} stands after {{}}, and would move what that freezes",
+            "exempt it by a rule that gives None, or put both into one mask",
+        )
+        factor = _at(learning_rate, state) * _at(strength, state)
+        return lambda update, w: update - factor * w.regularizer.gradient(w.value)
+
+    return _transform(source, name, begin, learning_rate=learning_rate, strength=strength)
+
+
+def proximal(
+    source: Source, learning_rate: Scalar, strength: Scalar
+) -> optax.GradientTransformation:
+    """Sets w to the prox of step·Ω after the update; see ``Plan.proximal``."""
+    name = "plan.proximal(...)"
+
+    def begin(where: Place, state: PenaltyState) -> Change:
+        _check_last(where, name)
+        scaling = scaling_of(where, state.count)
+        check_rate(where, learning_rate)
+        source.check_prox(per_element=scaling.denominators is not None)
+        factor = _at(strength, state)
+
+        def change(update: Any, w: Weight) -> Any:
+            # The difference of what is rounded to half precision would not be an exact −w.
+            wide = w.value.astype(jnp.promote_types(w.value.dtype, jnp.float32))
+            moved = wide + update
+            step = factor * bounded(scaling, w.name, factor * w.regularizer.gradient(moved))
+            return w.regularizer.prox(moved, jnp.asarray(step)) - wide
+
+        return change
+
+    return _transform(source, name, begin, learning_rate=learning_rate, strength=strength)
+
+
+_SKIPPING = {"MultiSteps", "apply_every", "apply_if_finite", "conditionally_mask"}
+"""Transforms whose updates are zero in some steps."""
+
+
+def _adds_up(link: Link) -> bool:
+    means = link.settings.get("_use_grad_mean", False)
+    return link.kind in ("MultiSteps", "apply_every") and not means
+
+
+def _check_last(where: Place, name: str) -> None:
+    """What stands behind, or wraps the chain, must leave alone what was set."""
+    _check_nothing(
+        [link for link in where.after if link.kind != "identity" and "source" not in link.settings],
+        f"the transform {name} stands before {{}}, which would change what it set",
+        "put it last in the chain",
+    )
+    if where.around:
+        raise OptimizerError(
+            f"the transform {name} acts within {where.around[0]}, which may keep parameters of its "
+            "own",
+            "add plan.penalty(params) to the loss, or use plan.gradient()",
+        )
+
+
+def _check_nothing(links: Sequence[Link], found: str, instead: str) -> None:
+    if links:
+        raise OptimizerError(found.format(links[0].kind), instead)
+
+
+def _at(value: Scalar, state: PenaltyState) -> Any:
+    return value(state.count) if callable(value) else value
+
+
+def _transform(
+    source: Source,
+    name: str,
+    begin: Callable[[Place, PenaltyState], Change],
+    **numbers_given: Scalar,
+) -> optax.GradientTransformation:
+    """A transform that changes the updates of the penalized arrays."""
+    for argument, value in numbers_given.items():
+        if isinstance(value, numbers.Real | str | None):
+            check_strength(name.partition("(")[0], argument, value)
+
+    def init(params: Any) -> PenaltyState:
+        source.weights(params)  # refuses another tree before training begins
+        return PenaltyState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: PenaltyState, params: Any = None) -> tuple[Any, PenaltyState]:
+        if params is None:
+            raise OptimizerError(
+                f"the transform {name} was updated without parameters",
+                "pass them: updates, state = optimizer.update(gradients, state, params)",
+            )
+        weights = source.weights(params)
+        where = place(params, {w.name for w in weights})
+        check_alone(name, weights, params, where)
+        change = begin(where, state)
+        given = {leaf.name: leaf.value for leaf in leaves_of(updates)}
+        new = {
+            w.name: _cast(change(given[w.name], w), given[w.name], w.value)
+            for w in weights
+            if given.get(w.name) is not None
+        }
+        return with_leaves(updates, new), PenaltyState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _cast(new: Any, update: Any, value: Any) -> Any:
+    """In the dtype of the update, or of the parameter if that is wider: −w must stay exact."""
+    return new.astype(jnp.promote_types(update.dtype, value.dtype))

@@ -1,0 +1,40 @@
+"""Every example runs, and shows what it says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DIGITS = [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem.endswith("_digits")]
+
+
+def run(path: Path) -> dict[str, Any]:
+    return runpy.run_path(str(path))
+
+
+@pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
+def test_digits(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(path)
+    assert found["accuracy"] > 0.9
+    assert 0.3 < found["zeros"] < 0.9
+    assert 0.3 < float((np.asarray(found["kernel"]) == 0).mean()) < 0.9
+    assert f"{found['zeros']:.1%} exact zeros" in capsys.readouterr().out
+
+
+def test_fista(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(EXAMPLES / "jax_fista.py")
+    assert found["apart"] < 1e-10
+    np.testing.assert_array_equal(found["w"] == 0, found["expected"] == 0)
+    assert "4 and 4 of 10 exact zeros" in capsys.readouterr().out
+
+
+def test_all_are_here_and_short() -> None:
+    paths = sorted(EXAMPLES.glob("*.py"))
+    assert len(DIGITS) == 3
+    for path in paths:
+        assert len(path.read_text("utf-8").splitlines()) <= 60, path.name

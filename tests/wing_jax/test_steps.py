@@ -1,0 +1,87 @@
+"""Adaptive proximal steps: nothing moves at a minimiser, nothing is erased before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from penalize import L1, L2, GroupLasso, Regularizer
+from penalize.jax import regularize
+from penalize.jax.steps import Scaling, bounded
+from penalize.steps import SLACK
+
+LR = 1e-3
+Make = Callable[[], optax.GradientTransformation]
+ADAPTIVE: dict[str, Make] = {
+    "adam": lambda: optax.adam(LR),
+    "nadam": lambda: optax.nadam(LR),
+    "adamax": lambda: optax.adamax(LR),
+    "adagrad": lambda: optax.adagrad(LR, initial_accumulator_value=0.0),
+    "rmsprop": lambda: optax.rmsprop(LR),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize(
+    "regularizer",
+    [L1(1e-5), L2(1e-4), L1(1e-6) + L2(1e-5), GroupLasso(1e-5, groups=0)],
+    ids=repr,
+)
+def test_a_weight_that_the_data_has_not_reached_is_not_erased(
+    name: str, regularizer: Regularizer
+) -> None:
+    """Its denominator is eps: unbounded, the first step would set it to zero."""
+    assert L1(1e-5).prox(jnp.asarray(0.5), LR / 1e-8) == 0  # naive
+    params = {"w": jnp.full((2, 3), 0.5)}
+    tx = optax.chain(ADAPTIVE[name](), regularize(params, regularizer).proximal(LR))
+    gradients = {"w": jnp.zeros((2, 3)).at[0].set(1.0)}
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    moved = -float(updates["w"][1].min())
+    # The first step in learning rates, by the formulas: rmsprop's average begins at 0.1·g².
+    own = {"nadam": 0.9 * 0.1 / (1 - 0.9**2) + 1, "rmsprop": 10**0.5}.get(name, 1.0)
+    assert 0 < moved <= 1.0001 * SLACK * own * LR
+
+
+def test_the_bound_leaves_a_minimiser_alone() -> None:
+    """There the data gradient is as large as the penalty's, and the denominator with it."""
+    gradient = jnp.array([0.3, -0.3, 0.0])
+    denominator = jnp.array([0.3, 0.3, 0.1])
+    found = bounded(Scaling(0.1, {"w": denominator}), "w", gradient)
+    np.testing.assert_array_equal(found, 0.1 / denominator)
+    assert bounded(Scaling(0.1), "w", gradient) == 0.1
+
+
+SLOW: dict[str, Make] = {
+    "sgd": lambda: optax.sgd(LR),
+    "adam": lambda: optax.adam(LR, b2=0.9999),
+    "amsgrad": lambda: optax.amsgrad(LR, b2=0.9999),
+    "nadam": lambda: optax.nadam(LR, b2=0.9999),
+    "adamax": lambda: optax.adamax(LR),
+    "adagrad": lambda: optax.adagrad(LR, initial_accumulator_value=0.0),
+    "rmsprop": lambda: optax.rmsprop(LR, decay=0.9999),
+    "rmsprop, corrected": lambda: optax.rmsprop(LR, decay=0.9999, bias_correction=True),
+    "rmsprop, begun": lambda: optax.rmsprop(LR, decay=0.9999, initial_scale=1.0),
+    "scaled first": lambda: optax.chain(optax.scale(1.0), optax.adam(LR)),
+}
+
+
+@pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("strength", [0.3, 30.0])
+def test_at_a_stationary_point_nothing_moves_from_the_first_step_on(
+    make: Make, strength: float
+) -> None:
+    """The data pulls by −λ, the penalty by λ: update and prox cancel, the bound does not act.
+
+    A second moment with a long memory is near zero at first, and has to be corrected for that.
+    """
+    params = {"w": jnp.ones((1, 1))}
+    tx = optax.chain(make(), regularize(params, L1(strength)).proximal(LR))
+    state = tx.init(params)
+    for _ in range(12):
+        updates, state = tx.update({"w": jnp.full((1, 1), -strength)}, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["w"], 1.0, rtol=0, atol=1e-9 * strength)
