@@ -53,6 +53,7 @@ WINGS = {
         "watch",
         "regularize",
         "fits",
+        "paths",
         "terms",
         "roster",
         "observe",

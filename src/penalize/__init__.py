@@ -1,7 +1,7 @@
 """Declare penalties once; have them applied exactly once.
 
-This package imports no framework. Its wings are ``penalize.torch``, ``penalize.tensorflow`` and
-``penalize.keras``.
+This package imports no framework. Its wings are ``penalize.torch``, ``penalize.jax``,
+``penalize.tensorflow`` and ``penalize.keras``.
 """
 
 import sys as _sys

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0: done, and the doctor found nothing wrong; 1: the doctor found a fault; 2: it could not be
-    done, and stderr says why.
+    done, and stderr says why; 130: the doctor was interrupted.
 
     Raises:
         SystemExit: from argparse, for ``--help``, ``--version`` and malformed arguments.
@@ -115,7 +115,12 @@ def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
     if not _is_installed("torch"):
         return _fail("penalize doctor needs torch; install it with: pip install 'penalize[torch]'")
     if not script.is_file():
-        return _fail(f"penalize doctor cannot run {script}: there is no such file")
+        why = (
+            "it is a directory; pass the script in it"
+            if script.is_dir()
+            else "there is no such file"
+        )
+        return _fail(f"penalize doctor cannot run {script}: {why}")
 
     from penalize.torch.doctor import examine
 

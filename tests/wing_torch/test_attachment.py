@@ -821,9 +821,7 @@ def test_a_gradient_that_has_the_penalty_already_is_not_stepped_again() -> None:
     model(torch.ones(2, 6).double()).sum().backward()
     optimizer.step()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(
-        OptimizerError, match=r"'0\.weight' is stepped again.*zero_grad\(\)"
-    ):
+    with pytest.raises(OptimizerError, match=r"'0\.weight' is stepped again.*zero_grad\(\)"):
         optimizer.step()
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     optimizer.zero_grad(set_to_none=False)

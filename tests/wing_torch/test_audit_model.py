@@ -127,7 +127,7 @@ def test_where_weight_decay_cannot_be_seen() -> None:
         "0.weight": "kernel",
         "0.bias": "bias: usually exempt; its weights are 0 here, so it cannot be seen",
         "1.weight": "kernel; never applied: no gradient came",
-        "1.bias": "bias: usually exempt; never applied: no gradient came",
+        "1.bias": "bias; never applied: no gradient came",
     }
 
     batches: Iterator[torch.Tensor] = iter(torch.randn(20, 12, 4))
@@ -248,6 +248,101 @@ def test_a_parameter_of_two_optimizers() -> None:
     assert report.ok
     second.param_groups[0]["weight_decay"] = 0.1
     assert [row.name for row in audit(both, model).wrong] == ["3.weight", "3.bias"]
+
+
+def test_a_decay_of_the_second_optimizer_is_measured() -> None:
+    model = network()
+    head = torch.optim.SGD([model[3].weight], lr=0.1)
+    rest = torch.optim.SGD([model[3].weight, model[0].weight], lr=0.1, weight_decay=0.1)
+    plan = regularize(model, {"0.weight": L1(0.01)})
+    plan.attach(rest)
+    step = stepping(model, head)
+
+    def both() -> None:
+        step()
+        rest.step()
+
+    assert [row.factor for row in audit(both, plan).declared] == pytest.approx([1.0])
+    rows = {row.name: row for row in audit(both, model) if "weight_decay" in row.what}
+    assert rows["0.weight"].factor == 1.0
+    assert rows["0.weight"].what == "weight_decay=0.1 of SGD 2, in the gradient"
+    assert math.isnan(rows["3.weight"].factor)
+    assert rows["3.weight"].verdict == "kernel; not measured: several optimizers step it"
+
+
+class Wrapper(torch.optim.Optimizer):
+    """Steps an optimizer within its own step, after it moved the weights, as SAM does."""
+
+    def __init__(self, inner: torch.optim.Optimizer, shares: bool) -> None:
+        groups = inner.param_groups
+        super().__init__(groups if shares else [dict(group) for group in groups], {})
+        self.inner = inner
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("inner", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimizer_that_wraps_another_one(
+    inner: type[torch.optim.Optimizer], shares: bool
+) -> None:
+    model = network()
+    optimizer = Wrapper(inner(model.parameters(), lr=0.1, weight_decay=0.1), shares)
+    report = audit(stepping(model, optimizer), model)
+    assert report.ok
+    kind = "decoupled" if inner is torch.optim.AdamW else "in the gradient"
+    whats = {row.what.replace(f"{inner.__name__} 1", inner.__name__) for row in report}
+    assert whats == {f"weight_decay=0.1 of {inner.__name__}, {kind}"}
+    assert [row.factor for row in report] == [1.0] * 6
+
+
+def test_a_gradient_that_is_divided_after_the_passes() -> None:
+    model = network()
+    plan = regularize(model, L2(0.3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for _ in range(4):
+            (F.cross_entropy(model(X), Y) + plan.penalty()).backward()
+        for p in model.parameters():
+            p.grad /= 4
+        optimizer.step()
+
+    for audited in (plan, model):
+        assert [row.factor for row in audit(step, audited, strict=True)] == pytest.approx([1, 1])
+
+
+def test_what_a_step_sets_and_reassigns_is_put_back() -> None:
+    class Averaging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.register_buffer("average", torch.zeros(2))
+            self.register_buffer("late", None)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = self.layer(x)
+            self.average = 0.9 * self.average + out.detach().mean(0)
+            self.late = self.average + 1
+            return out
+
+    model = Averaging()
+    average = model.average
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    step = stepping(model, optimizer)
+
+    def warmed_up() -> None:
+        optimizer.param_groups[0]["lr"] = 0.5
+        step()
+
+    audit(warmed_up, model)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert model.average is average
+    assert not average.any()
+    assert model.late is None
 
 
 def test_everything_is_put_back() -> None:

@@ -21,6 +21,9 @@ FUNCTIONS = torch.autograd.backward, torch.autograd.grad, torch.amp.GradScaler.s
 
 class Told(NamedTuple):
     code: int
+    head: str
+    """Of which script, and after what."""
+
     lines: list[str]
     """The report."""
 
@@ -48,7 +51,8 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
         )
         out, err = capsys.readouterr()
         own, _, report = out.partition("\npenalize doctor: ")
-        return Told(code, report.splitlines()[1:], own, err)
+        head, *lines = report.splitlines() or [""]
+        return Told(code, head, lines, own, err)
 
     return run
 
@@ -217,6 +221,18 @@ for i in range(100):
         g.zero_grad()
         (-critic(generator(torch.randn(16, 3))).mean()).backward()
         g.step()
+print("end")
+""",
+    "a critic that is frozen in its generator's steps": """
+generator = nn.Linear(3, 4)
+g = torch.optim.SGD(generator.parameters(), lr=0.1)
+for i in range(100):
+    for step, net in ((opt, None), (g, generator)):
+        model.requires_grad_(net is None)
+        step.zero_grad()
+        data = x if net is None else net(torch.randn(16, 3))
+        nn.functional.cross_entropy(model(data), y).backward()
+        step.step()
 print("end")
 """,
     "a gradient penalty and a checkpoint": """
@@ -509,6 +525,239 @@ def test_the_guide_prints_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
         assert with_outputs(text) == text
 
 
+# --- who steps what -----------------------------------------------------------------------------
+
+WRAPPERS = {
+    "SAM": """
+class SAM(torch.optim.Optimizer):
+    def __init__(self, params, base, **kwargs):
+        super().__init__(params, kwargs)
+        self.base = base(self.param_groups, **kwargs)
+        self.param_groups = self.base.param_groups
+    def step(self, closure):
+        with torch.no_grad():
+            for p in model.parameters():
+                self.state[p]["old"] = p.clone()
+                p.add_(0.01 * p.grad)
+        self.zero_grad()
+        closure()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(self.state[p]["old"])
+        self.base.step()
+opt = SAM(model.parameters(), torch.optim.SGD, lr=0.1, weight_decay=0.1)
+""",
+    "Lookahead": """
+class Lookahead(torch.optim.Optimizer):
+    def __init__(self, base):
+        super().__init__([dict(group) for group in base.param_groups], {})
+        self.base = base
+    def step(self, closure):
+        return self.base.step()
+opt = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1))
+""",
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS.values(), ids=WRAPPERS)
+def test_an_optimizer_that_wraps_another_one(
+    wrapper: str, doctor: Doctor, script: Callable[[str], Path]
+) -> None:
+    told = doctor(
+        script(
+            SETUP
+            + "del opt\n"
+            + wrapper
+            + """
+def closure():
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    return loss
+for i in range(9):
+    opt.zero_grad()
+    closure()
+    opt.step(closure)
+"""
+        )
+    )
+    assert (told.code, told.rows("wrong")) == (0, [])
+    assert not any("several" in line for line in told.lines)
+    assert any("0.weight, 2.weight  weight_decay=0.1 of SGD" in line for line in told.lines)
+
+
+def test_an_optimizer_that_starts_late_is_waited_for(
+    doctor: Doctor, script: Callable[[str], Path]
+) -> None:
+    text = """
+G = nn.Linear(3, 4)
+g = torch.optim.SGD([G.weight], lr=0.1)
+for i in range(100):
+    opt.zero_grad()
+    model(G(torch.randn(16, 3)).detach()).mean().backward()
+    opt.step()
+    if i % 5 == 4 and {trains}:
+        g.zero_grad()
+        model(G(torch.randn(16, 3))).mean().backward()
+        g.step()
+        print("generator")
+"""
+    told = doctor(script(SETUP + text.format(trains=True)))
+    assert told.out == "generator\n" * 2  # the third ended it
+    assert (told.code, len(told.rows("wrong"))) == (1, 1)
+    assert " Linear.bias  no optimizer holds it" in told.rows("wrong")[0]
+    told = doctor(script(SETUP + text.format(trains=False)))
+    assert (told.code, told.head) == (0, "train.py, after 16 steps of SGD 1, none of SGD 2")
+
+
+def test_a_model_that_was_forgotten(doctor: Doctor, script: Callable[[str], Path]) -> None:
+    told = doctor(
+        script(
+            SETUP
+            + """
+class Decoder(nn.Linear): pass
+decoder, frozen = Decoder(2, 4), Decoder(4, 4).requires_grad_(False)
+for i in range(9):
+    opt.zero_grad()
+    (frozen(decoder(model(x))) - x).pow(2).mean().backward()
+    opt.step()
+"""
+        )
+    )
+    assert (told.code, told.rows("wrong")) == (0, [])
+    (row,) = told.rows("look")
+    assert row.split()[1] == "Decoder"
+    assert row.endswith(
+        " gets gradients, and no optimizer holds any of it: give it to one, or freeze it"
+    )
+
+
+def test_what_is_frozen_is_no_habit(doctor: Doctor, script: Callable[[str], Path]) -> None:
+    told = doctor(
+        script(
+            SETUP
+            + """
+model[0].requires_grad_(False)
+body, head = model[0], model[2]
+opt = torch.optim.AdamW([
+    {"params": body.parameters()},
+    {"params": [head.weight], "weight_decay": 0.1},
+    {"params": [head.bias], "weight_decay": 0.0},
+])
+"""
+            + LOOPS["a loop"]
+        )
+    )
+    assert (told.code, told.rows("wrong"), told.rows("look")) == (0, [], [])
+    assert any("bias; no gradient came" in line for line in told.lines)
+
+
+MICRO = """
+for i in range(40):
+    data, l2 = {data}, sum(p.pow(2).sum() for p in model.parameters() if p.ndim > 1)
+    ({loss}).backward()
+    if i % 4 == 3:
+        opt.step()
+        opt.zero_grad()
+"""
+MEAN = "F.cross_entropy(model(x), y)"
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "level"),
+    [
+        (MEAN, "data / 4 + 1e-3 * l2", "wrong"),
+        (MEAN, "data / 4 + 1e-3 * l2 / 4", "look"),
+        (MEAN, "data / 4 + 1e-3 / 4 * l2", "look"),
+        (MEAN, "(data + 1e-3 * l2) / 4", ""),
+        (MEAN, "data + 1e-3 * l2", ""),
+        ("F.cross_entropy(model(x), y, reduction='none').sum() / 64", "data + 1e-3 * l2", "look"),
+        ("F.cross_entropy(model(x), y, reduction='sum') / 64", "data + 1e-3 * l2", "look"),
+    ],
+)
+def test_a_strength_that_may_be_divided_by_hand(
+    data: str, loss: str, level: str, doctor: Doctor, script: Callable[[str], Path]
+) -> None:
+    told = doctor(script(SETUP + MICRO.format(data=data, loss=loss)))
+    assert told.code == (level == "wrong")
+    rows = {each: told.rows(each) for each in ("wrong", "look")}
+    assert {each: len(found) for each, found in rows.items()} == {
+        each: int(each == level) for each in rows
+    }
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "says"),
+    [
+        (0.25, 0, "2 of 2 applied exactly once"),
+        (1.0, 1, "applied 4 times"),
+        (0.9, 0, "rescaled: by their number, or by clipping?"),
+    ],
+)
+def test_gradients_that_are_rescaled_after_the_passes(
+    factor: float, code: int, says: str, doctor: Doctor, script: Callable[[str], Path]
+) -> None:
+    text = PLANNED + MICRO.format(data=MEAN, loss="data + plan.penalty()")
+    rescale = f"[p.grad.mul_({factor}) for p in model.parameters()]"
+    told = doctor(script(text.replace("opt.step()", f"{rescale}; opt.step()")))
+    assert told.code == code
+    assert any(line.endswith(says) for line in told.lines)
+
+
+def test_a_loss_that_is_a_subclass(doctor: Doctor, script: Callable[[str], Path]) -> None:
+    told = doctor(
+        script(
+            SETUP
+            + "class T(torch.Tensor): pass\nx = x.as_subclass(T)\n"
+            + LOOPS["a loop"]
+            .replace("y)", "y) + 0.1 * model[0].weight.pow(2).sum()", 1)
+            .replace(").backward", ").backward")
+            .replace("F.cross_entropy", "(F.cross_entropy")
+            .replace(".sum().backward", ".sum()).backward")
+        )
+    )
+    assert (told.code, told.err) == (0, "")
+    assert any("L2(0.1) in the loss" in line for line in told.lines)
+
+
+def test_steps_without_a_pass(doctor: Doctor, script: Callable[[str], Path]) -> None:
+    told = doctor(
+        script(
+            SETUP
+            + """
+for i in range(9):
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    opt.step()
+"""
+        )
+    )
+    assert told.head.endswith("3 steps of SGD, and no backward pass that could be looked at")
+
+
+# --- ways to end --------------------------------------------------------------------------------
+
+
+def test_a_bare_except_cannot_keep_it(script: Callable[[str], Path]) -> None:
+    path = script(
+        SETUP + LOOPS["whose errors are swallowed"].replace("except Exception:", "except:")
+    )
+    command = [sys.executable, "-c", "import sys; from penalize.cli import main; sys.exit(main())"]
+    done = subprocess.run(
+        [*command, "doctor", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("swallowed\n\npenalize doctor: train.py, after ")
+    assert done.stdout.endswith("\nnothing regularizes what it trains\n")
+
+
+def test_an_interrupt_is_told_of(doctor: Doctor, script: Callable[[str], Path]) -> None:
+    text = STEPS.replace("lr=0.1", "lr=0.1, weight_decay=1") + "\nraise KeyboardInterrupt\n"
+    told = doctor(script(text), steps=9)
+    assert (told.code, told.err) == (130, "")
+    assert any("weight_decay=1 of SGD" in line for line in told.lines)
+    assert doctor(script("raise KeyboardInterrupt")).code == 130
+
+
 # --- what cannot be run -------------------------------------------------------------------------
 
 
@@ -516,6 +765,9 @@ def test_no_such_script(doctor: Doctor, tmp_path: Path) -> None:
     told = doctor(tmp_path / "none.py")
     assert (told.code, told.out) == (2, "")
     assert told.err == f"penalize doctor cannot run {tmp_path / 'none.py'}: there is no such file\n"
+    assert doctor(tmp_path).err == (
+        f"penalize doctor cannot run {tmp_path}: it is a directory; pass the script in it\n"
+    )
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

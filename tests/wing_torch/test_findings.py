@@ -55,6 +55,18 @@ ONE: dict[str, tuple[Weight, list[tuple[Level, str, str]]]] = {
             )
         ],
     ),
+    "a table of biases": (
+        weight("relative_position_bias_table", Role.BIAS, decays=(decay(),)),
+        [(Level.FACT, "weight_decay=0.01 of Adam", "bias")],
+    ),
+    "a bias that no gradient came to": (
+        weight("b", Role.BIAS, decays=(decay(note="no gradient came"),), was_stepped=False),
+        [(Level.FACT, "weight_decay=0.01 of Adam", "bias; no gradient came")],
+    ),
+    "a weight of two optimizers that no gradient came to": (
+        weight("w", decays=(decay(0.0), decay(0.0, "SGD")), was_stepped=False),
+        [(Level.LOOK, "", "stepped by several optimizers, Adam and SGD")],
+    ),
     "an L2 of the loss": (
         weight("w", entered=(Entered("L2", 0.1),)),
         [(Level.FACT, "L2(0.1) in the loss", "")],
@@ -68,10 +80,21 @@ ONE: dict[str, tuple[Weight, list[tuple[Level, str, str]]]] = {
         [(Level.FACT, "L1(0.1) in the loss", "summed over 4 backward passes")],
     ),
     "all of it in each micro-batch": (
-        weight("w", entered=(Entered("L1", 0.1, times=4, is_repeated=True),)),
+        weight("w", entered=(Entered("L1", 0.1, times=4, repeated=Level.WRONG),)),
         [
             (
                 Level.WRONG,
+                "L1(0.1) in the loss",
+                "4 times too large, unless its strength was divided by hand: added in each of 4 "
+                "backward passes, over which the data loss is averaged",
+            )
+        ],
+    ),
+    "all of it in each micro-batch, or what was divided by hand": (
+        weight("w", entered=(Entered("L1", 0.1, times=4, repeated=Level.LOOK),)),
+        [
+            (
+                Level.LOOK,
                 "L1(0.1) in the loss",
                 "4 times too large, unless its strength was divided by hand: added in each of 4 "
                 "backward passes, over which the data loss is averaged",
@@ -183,6 +206,23 @@ GROUPS: dict[str, tuple[list[Weight], dict[str, str]]] = {
             decayed(Role.BIAS, 0.0),
             weight("head.weight", decays=(decay(0.1),)),
             weight("head.bias", Role.BIAS, decays=(decay(0.1),)),
+        ],
+        {},
+    ),
+    "those that no gradient came to": (
+        [
+            weight("frozen.bias", Role.BIAS, decays=(decay(),), was_stepped=False),
+            weight("frozen.norm", Role.NORM, decays=(decay(0.0),), was_stepped=False),
+            decayed(Role.KERNEL, 0.1),
+            decayed(Role.BIAS, 0.1),
+        ],
+        {},
+    ),
+    "a table of biases, as large as a kernel": (
+        [
+            weight("bias_table", Role.BIAS, decays=(decay(),)),
+            decayed(Role.KERNEL, 0.1),
+            decayed(Role.NORM, 0.0),
         ],
         {},
     ),

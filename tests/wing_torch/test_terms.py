@@ -119,6 +119,27 @@ def test_a_norm_without_a_square_is_told_from_an_l2(write: Callable[[Tensor], Te
     assert c == pytest.approx(0.1 / float(w.detach().norm()), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda w: (w.norm() - 1) ** 2,
+        lambda w: (1 - w.norm()) ** 2,
+        lambda w: (w.pow(2).sum() - 1).pow(2),
+        lambda w: w.pow(2).sum() ** 2,
+        lambda w: F.relu(w.norm() - 0.1),
+        lambda w: (w.norm() + 1).log(),
+        lambda w: F.mse_loss(w.norm(), torch.tensor(0.5)),
+        lambda w: (w.norm() * 2 + 1) ** 2,
+    ],
+)
+def test_what_pulls_less_as_the_weight_shrinks_is_no_l2(write: Callable[[Tensor], Tensor]) -> None:
+    """Its gradient is a multiple of the weight, which changes with it."""
+    model = network()
+    w = model[0].weight
+    ((kind, _, is_norm),) = found(F.cross_entropy(model(X), Y) + 0.1 * write(w), w)
+    assert (kind, is_norm) == ("L2", True)
+
+
 def test_an_elastic_net_is_both() -> None:
     model = network()
     penalty = sum((0.1 * p.abs() + 0.3 * p * p).sum() for p in model.parameters())
@@ -174,6 +195,25 @@ def test_what_the_data_is_multiplied_by() -> None:
     assert seen.data == pytest.approx(0.25)
     assert seen.terms[id(w)][0].shares_divisor
     assert look(0.1 * w.pow(2).sum()).data is None
+
+
+def test_what_a_penalty_is_multiplied_by() -> None:
+    model = network()
+    w = model[0].weight
+    for loss, expected in (
+        (w.pow(2).sum(), []),
+        (0.1 * w.pow(2).sum(), [0.1]),
+        (torch.tensor(0.1) * w.pow(2).sum() / 4, [0.1, 0.25]),
+        (torch.tensor([2.0, 3.0]) * w.pow(2).sum(), [float("nan")]),
+    ):
+        seen = look(F.cross_entropy(model(X), Y) + loss.mean())
+        (term,) = seen.terms[id(w)]
+        assert sorted(term.scales) == pytest.approx(expected, nan_ok=True)
+        assert not seen.is_normalized
+    total = F.cross_entropy(model(X), Y, reduction="none").sum()
+    assert look(total / 20 + w.pow(2).sum()).is_normalized
+    total = F.cross_entropy(model(X), Y, reduction="sum")
+    assert look(total / 20 + w.pow(2).sum()).is_normalized
 
 
 def test_a_loss_without_a_graph_and_a_penalty_alone() -> None:

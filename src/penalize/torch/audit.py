@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import LossError
-from penalize.report import Measured, Report
+from penalize.report import Finding, Measured, Report
 from penalize.torch.decay import measure
 from penalize.torch.facts import declared, weights
 from penalize.torch.findings import findings
@@ -57,11 +57,12 @@ def audit(
     anew in each accumulated micro-batch, if a bias or norm is decayed where others are exempt, or
     if a parameter never learns.
 
-    What is called runs several times from the same state, eight times at most: the model's
-    parameters, buffers and gradients, everything that its optimizers step and their states, and
-    PyTorch's random numbers are put back each time, and at the end. Parameters outside of the model
-    lose their gradients. What else it moves, such as a data loader, a scheduler or the buffers of
-    another model, is moved each time.
+    What is called runs several times from the same state, up to seven times with one plan and twice
+    more for each further one: the model's parameters, buffers and gradients, everything that its
+    optimizers step and their states, and PyTorch's random numbers are put back each time, and at
+    the end. Parameters that no optimizer holds together with the model's lose their gradients. What
+    else it moves, such as a data loader, a scheduler, a ``GradScaler`` or the buffers of another
+    model, is moved each time.
 
     Args:
         loss_or_step: a function without arguments. Either it returns the loss, without calling
@@ -95,9 +96,12 @@ def audit(
             once = replay.run(loss_or_step)
         measurement = measure(replay, loss_or_step, once)
         members = roster([model])
-        rows = declared(plans, members, observer.received) if plan is None else []
-    if plan is not None:
-        rows += _measured(loss_or_step, plan, replay, once)
+        rows: list[Finding] = []
+        if plan is not None:
+            rows += _measured(loss_or_step, plan, replay, once)
+        else:
+            measured = partial(_measured, loss_or_step, replay=replay, once=once)
+            rows += declared(plans, members, observer.received, measured)
     optimizers = optimizers_of(members, observer.steps)
     facts = weights(members, observer.received, optimizers, plans, measurement)
     empty = "nothing regularizes this model here" if plan is None else "no penalty is declared"

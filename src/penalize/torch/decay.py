@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.torch.findings import Decay
-from penalize.torch.replay import Replay, Seen
+from penalize.torch.replay import Act, Replay, Seen
 
 _ANOTHER = "not measured: the step differs each time it runs"
 
@@ -62,8 +62,13 @@ def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement
     """Replay a step with other decays; None if there is none to be measured."""
     if not any(group.get("weight_decay") for group in found.groups.values()):
         return None
-    variants = (None, _switch_off, _put_in_gradient, _shrink)
-    return Measurement(found, *(replay.run(call, variant) for variant in variants))
+    # Of an optimizer that wraps another one only the inner one updates, and so decays.
+    updating = set(found.optimizers.values())
+
+    def run(vary: Act | None) -> Seen:
+        return replay.run(call, lambda o: vary(o) if vary is not None and o in updating else None)
+
+    return Measurement(found, *map(run, (None, _switch_off, _put_in_gradient, _shrink)))
 
 
 def _moved(run: Seen, p: Tensor) -> list[Tensor]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 from torch.optim import Optimizer
 
-from penalize.report import Report
+from penalize.report import Found, Level, Report
 from penalize.torch.facts import declared, named, weights
 from penalize.torch.findings import findings
 from penalize.torch.observe import Observer
 from penalize.torch.plan import Plan, plans
-from penalize.torch.roster import holding, optimizers_of, roster, stepped_by
+from penalize.torch.roster import alive, holding, roster, stepped_by, with_idle
 
 _PATIENCE = 5
 """How many times the wanted steps an optimizer may do while another has not done its own."""
@@ -28,10 +29,19 @@ class Enough(BaseException):
 
 
 class Patient:
-    """A training loop that is watched until its optimizers have made some steps."""
+    """A training loop that is watched until its optimizers have made some steps.
 
-    def __init__(self, steps: int) -> None:
+    Args:
+        steps: how many.
+        leave: called when the loop goes on though it was ended.
+    """
+
+    def __init__(self, steps: int, leave: Callable[[], None]) -> None:
         self._wanted = steps
+        self._leave = leave
+        self._has_ended = False
+        self._strangers = alive(Optimizer)  # none, in a process of its own
+        self._forgotten: list[str] = []
         self._observer = Observer(self._count)
         self._models: list[nn.Module] = []
         self._optimizers: list[Optimizer] = []
@@ -44,70 +54,107 @@ class Patient:
             yield
 
     def _count(self, optimizer: Optimizer) -> None:
+        if self._has_ended:  # a bare `except:` swallowed it
+            self._leave()
         counts = self._observer.steps
         # While they are alive: a loop may end before its time, and nothing is left of it then.
         self._models = holding(stepped_by(counts))
-        known = {id(p) for model in self._models for p in model.parameters()}
-        self._optimizers = optimizers_of(known, counts)
+        strangers = {*self._strangers, *self._observer.wrappers}
+        ours = [o for o in alive(Optimizer) if o not in strangers]
+        trained = [o for o in ours if any(p.requires_grad for p in stepped_by([o]))]
+        self._optimizers = with_idle([*counts], trained)
+        self._forgotten = self._outside()
         self._plans = list(plans)
         done = all(counts.get(o, 0) >= self._wanted for o in self._optimizers)
-        if done or counts[optimizer] >= _PATIENCE * self._wanted:
+        if done or counts[optimizer] > _PATIENCE * self._wanted:
+            self._has_ended = True
             raise Enough
+
+    def _outside(self) -> list[str]:
+        """The models that get gradients, and of which no optimizer holds anything."""
+        held = {id(p) for p in stepped_by(self._optimizers)}
+        given = [r.parameter for r in self._observer.received.values() if r.got_gradient]
+        unheld = [p for p in given if p.requires_grad and id(p) not in held]
+        return [
+            type(model).__name__
+            for model in holding(unheld)
+            if held.isdisjoint(id(p) for p in model.parameters())
+        ]
 
     @property
     def history(self) -> str:
         """What it did: ``3 steps of Adam``."""
         names = named(self._optimizers)
         steps = self._observer.steps
-        return ", ".join(f"{n} steps of {names[o]}" for o, n in steps.items())
+        done = [f"{n} steps of {names[o]}" for o, n in steps.items()]
+        done += [f"none of {names[o]}" for o in self._optimizers if o not in steps]
+        if steps and not self._observer.passes:
+            done.append("and no backward pass that could be looked at")
+        return ", ".join(done)
 
     def report(self) -> Report:
         """What acts on its parameters."""
         members = roster(self._models, self._optimizers)
         received = self._observer.received
         facts = weights(members, received, self._optimizers, self._plans)
-        rows = [*declared(self._plans, members, received), *findings(facts)]
+        says = "gets gradients, and no optimizer holds any of it: give it to one, or freeze it"
+        unheld = [Found(name, Level.LOOK, says) for name in self._forgotten]
+        rows = [*declared(self._plans, members, received), *findings(facts), *unheld]
         return Report(rows, "nothing regularizes what it trains")
 
 
 def examine(script: Path, arguments: Sequence[str], steps: int) -> int:
     """Run a script for a few steps, print what was found, and return the exit code.
 
-    0: nothing is wrong; 1: something is; 2: the script could not be run, or made no step.
+    0: nothing is wrong; 1: something is; 2: the script could not be run, or made no step; 130: it
+    was interrupted.
     """
-    patient = Patient(steps)
-    failed = _run(script, arguments, patient)
+
+    def leave() -> None:
+        code = _tell(script, patient, 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    patient = Patient(steps, leave)
+    return _tell(script, patient, _run(script, arguments, patient))
+
+
+def _tell(script: Path, patient: Patient, failed: int) -> int:
+    """Print what was found, or why nothing was. The exit code, where the script did not fail."""
     if not patient.history:
         if not failed:
             sys.stderr.write(
                 f"{script} made no step of a torch.optim.Optimizer in this process; pass the "
                 "script that trains, with the arguments that make it train.\n"
             )
-        return 2
+        return failed or 2
     report = patient.report()
     sys.stdout.write(f"\npenalize doctor: {script.name}, after {patient.history}\n{report}\n")
-    return 2 if failed else int(not report.ok)
+    return failed or int(not report.ok)
 
 
-def _run(script: Path, arguments: Sequence[str], patient: Patient) -> bool:
-    """Run it as ``python SCRIPT ARGS`` does. Whether it failed, and its traceback was shown."""
+def _run(script: Path, arguments: Sequence[str], patient: Patient) -> int:
+    """Run it as ``python SCRIPT ARGS`` does. If it fails, its traceback is shown; else 0."""
     argv, path = sys.argv, sys.path
     sys.argv, sys.path = [str(script), *arguments], [str(script.resolve().parent), *path[1:]]
     try:
         with patient.watched():
             runpy.run_path(str(script), run_name="__main__")
     except Enough:
-        return False
+        return 0
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as ending:
         if isinstance(ending.code, str):
             sys.stderr.write(f"{ending.code}\n")  # as Python does
-        return ending.code not in (None, 0)
+        return 0 if ending.code in (None, 0) else 2
     except Exception as error:  # noqa: BLE001  # whatever a script may raise
         _show(error, script)
-        return True
+        return 2
     finally:
         sys.argv, sys.path = argv, path
-    return False
+    return 0
 
 
 def _show(error: Exception, script: Path) -> None:

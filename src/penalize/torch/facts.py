@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.optim import Optimizer
@@ -17,7 +19,7 @@ from penalize.torch.modes import Target
 from penalize.torch.observe import Received
 from penalize.torch.plan import Plan
 from penalize.torch.roster import Who
-from penalize.torch.terms import Pass, Term
+from penalize.torch.terms import Term
 
 _DECOUPLED = {"AdamW", "Muon", "Adafactor"}
 _COUPLED = {"Adadelta", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "SGD"}
@@ -43,19 +45,19 @@ def weights(
         if seen is None:
             continue
         decays = [decay_of(called[o], o, group) for o, group in seen.optimizers.items()]
-        if measurement is not None:
-            decays = [measurement.of(seen.parameter, d) if d.amount else d for d in decays]
-        got_gradient = seen.got_gradient if seen.parameter.requires_grad else seen.was_stepped
+        decays = [_measured(d, seen, measurement) if d.amount else d for d in decays]
+        got_gradient = seen.got_gradient if seen.is_trainable else seen.was_stepped
         found.append(
             Weight(
                 name=who.name,
                 role=who.role,
                 aliases=who.aliases,
                 held_by=tuple(called[o] for o in holders.get(key, [])),
-                is_trainable=seen.parameter.requires_grad,
+                is_trainable=seen.is_trainable,
                 got_gradient=got_gradient and bool(optimizers),
+                was_stepped=seen.was_stepped,
                 decays=tuple(decays),
-                entered=tuple(entered(key, seen.last)),
+                entered=tuple(entered(key, seen)),
                 declared=_in_words(seen, penalized.get(key, [])),
             )
         )
@@ -84,6 +86,14 @@ def decay_of(called: str, optimizer: Optimizer, group: Mapping[str, Any]) -> Dec
     return Decay(called, amount, _kind(optimizer, group), is_default)
 
 
+def _measured(decay: Decay, seen: Received, measurement: Measurement | None) -> Decay:
+    if measurement is None:
+        return decay if seen.was_stepped else decay._replace(note="no gradient came")
+    if len(seen.optimizers) > 1:
+        return decay._replace(note="not measured: several optimizers step it")
+    return measurement.of(seen.parameter, decay)
+
+
 def _kind(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
     kinds = {kind.__name__ for kind in type(optimizer).__mro__}
     if group.get("decoupled_weight_decay") or kinds & _DECOUPLED:
@@ -94,21 +104,48 @@ def _kind(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
 # --- penalties that were written by hand --------------------------------------------------------
 
 
-def entered(key: int, passes: Sequence[Pass]) -> list[Entered]:
+def entered(key: int, seen: Received) -> list[Entered]:
     """What the backward passes of a step gave to one parameter beside data and plans."""
-    found = []
+    found, passes = [], seen.last
     kinds = sorted({_kind_of(term) for p in passes for term in p.terms.get(key, [])})
     data = [p.data for p in passes if p.data is not None]
     for kind in kinds:
         each = [[t for t in p.terms.get(key, []) if _kind_of(t) == kind] for p in passes]
         times = sum(bool(terms) for terms in each)
-        total = sum(term.coefficient for terms in each for term in terms)
-        shares = any(term.shares_divisor for terms in each for term in terms)
-        # Not 1/K exactly: the factor of a GradScaler, and half precision, round.
-        is_average = times == len(data) > 1 and all(abs(w * times - 1) < 1e-2 for w in data)
-        strength = total / 2 if kind == "L2" else total
-        found.append(Entered(kind, strength, times, is_average and not shares))
+        terms = [term for terms in each for term in terms]
+        total = sum(term.coefficient for term in terms) * (_divided_after(seen) or 1.0)
+        level = Level.FACT
+        if times == len(data) > 1 and not any(term.shares_divisor for term in terms):
+            # Not 1/K exactly: the factor of a GradScaler, and half precision, round.
+            if all(abs(w * times - 1) < 1e-2 for w in data):
+                hides = any(_may_hold_divisor(s, times) for term in terms for s in term.scales)
+                level = Level.LOOK if hides else Level.WRONG
+            elif any(p.is_normalized for p in passes):
+                level = Level.LOOK
+        found.append(Entered(kind, total / 2 if kind == "L2" else total, times, level))
     return found
+
+
+def _may_hold_divisor(scale: float, times: int) -> bool:
+    """Whether a constant may be a strength over K: K times it is a rounder number."""
+    return math.isnan(scale) or _digits(scale * times) < _digits(scale)
+
+
+def _digits(number: float) -> int:
+    return len(f"{abs(number):.5e}".partition("e")[0].rstrip("0").rstrip(".").replace(".", ""))
+
+
+def _divided_after(seen: Received) -> float | None:
+    """1/K where the gradient of K passes was divided by K before the step; None if not known.
+
+    Another factor may be that of clipping, or of both.
+    """
+    passes = seen.last
+    for undone in {1.0, passes[-1].scale} if passes else ():
+        for divisor in {1, len(passes)}:
+            if abs(seen.rescaled * undone * divisor - 1) < 1e-3:
+                return 1 / divisor
+    return 1.0 if math.isnan(seen.rescaled) else None
 
 
 def _kind_of(term: Term) -> str:
@@ -138,28 +175,57 @@ def _in_words(seen: Received, penalized: Sequence[tuple[Plan, Target]]) -> str:
     )
 
 
+Measure = Callable[[Plan], Iterable[Measured]]
+
+
 def declared(
-    plans: Iterable[Plan], members: Mapping[int, Who], received: Mapping[int, Received]
+    plans: Iterable[Plan],
+    members: Mapping[int, Who],
+    received: Mapping[int, Received],
+    measure: Measure | None = None,
 ) -> list[Measured | Found]:
-    """The rows of the penalties that plans declare on what was stepped."""
+    """The rows of the penalties that plans declare on what was stepped.
+
+    Args:
+        measure: measures the penalties of a plan, all that are not excused.
+    """
     rows: list[Measured | Found] = []
     for plan in plans:
+        found: dict[str, Measured | Found] = {}
         for target in plan.targets():
             keys = [id(p) for p in target.binding.parameters()]
             seen = [received[key] for key in keys if key in received]
-            if not any(each.last or each.optimizers for each in seen):
-                continue
-            name = members[keys[0]].name if len(keys) == 1 and keys[0] in members else target.name
-            what = f"{target.regularizer!r} of a plan"
-            passes = max((each.last for each in seen), key=len)
-            factor = sum(p.declared.get((plan, target.name), 0.0) for p in passes)
-            factor += any(plan.acts_on(o) for each in seen for o in each.optimizers)
-            excuse = "" if factor else _excuse(plan)
-            if excuse:
-                rows.append(Found(name, Level.FACT, excuse, what))
-            else:
-                rows.append(Measured(name, factor, tolerance=1e-2, what=what))
+            if any(each.last or each.optimizers for each in seen):
+                only = members.get(keys[0]) if len(keys) == 1 else None
+                name = only.name if only is not None else target.name
+                found[target.name] = _traced(plan, target, name, seen)
+        if measure is not None and any(isinstance(row, Measured) for row in found.values()):
+            for each in measure(plan):
+                row = found.get(each.name)
+                if isinstance(row, Measured) and not math.isnan(each.factor):
+                    found[each.name] = replace(each, name=row.name, what=row.what)
+        rows.extend(found.values())
     return rows
+
+
+def _traced(plan: Plan, target: Target, name: str, seen: Sequence[Received]) -> Measured | Found:
+    """What the backward passes say of a penalty."""
+    what = f"{target.regularizer!r} of a plan"
+    most = max(seen, key=lambda each: len(each.last))
+    factor = sum(p.declared.get((plan, target.name), 0.0) for p in most.last)
+    divided = _divided_after(most)
+    if divided is None and len(most.last) > 1 and abs(factor - 1) > 1e-2:
+        says = (
+            f"{factor:.4g} times in {len(most.last)} backward passes, after which the gradient was "
+            "rescaled: by their number, or by clipping?"
+        )
+        return Found(name, Level.LOOK, says, what)
+    factor *= divided or 1.0
+    factor += any(plan.acts_on(o) for each in seen for o in each.optimizers)
+    excuse = "" if factor else _excuse(plan)
+    if excuse:
+        return Found(name, Level.FACT, excuse, what)
+    return Measured(name, factor, tolerance=1e-2, what=what)
 
 
 def _excuse(plan: Plan) -> str:

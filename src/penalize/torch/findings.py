@@ -46,7 +46,7 @@ class Entered(NamedTuple):
     times: int = 1
     """How many backward passes of one step it was in."""
 
-    is_repeated: bool = False
+    repeated: Level = Level.FACT
     """Whether each of them has all of it, while the data's part is averaged over them."""
 
     def __str__(self) -> str:
@@ -67,6 +67,9 @@ class Weight:
 
     is_trainable: bool = True
     got_gradient: bool = True
+    was_stepped: bool = True
+    """Whether it had a gradient at a step. Without, optimizers leave it alone."""
+
     decays: tuple[Decay, ...] = ()
     """One of each optimizer that stepped it, also where it is 0."""
 
@@ -84,7 +87,7 @@ def findings(weights: Sequence[Weight]) -> list[Found]:
 def _rows(weight: Weight, habits: dict[str, _Habit]) -> Iterator[Found]:
     for decay in weight.decays:
         if decay.amount:
-            yield _of_decay(weight, decay, habits[decay.optimizer])
+            yield _of_decay(weight, decay, habits.get(decay.optimizer, _Habit()))
     for entered in weight.entered:
         yield _of_term(weight, entered)
     problem = _out_of_step(weight)
@@ -119,7 +122,7 @@ _SMALL = frozenset({Role.BIAS, Role.NORM})
 def _habits(weights: Iterable[Weight]) -> dict[str, _Habit]:
     habits: dict[str, _Habit] = {}
     for weight in weights:
-        for decay in weight.decays:
+        for decay in weight.decays if weight.was_stepped else ():
             habit = habits.get(decay.optimizer, _Habit())
             if decay.amount:
                 habit = replace(habit, decayed=habit.decayed | {weight.role})
@@ -140,15 +143,19 @@ def _of_decay(weight: Weight, decay: Decay, habit: _Habit) -> Found:
 
 
 def _verdict_on_decay(weight: Weight, decay: Decay, habit: _Habit) -> tuple[Level, str]:
+    if not weight.was_stepped:
+        return Level.FACT, str(weight.role)
     beside = [str(e) for e in weight.entered if e.kind == "L2"]
     beside += [weight.declared] if weight.declared else []
     if beside:
         return Level.WRONG, f"penalized twice: also by {' and '.join(beside)}"
-    if weight.role in _SMALL and habit.spares_small_ones:
+    # A table of biases, such as of relative positions, is as large as a kernel.
+    is_small = weight.role in _SMALL and "table" not in weight.name
+    if is_small and habit.spares_small_ones:
         return Level.WRONG, f"{weight.role}: others that {decay.optimizer} holds are exempt"
-    if weight.role in _SMALL and habit.is_reversed:
+    if is_small and habit.is_reversed:
         return Level.WRONG, f"{weight.role}: decayed, while the kernels are exempt"
-    if weight.role in _SMALL:
+    if is_small:
         return Level.LOOK, f"{weight.role}: usually exempt"
     return Level.FACT, str(weight.role)
 
@@ -163,14 +170,16 @@ def _of_term(weight: Weight, entered: Entered) -> Found:
     words = []
     if beside and entered.kind == "L2":
         words.append(f"penalized twice: also by {' and '.join(beside)}")
-    if entered.is_repeated:
+    level = Level.WRONG if words else entered.repeated
+    if entered.repeated:
         words.append(
             f"{entered.times} times too large, unless its strength was divided by hand: added in "
             f"each of {entered.times} backward passes, over which the data loss is averaged"
         )
     if words:
-        factor = entered.times if entered.is_repeated else 1
-        return Found(weight.name, Level.WRONG, "; ".join(words), str(entered), factor)
+        is_certain = entered.repeated is not Level.LOOK
+        factor = (entered.times if entered.repeated else 1) if is_certain else math.nan
+        return Found(weight.name, level, "; ".join(words), str(entered), factor)
     many = f"summed over {entered.times} backward passes" if entered.times > 1 else ""
     return Found(weight.name, Level.FACT, many, str(entered), 1.0)
 
@@ -181,7 +190,7 @@ def _of_term(weight: Weight, entered: Entered) -> Found:
 def _out_of_step(weight: Weight) -> tuple[Level, str] | None:
     if len(weight.decays) > 1:
         several = " and ".join(decay.optimizer for decay in weight.decays)
-        decaying = sum(decay.amount > 0 for decay in weight.decays)
+        decaying = sum(decay.amount > 0 for decay in weight.decays) * weight.was_stepped
         level = Level.WRONG if decaying > 1 else Level.LOOK
         twice = ", which decay it again" if decaying > 1 else ""
         return level, f"stepped by several optimizers, {several}{twice}"

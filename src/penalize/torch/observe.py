@@ -7,13 +7,14 @@ Nothing that the loop computes is changed. Backward passes are seen by a patch o
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -21,6 +22,7 @@ from torch.optim.optimizer import (
 )
 
 from penalize.torch.plan import Plan
+from penalize.torch.roster import shares_groups, stepped_by
 from penalize.torch.terms import DECLARED, SCALED, Pass, Trace, note
 
 
@@ -38,11 +40,25 @@ class Received:
     was_stepped: bool = False
     """Whether it had a gradient in a step."""
 
+    was_trainable: bool | None = None
+    """Whether it was trainable in its last step: a critic is not in its generator's."""
+
     passes: list[Pass] = field(default_factory=list)
     """The backward passes that made the gradient of its last step."""
 
     pending: list[Pass] = field(default_factory=list)
     """Those since its gradient was last cleared."""
+
+    size: float = math.nan
+    """The norm of its gradient, as the last of these left it."""
+
+    rescaled: float = 1.0
+    """What its gradient was multiplied by between the passes and its last step."""
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it is trained; in its last step, where there was one."""
+        return self.parameter.requires_grad if self.was_trainable is None else self.was_trainable
 
     @property
     def last(self) -> list[Pass]:
@@ -61,7 +77,12 @@ class Observer:
         self.received: dict[int, Received] = {}
         self.steps: dict[Optimizer, int] = {}
         self._on_step = on_step
+        self.wrappers: set[Optimizer] = set()
+        """Those whose steps are those of an optimizer within."""
+
+        self.passes = 0
         self._depth: dict[Optimizer, int] = {}
+        self._inner: dict[Optimizer, set[int]] = {}
         self._is_differentiating = False
 
     @contextmanager
@@ -87,10 +108,11 @@ class Observer:
         given = args[0] if args else kwargs.get("tensors", kwargs.get("outputs", ()))
         roots = [given] if isinstance(given, Tensor) else [*given]
         # A pass within a pass is of a checkpoint; one that makes a graph is part of a loss; and
-        # one of anything but tensors is a compiler's, which traces it.
-        is_real = all(type(root) in (Tensor, nn.Parameter) for root in roots)
+        # one of anything but tensors, or of fakes, is a compiler's, which traces it.
+        is_real = all(isinstance(root, Tensor) and not _is_fake(root) for root in roots)
         if self._is_differentiating or kwargs.get("create_graph") or not is_real:
             return original(*args, **kwargs)
+        self.passes += 1
         trace = Trace(roots)
         for key, weight in trace.weights.items():
             received = self.received.setdefault(key, Received(weight))
@@ -104,30 +126,51 @@ class Observer:
             self._is_differentiating = False
         seen = trace.result()
         for key in trace.reached():
-            self.received[key].pending.append(seen)
-            self.received[key].got_gradient = True
+            received = self.received[key]
+            received.pending.append(seen)
+            received.got_gradient = True
+            received.size = _size(received.parameter.grad)
         return returned
 
     # --- steps ------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._depth[optimizer] = self._depth.get(optimizer, 0) + 1
+        for p in stepped_by([optimizer]):
+            received = self.received.setdefault(id(p), Received(p))
+            received.was_stepped |= p.grad is not None
+            # A closure's passes, and the pass that the step is a part of, are yet to come.
+            is_plain = not self._is_differentiating and not torch.compiler.is_compiling()
+            if received.pending and is_plain:
+                received.rescaled = _size(p.grad) / (received.size or math.nan)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._depth[optimizer] -= 1
         if self._depth[optimizer]:
             return  # of a subclass that calls super().step()
+        own = {id(p) for p in stepped_by([optimizer])} - self._inner.pop(optimizer, set())
+        for outer, depth in self._depth.items():
+            if depth:
+                self._inner.setdefault(outer, set()).update(own)
+        if not own or shares_groups(optimizer, self.steps):
+            self.wrappers.add(optimizer)
+            return
         self.steps[optimizer] = self.steps.get(optimizer, 0) + 1
         for group in optimizer.param_groups:
             for p in group["params"]:
-                received = self.received.setdefault(id(p), Received(p))
-                settings = {k: v for k, v in group.items() if k != "params"}
-                received.optimizers[optimizer] = settings
-                received.was_stepped |= p.grad is not None
-                received.passes = list(received.pending)
-                received.pending.clear()
+                if id(p) in own:
+                    self._note(p, optimizer, group)
         if self._on_step is not None:
             self._on_step(optimizer)
+
+    def _note(self, p: Tensor, optimizer: Optimizer, group: dict[str, Any]) -> None:
+        received = self.received.setdefault(id(p), Received(p))
+        received.optimizers[optimizer] = {k: v for k, v in group.items() if k != "params"}
+        received.was_stepped |= p.grad is not None
+        received.was_trainable = p.requires_grad
+        if received.pending:  # else another optimizer stepped it by the same gradient
+            received.passes = list(received.pending)
+            received.pending.clear()
 
 
 @contextmanager
@@ -157,6 +200,17 @@ def _is_clear(gradient: Tensor | None) -> bool:
     if gradient is None:
         return True
     return not bool((gradient._values() if gradient.is_sparse else gradient).any())
+
+
+def _size(gradient: Tensor | None) -> float:
+    if gradient is None or gradient.is_sparse:
+        return math.nan
+    return float(gradient.detach().norm())
+
+
+def _is_fake(root: Tensor) -> bool:
+    # By their module, which would take long to import.
+    return any(kind.__module__.startswith("torch._subclasses") for kind in type(root).__mro__)
 
 
 def _scale(original: Callable[..., Any], scaler: Any, outputs: Any) -> Any:

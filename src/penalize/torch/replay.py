@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
+from penalize.torch.roster import alive, stepped_by
 
 
 class Seen(NamedTuple):
@@ -59,10 +60,15 @@ class Replay:
                 "run one batch through it, or load it, first",
             )
         self._values = [(t, t.detach().clone()) for t in (*self._parameters, *model.buffers())]
-        self._gradients = [
-            (p, None if p.grad is None else p.grad.clone()) for p in self._parameters
-        ]
+        # A forward pass may put another tensor in a buffer's place.
+        self._buffers = [(m._buffers, dict(m._buffers)) for m in model.modules()]
+        self._gradients = [(p, _copied(p.grad)) for p in self._parameters]
         self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
+        mine = {id(p) for p in self._parameters}
+        for optimizer in alive(Optimizer):
+            # Now: a step may set learning rates before it steps.
+            if any(id(p) in mine for p in stepped_by([optimizer])):
+                self._keep(optimizer, is_stepping=False)
 
     def run(self, call: Callable[[], Any], act: Act | None = None) -> Seen:
         """What happens in one call, after which everything is as it was.
@@ -85,7 +91,8 @@ class Replay:
                     seen.weights[id(p)] = p.detach().clone()
                 for optimizer in self._optimizers:
                     for stepped, state in optimizer.state.items():
-                        seen.states[id(stepped)] = copy.deepcopy(state)
+                        if seen.optimizers.get(id(stepped)) is optimizer:
+                            seen.states[id(stepped)] = copy.deepcopy(state)
             finally:
                 self._put_back()
         return seen
@@ -106,6 +113,7 @@ class Replay:
     def _listening(self, seen: Seen, act: Act | None) -> Iterator[None]:
         """Note what each optimizer is given, after every hook on it has acted."""
         hooks: dict[Optimizer, RemovableHandle] = {}
+        noted: set[Optimizer] = set()
         finished: set[Optimizer] = set()
 
         def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -114,10 +122,14 @@ class Replay:
                     "what was audited steps an optimizer more than once",
                     "pass a function that does one step",
                 )
+            if optimizer in noted:
+                return  # a subclass that calls super().step() comes here twice
+            noted.add(optimizer)
             for group in optimizer.param_groups:
                 for p in group["params"]:
-                    if id(p) in seen.groups:
-                        return  # a subclass that calls super().step() comes here twice
+                    if seen.optimizers.get(id(p)) in finished:
+                        continue  # two optimizers step it, and this one is the second
+                    # Within the step of another one, this is the one that it wraps.
                     seen.optimizers[id(p)] = optimizer
                     seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
                     if p.grad is not None:
@@ -132,7 +144,7 @@ class Replay:
                     "pass a function that returns the loss, in place of the step",
                 )
             if optimizer not in self._optimizers:
-                self._keep(optimizer)
+                self._keep(optimizer, is_stepping=True)
             if optimizer not in hooks:
                 # The optimizer's own hooks run after this one, in their order: this is the last.
                 hooks[optimizer] = optimizer.register_step_pre_hook(note)
@@ -147,11 +159,12 @@ class Replay:
             for hook in (*listeners, *hooks.values()):
                 hook.remove()
 
-    def _keep(self, optimizer: Optimizer) -> None:
-        """Note the state of an optimizer that is about to take its first step here.
+    def _keep(self, optimizer: Optimizer, *, is_stepping: bool) -> None:
+        """Note the state of an optimizer.
 
-        It may step more than the model, such as the model around the one that was planned. What it
-        steps beside has its value yet; its gradients are of this step already, and are cleared.
+        It may step more than the model, such as the model around the one that was planned. Where it
+        is about to take its first step, and holds nothing of the model, that has its value yet; its
+        gradients are of this step already, and are cleared.
         """
         self._optimizers[optimizer] = _state_of(optimizer)
         known = {id(tensor) for tensor, _ in self._values}
@@ -159,19 +172,26 @@ class Replay:
             for p in group["params"]:
                 if id(p) not in known:
                     self._values.append((p, p.detach().clone()))
-                    self._gradients.append((p, None))
+                    self._gradients.append((p, None if is_stepping else _copied(p.grad)))
 
     def _put_back(self) -> None:
+        for buffers, were in self._buffers:
+            buffers.clear()
+            buffers.update(were)
         with torch.no_grad():
             for tensor, value in self._values:
                 tensor.copy_(value)
         for p, gradient in self._gradients:
-            p.grad = None if gradient is None else gradient.clone()
+            p.grad = _copied(gradient)
         for optimizer, (state, groups) in self._optimizers.items():
             optimizer.state.clear()
             optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
             for group, values in zip(optimizer.param_groups, groups, strict=True):
                 group.update(copy.deepcopy(values))
+
+
+def _copied(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.clone()
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -53,17 +53,34 @@ def optimizers_of(members: Collection[int], stepped: Iterable[Optimizer]) -> lis
 
     None if none stepped: then there was a loss only, and of optimizers nothing can be said.
     """
+    holding = [
+        optimizer
+        for optimizer in alive(Optimizer)
+        if any(p.requires_grad and id(p) in members for p in stepped_by([optimizer]))
+    ]
     found = list(stepped)
-    for optimizer in alive(Optimizer) if found else []:
-        held = stepped_by([optimizer])
-        if optimizer not in found and any(p.requires_grad and id(p) in members for p in held):
+    return with_idle(found, holding) if found else []
+
+
+def with_idle(stepped: Sequence[Optimizer], others: Iterable[Optimizer]) -> list[Optimizer]:
+    """Those that stepped, and others, but for those that wrap one that did: they share groups."""
+    found = list(stepped)
+    for optimizer in others:
+        if optimizer not in found and not shares_groups(optimizer, found):
             found.append(optimizer)
     return found
 
 
+def shares_groups(optimizer: Optimizer, others: Iterable[Optimizer]) -> bool:
+    """Whether it has a param group of another one, as optimizers that wrap another one have."""
+    mine = {id(group) for group in optimizer.param_groups}
+    return any(id(g) in mine for o in others if o is not optimizer for g in o.param_groups)
+
+
 def stepped_by(optimizers: Iterable[Optimizer]) -> list[Tensor]:
-    """Their parameters."""
-    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    """Their parameters; none of one whose ``__init__`` raised."""
+    groups = [group for o in optimizers for group in getattr(o, "param_groups", ())]
+    return [p for group in groups for p in group["params"]]
 
 
 def roster(models: Sequence[nn.Module], optimizers: Iterable[Optimizer] = ()) -> dict[int, Who]:

@@ -17,17 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from penalize.torch.fits import Fit, Kind, fit
-
-# What gives each of its inputs a gradient that does not depend on the others. A product is, if only
-# one factor has a gradient.
-_SCALES = {"Mul", "Div"}
-_SUMS = {"Add", "Sub", "Rsub", "Neg", "ToCopy", "Clone", "Alias", "View", "Squeeze", "Unsqueeze"}
-_LINEAR = _SUMS | {
-    *("Sum", "Mean", "Stack", "Cat", "UnsafeView", "ReshapeAlias", "Expand", "Select", "Slice"),
-    *("Unbind", "T", "Transpose", "Permute"),
-}
-_NORMS = {"LinalgVectorNorm", "Norm", "Sqrt", "Dist", "ForeachNorm"}
-"""Norms without a square: their gradient is a multiple of the weight too."""
+from penalize.torch.paths import LINEAR, SCALES, SUMS, Path, factor, is_sum, operation
 
 DECLARED, SCALED = "penalize.declared", "penalize.scale"
 """What is noted on a node: whose penalty it is, by plan and name; the factor of a GradScaler."""
@@ -56,6 +46,9 @@ class Term(NamedTuple):
     shares_divisor: bool
     """Whether it is divided, or multiplied, together with the data's part of the loss."""
 
+    scales: tuple[float, ...] = ()
+    """The constants that it is multiplied by; NaN for one that is no single number."""
+
 
 class Pass(NamedTuple):
     """One backward pass."""
@@ -68,6 +61,12 @@ class Pass(NamedTuple):
 
     data: float | None
     """What the data's part of the loss is multiplied by; None where there is no such part."""
+
+    is_normalized: bool = False
+    """Whether a sum over data is multiplied by something: its number, and what else is unknown."""
+
+    scale: float = 1.0
+    """The factor of a GradScaler."""
 
 
 class Trace:
@@ -83,6 +82,7 @@ class Trace:
         self._incoming: dict[Node, float] = {}
         # With the products with a constant above each.
         self._terms: dict[Node, frozenset[Node]] = {}
+        self._factors: dict[Node, float] = {}
         self._parts: dict[Node, frozenset[Node]] = {}
         self._declared: dict[Node, Any] = {}
         for root in roots:
@@ -127,18 +127,19 @@ class Trace:
             seen.add(node)
             if node in self._declared:
                 continue
-            name = _operation(node)
-            is_scale = name in _SCALES and sum(f is not None for f, _ in node.next_functions) == 1
-            if is_sum and not is_scale and name not in _SUMS:
+            name = operation(node)
+            is_scale = name in SCALES and sum(f is not None for f, _ in node.next_functions) == 1
+            if is_sum and not is_scale and name not in SUMS:
                 is_sum = False
                 self._parts[node] = scales
-            if not (is_scale or name in _LINEAR) or node in self._leaves:
+            if not (is_scale or name in LINEAR) or node in self._leaves:
                 self._terms[node] = scales
-            if is_scale or name in _LINEAR:
+            if is_scale or name in LINEAR:
                 if SCALED in _notes(node):
                     self._scale = _notes(node)[SCALED]
                 elif is_scale:
                     scales |= {node}
+                    self._factors[node] = factor(node)
                 stack.extend((child, scales, is_sum) for child in self._children[node])
 
     # --- meanwhile --------------------------------------------------------------------------
@@ -192,39 +193,37 @@ class Trace:
             self._penalties(divided, lambda node: of_data[node]),
             declared,
             None if weight is None else weight / self._scale,
+            any(is_sum(node) and self._parts[node] for node in data),
+            self._scale,
         )
 
     def _penalties(
         self, divided: frozenset[Node], is_data: Callable[[Node], bool]
     ) -> dict[int, list[Term]]:
-        found: list[tuple[int, Fit, bool, bool]] = []
+        found: list[tuple[int, Fit, bool, frozenset[Node]]] = []
         seen = set(self._declared)
         for top, scales in self._terms.items():
-            is_norm = _operation(top) in _NORMS
-            stack = [top] if not is_data(top) else []
+            stack = [(top, Path())] if not is_data(top) else []
             while stack:
-                node = stack.pop()
+                node, path = stack.pop()
                 if node in seen:
                     continue
                 seen.add(node)
+                path = path.through(node)
                 for key, each in self._fits.get(node, {}).items():
-                    found.append((key, each, is_norm, bool(scales & divided)))
-                stack.extend(self._children[node])
+                    found.append((key, each, not path.is_square, scales))
+                stack.extend((child, path) for child in self._children[node])
         certain = [each for _, each, _, _ in found if each.kind in (Kind.L2, Kind.L1)]
         terms: dict[int, list[Term]] = {}
-        for key, each, is_norm, shares in found:
+        for key, each, is_norm, scales in found:
             kind = _confirmed(each, certain)
             if kind is not None:
                 coefficient = each.coefficient / self._scale
-                term = Term(kind, coefficient, is_norm and kind is Kind.L2, shares)
+                factors = tuple(self._factors[node] for node in scales)
+                shares = bool(scales & divided)
+                term = Term(kind, coefficient, is_norm and kind is Kind.L2, shares, factors)
                 terms.setdefault(key, []).append(term)
         return terms
-
-
-def _operation(node: Node) -> str:
-    """What PyTorch's own operation is called; empty for one that a user defined."""
-    name, _, number = node.name().partition("Backward")
-    return name if number.isdigit() else ""
 
 
 def _confirmed(each: Fit, certain: Sequence[Fit]) -> Kind | None:
