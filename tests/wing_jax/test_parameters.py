@@ -21,6 +21,7 @@ from penalize import (
     ModelError,
     NoMatchError,
     RulesError,
+    biases,
     embeddings,
     everything,
     kernels,
@@ -427,3 +428,40 @@ def test_roles_can_be_corrected() -> None:
     params = {"w": jnp.ones((2, 2)), "table": jnp.ones((9, 2))}
     plan = regularize(params, L2(1.0), roles={"table": "embedding"})
     assert penalized(plan) == ["w"]
+
+
+@pytest.mark.parametrize("tree", [jnp.ones((3, 2)), 3.0, "kernel"], ids=str)
+def test_what_is_no_tree(tree: Any) -> None:
+    with pytest.raises(ModelError, match=r'put an array into a dictionary, \{"w": array\}'):
+        regularize(tree, {everything: L2(1.0)})
+
+
+class OwnLayer(eqx.Module):
+    """Of Equinox, and not laid out as its own layers are."""
+
+    kernel: jax.Array
+    parts: list[Any]
+
+
+def test_groups_of_a_module_of_ones_own_follow_names() -> None:
+    layer = OwnLayer(jnp.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), [jax.nn.relu, 2])
+    value = regularize(layer, GroupLasso(1.0, groups="outputs")).penalty(layer)
+    np.testing.assert_allclose(value, np.sqrt(14.0) * np.sqrt(3.0))
+
+
+def test_groups_where_the_axes_are_not_known() -> None:
+    """A stack of convolutions, an einsum, a bias with two axes: refused, never guessed."""
+
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def stacked(key: Any) -> nnx.Conv:
+        return nnx.Conv(2, 3, (3, 3), rngs=nnx.Rngs(key))
+
+    cases = [
+        stacked(jax.random.split(jax.random.key(0), 4)),
+        nnx.Einsum("ab,cb->ac", (5, 3), rngs=nnx.Rngs(0)),
+        {"deconv": {"w": jnp.ones((3, 3, 2, 4))}},
+        {"attention": {"bias": jnp.ones((2, 4))}},
+    ]
+    for tree in cases:
+        with pytest.raises(GroupsError, match="no single axis holds the outputs"):
+            regularize(tree, {kernels | biases: GroupLasso(1.0, groups="outputs")})

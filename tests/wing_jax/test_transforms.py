@@ -687,3 +687,33 @@ def test_numbers_are_checked_at_once(value: Any) -> None:
             make(value)
         with pytest.raises(StrengthError, match=r"plan\.\w+ got strength="):
             make(0.1, value)
+
+
+@pytest.mark.parametrize("how", ["aux", "stop_gradient"])
+def test_a_penalty_that_is_only_looked_at_is_no_second_door(how: str) -> None:
+    optimizer = optax.chain(optax.sgd(LR), PLAN.proximal(LR))
+
+    def loss(params: Params) -> tuple[Any, Any]:
+        penalty = PLAN.penalty(params)
+        seen = 0 * jax.lax.stop_gradient(penalty) if how == "stop_gradient" else 0.0
+        return data_loss(params) + seen, penalty
+
+    @jax.jit
+    def step(params: Params, state: Any) -> Any:
+        (_, penalty), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return optimizer.update(gradients, state, params), penalty
+
+    _, penalty = step(START, optimizer.init(START))
+    np.testing.assert_allclose(penalty, PLAN.penalty(START))
+
+
+@pytest.mark.parametrize(
+    "limit", [optax.clip(1e-3), optax.clip_by_global_norm(0.1), optax.clip_by_block_rms(0.1)]
+)
+def test_proximal_behind_a_limit_of_the_step_is_refused(limit: Any) -> None:
+    """Whatever it lets through is not the step that the learning rate tells."""
+    optimizer = optax.chain(optax.sgd(LR), limit, PLAN.proximal(LR))
+    with pytest.raises(ModeError, match="behind what scales the gradient is not known"):
+        optimizer.update(START, optimizer.init(START), START)
+    optimizer = optax.chain(limit, optax.sgd(LR), PLAN.proximal(LR))
+    optimizer.update(START, optimizer.init(START), START)

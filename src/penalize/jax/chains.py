@@ -31,6 +31,9 @@ _HARMLESS = {
 }
 """Transforms of gradients that do not change how far a step goes."""
 
+_LIMITS = _HARMLESS - {"identity", "add_decayed_weights", "zero_nans"}
+"""Those that do where they are applied to steps."""
+
 _PARTIAL = {"masked", "partition"}
 """Those that apply others to a part of the tree."""
 
@@ -73,6 +76,13 @@ class Link(NamedTuple):
         if self.parts:
             return all(link.harmless for link in self.parts)
         return self.kind in _HARMLESS or "source" in self.settings
+
+    @property
+    def limits(self) -> bool:
+        """Whether it changes how far a step goes if it stands behind what scales the gradient."""
+        if self.kind in _PARTIAL:
+            return any(link.limits for link in self.inner)
+        return self.kind in _LIMITS
 
 
 class Place(NamedTuple):

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from penalize.errors import AppliedTwiceError
 from penalize.jax.chains import Link, Place, reached
@@ -23,7 +25,10 @@ _differentiated: dict[int, set[Regularizer]] = {}
 
 
 def watched(weights: Sequence[Weight]) -> list[Weight]:
-    """The same weights, whose penalty is entered as soon as somebody differentiates it."""
+    """The same weights, whose penalty is entered when a gradient of it comes back to them.
+
+    What is only looked at, beside the loss or behind ``stop_gradient``, has none.
+    """
     values = _watch(tuple(w.regularizer for w in weights), [w.value for w in weights])
     return [w._replace(value=value) for w, value in zip(weights, values, strict=True)]
 
@@ -34,16 +39,36 @@ def _watch(regularizers: tuple[Regularizer, ...], values: list[Any]) -> list[Any
 
 
 @_watch.defjvp
-def _entered(regularizers: tuple[Regularizer, ...], primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _sloped(regularizers: tuple[Regularizer, ...], primals: Any, tangents: Any) -> tuple[Any, Any]:
     (values,), (slopes,) = primals, tangents
-    for regularizer, value in zip(regularizers, values, strict=True):
+    marked = []
+    for regularizer, value, slope in zip(regularizers, values, slopes, strict=True):
         # An array outside of a trace says nothing of when it was differentiated.
         if isinstance(value, jax.core.Tracer):
             if id(value) not in _differentiated:
                 _differentiated[id(value)] = set()
                 weakref.finalize(value, _differentiated.pop, id(value), None)
-            _differentiated[id(value)].add(regularizer.unit())
-    return values, slopes
+            unit = regularizer.unit()
+            marked.append(_passes.bind(slope, key=id(value), regularizer=unit))  # type: ignore[no-untyped-call]
+        else:
+            marked.append(slope)
+    return values, marked
+
+
+# The identity, whose transpose enters what a gradient comes back through. Only a primitive is told.
+_passes = Primitive("penalize_passes")
+_passes.def_impl(lambda slope, **_: slope)  # type: ignore[no-untyped-call]
+_passes.def_abstract_eval(lambda slope, **_: slope)  # type: ignore[no-untyped-call]
+mlir.register_lowering(_passes, mlir.lower_fun(lambda slope, **_: slope, multiple_results=False))
+batching.defvectorized(_passes)  # type: ignore[no-untyped-call]
+
+
+def _came_back(gradient: Any, slope: Any, *, key: int, regularizer: Regularizer) -> list[Any]:
+    _differentiated.get(key, set()).add(regularizer)
+    return [gradient]
+
+
+ad.deflinear2(_passes, _came_back)  # type: ignore[no-untyped-call]
 
 
 def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place) -> None:
@@ -58,7 +83,8 @@ def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place)
     in_loss = [w.name for w in weights if _unit(w) in _differentiated.get(id(w.value), ())]
     if in_loss:
         door = "plan.penalty(params) in the loss of this step"
-        raise AppliedTwiceError(in_loss, door, name, "Leave one of them out")
+        instead = "Leave one of them out; to log it, return it beside the loss (has_aux=True)"
+        raise AppliedTwiceError(in_loss, door, name, instead)
     for link, part in _others(where, params):
         seen = arrays_of(part).keys()
         theirs: Mapping[str, Regularizer] = getattr(link.settings.get("source"), "penalized", {})
@@ -71,7 +97,8 @@ def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place)
                 l2,
                 "the plan's L2",
                 f"the weight_decay of {link.kind} (adamw has one by default)",
-                "Set weight_decay=0.0, or leave the L2 out of the rules",
+                "Set weight_decay=0.0 (where hyperparameters are injected, with "
+                "static_args=('weight_decay',)), or leave the L2 out of the rules",
             )
 
 

@@ -29,6 +29,11 @@ def read(params: Any) -> list[Parameter]:
     """
     found: dict[Any, list[Leaf]] = {}
     for leaf in leaves_of(params):
+        if not leaf.path and leaf.value is not None:
+            raise ModelError(
+                f"regularize got a {type(params).__name__}, which is no tree of parameters",
+                'put an array into a dictionary, {"w": array}',
+            )
         if check_leaf(leaf):
             found.setdefault(tie(leaf), []).append(leaf)
     if not found:
@@ -125,15 +130,21 @@ def axes_of(
         return 0 if ndim else None, None
     last, before = ndim - 1, ndim - 2
     called = f"{owner}/{own}".lower()
+    if role is Role.BIAS:
+        return None, None
     if role is Role.EMBEDDING:
         return (1, 0) if ndim == 2 else (None, None)
     grouped = max(getattr(module, name, 1) for name in ("groups", "feature_group_count")) != 1
-    if is_of(module, "equinox"):
+    if is_of(module, "equinox.nn"):
         stacked = ndim != getattr(module, "num_spatial_dims", 0) + 2
         return (None, None) if stacked else (0, None if grouped else 1)
-    if own == "weight" or "transpose" in called:
+    if own == "weight" or any(word in called for word in ("transpose", "deconv", "einsum")):
         return None, None
     if "conv" in called:
+        spatial = getattr(module, "kernel_size", None)
+        # By its name alone a stack of convolutions cannot be told from one with more dimensions.
+        if ndim > 4 if not isinstance(spatial, tuple | list) else ndim != len(spatial) + 2:
+            return None, None
         return last, None if grouped or shape[before] == 1 else before  # one: depthwise
     return (last, before) if ndim == 2 else (None, None)
 

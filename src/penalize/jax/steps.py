@@ -125,10 +125,13 @@ def scaling_of(where: Place, count: Any) -> Scaling:
             "write optax.chain(optax.adam(learning_rate), plan.proximal(learning_rate))",
         )
     total = Scaling(-1.0)  # updates are added, and go against the gradient
-    varies = False
+    varies = is_scaled = False
     for link in where.before:
         if link.harmless:
+            if is_scaled and link.limits:
+                raise _unknown(f"{link.kind} behind what scales the gradient")
             continue
+        is_scaled = True
         if link.kind not in _KINDS:
             raise _unknown(link.kind)
         if link.kind == "trace" and varies:

@@ -124,7 +124,7 @@ def check_leaf(leaf: Leaf) -> bool:
     """
     if hasattr(leaf.value, "shape") and hasattr(leaf.value, "dtype"):
         return True
-    is_attribute = bool(leaf.path) and isinstance(leaf.path[-1], GetAttrKey)
+    is_attribute = any(isinstance(key, GetAttrKey) for key in leaf.path)
     if leaf.value is None or callable(leaf.value) or is_attribute:
         return False
     raise ModelError(
