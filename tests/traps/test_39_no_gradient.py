@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import copy
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 import torch
 from torch import nn
 
+import penalize.jax
 from penalize import L2
 from penalize.torch import regularize
 
@@ -67,3 +71,25 @@ def test_also_under_adam(mode: str, kind: type[torch.optim.Adam]) -> None:
     else:
         # No gradient ever came, so the bound holds: w ← w / (1 + 10·lr/w), from 1, three times.
         assert left == pytest.approx(1 / 42)
+
+
+@pytest.mark.parametrize("route", ["loss", "gradient", "decoupled", "proximal"])
+def test_in_jax_too(route: str) -> None:
+    """There it has a gradient, of zeros, and an update may still be masked away by hand."""
+    params = {"used": jnp.ones((1, 1)), "unused": jnp.ones((1, 1))}
+    plan = penalize.jax.regularize(params, L2(0.1))
+    optimizers = {
+        "loss": optax.sgd(0.5),
+        "gradient": optax.chain(plan.gradient(), optax.sgd(0.5)),
+        "decoupled": optax.chain(optax.sgd(0.5), plan.decoupled(0.5)),
+        "proximal": optax.chain(optax.sgd(0.5), plan.proximal(0.5)),
+    }
+    optimizer = optimizers[route]
+
+    def loss(params: dict[str, jax.Array]) -> jax.Array:
+        return params["used"].sum() + (plan.penalty(params) if route == "loss" else 0.0)
+
+    updates, _ = optimizer.update(jax.grad(loss)(params), optimizer.init(params), params)
+    expected = 1 / (1 + 2 * 0.5 * 0.1) if route == "proximal" else 1 - 0.5 * 0.2
+    left = optax.apply_updates(params, updates)["unused"]
+    assert left.item() == pytest.approx(expected)
