@@ -1,7 +1,8 @@
 """Checks of the Keras wing, run once per backend: Keras has one backend per process.
 
 ``tests/wing_keras/programs`` holds the checks, functions named ``check_…``. All of them run in one
-process per backend; what each one raised or returned comes back by name.
+process per backend, which starts with the tests and runs beside them; what each one raised or
+returned comes back by name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,31 @@ def checks(backend: str) -> list[str]:
     ]
 
 
-@functools.cache
+_beside = ThreadPoolExecutor(max_workers=1)
+
+
+def start() -> None:
+    """Start the processes, one after the other."""
+    for backend in BACKENDS:
+        _started(backend)
+
+
+def stop() -> None:
+    """Start no more of them."""
+    _beside.shutdown(wait=False, cancel_futures=True)
+
+
 def results(backend: str) -> dict[str, dict[str, Any]]:
     """What each check returned on a backend, or the traceback of what it raised."""
+    return _started(backend).result()
+
+
+@functools.cache
+def _started(backend: str) -> Future[dict[str, dict[str, Any]]]:
+    return _beside.submit(_results, backend)
+
+
+def _results(backend: str) -> dict[str, dict[str, Any]]:
     wanted = checks(backend)
     done = python(_RUN.format(folder=str(PROGRAMS), checks=wanted), KERAS_BACKEND=backend)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
