@@ -431,3 +431,9 @@ def test_other_words(clip: Any) -> None:
     model = network()
     with pytest.raises(ModeError, match=r'expected "without" or "with"'):
         regularize(model, L2(0.1)).attach(sgd(model), clip=clip)
+
+
+def test_a_scaler_that_is_none() -> None:
+    model = network()
+    with pytest.raises(ModeError, match=r"Scaler=1024\.0; expected the torch\.amp\.GradScaler"):
+        regularize(model, L2(0.1)).attach(sgd(model), clip="with", scaler=1024.0)  # type: ignore[arg-type]

@@ -229,9 +229,12 @@ def mode_of(name: object, clip: object, scaler: GradScaler | None) -> Callable[[
     """What makes the mode for each optimizer.
 
     Raises:
-        ModeError: there is no such mode, no such word, or the two do not go together.
+        ModeError: there is no such mode, no such word, the two do not go together, or the scaler is
+            none.
     """
     chosen = mode_named(name)
+    if not isinstance(scaler, GradScaler | None):
+        raise ModeError(f"scaler={scaler!r}", "expected the torch.amp.GradScaler of the loop")
     if clip not in ("without", "with"):
         raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
     if clip == "without":
