@@ -20,6 +20,7 @@ import penalize
 LAYERS = [
     {"errors", "callsite", "names", "keras_names", "probes", "steps", "tables"},
     {"backends"},
+    {"schedules"},
     {"regularizers"},
     {"parameters", "contrib", "report"},
     {"selectors", "roles"},
@@ -119,8 +120,9 @@ THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
     "penalize.backends.dtensor": {"torch"},
-    "penalize.backends.jax": {"jax"},
-    "penalize.backends.tensorflow": {"tensorflow"},
+    "penalize.backends.jax": {"jax", "numpy"},
+    "penalize.backends.tensorflow": {"tensorflow", "numpy"},
+    "penalize.regularizers.constants": {"numpy"},  # when one is made
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.jax": {"jax", "optax"},

@@ -11,6 +11,7 @@ import sys as _sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from penalize.errors import (
+        AnchorError,
         AppliedTwiceError,
         ArrayError,
         AuditError,
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
         ModeError,
         ModelError,
         NeverAppliedWarning,
+        NoGradientError,
         NoMatchError,
         NoProximalOperatorError,
+        NoStepError,
         OptimizerError,
         PenalizeError,
         PenaltyError,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         RoundedAwayWarning,
         RulesError,
         ScaleError,
+        ScheduleError,
         ScopeError,
         SelectorError,
         ShapeError,
@@ -47,15 +51,22 @@ if TYPE_CHECKING:
     )
     from penalize.parameters import Role
     from penalize.regularizers import (
+        EWC,
         L1,
         L1L2,
         L2,
+        Anchored,
+        Custom,
         Elementwise,
         GroupLasso,
         Orthogonal,
         Regularizer,
+        Scheduled,
         Sum,
+        blocks,
+        toward,
     )
+    from penalize.schedules import cosine, linear, piecewise, step, warmup
     from penalize.selectors import (
         biases,
         embeddings,
@@ -70,15 +81,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EWC",
     "L1",
     "L1L2",
     "L2",
+    "AnchorError",
+    "Anchored",
     "AppliedTwiceError",
     "ArrayError",
     "AuditError",
     "CheckpointError",
     "ConfigError",
     "ConflictError",
+    "Custom",
     "Elementwise",
     "GroupLasso",
     "GroupsError",
@@ -89,8 +104,10 @@ __all__ = [
     "ModeError",
     "ModelError",
     "NeverAppliedWarning",
+    "NoGradientError",
     "NoMatchError",
     "NoProximalOperatorError",
+    "NoStepError",
     "OptimizerError",
     "Orthogonal",
     "PenalizeError",
@@ -104,6 +121,8 @@ __all__ = [
     "RoundedAwayWarning",
     "RulesError",
     "ScaleError",
+    "ScheduleError",
+    "Scheduled",
     "ScopeError",
     "SelectorError",
     "ShapeError",
@@ -113,16 +132,23 @@ __all__ = [
     "Sum",
     "VariableError",
     "biases",
+    "blocks",
+    "cosine",
     "embeddings",
     "everything",
     "kernels",
+    "linear",
     "named",
     "norms",
     "of_type",
+    "piecewise",
+    "step",
+    "toward",
+    "warmup",
     "where",
 ]
 
-_HOMES = ("regularizers", "selectors", "parameters", "errors")
+_HOMES = ("regularizers", "selectors", "schedules", "parameters", "errors")
 
 
 def _define_regularizers() -> None:

@@ -124,6 +124,42 @@ class NoProximalOperatorError(PenalizeError):
         )
 
 
+class NoGradientError(PenalizeError):
+    """A gradient was asked for of what acts by its proximal operator alone."""
+
+    def __init__(self, regularizer: object, where: str = "") -> None:
+        at = f" (on {where})" if where else ""
+        super().__init__(
+            f"{regularizer!r}{at} has no gradient that could act on a weight: it is constant "
+            'wherever it is finite, or it jumps. Use mode="proximal" instead.'
+        )
+
+
+class NoStepError(PenalizeError):
+    """A penalty follows a schedule, and is computed without a step of training."""
+
+    def __init__(self, regularizer: object) -> None:
+        super().__init__(
+            f"{regularizer!r} follows a schedule, and is asked for without a step of training. Let "
+            "a plan apply it, which counts steps (penalty(..., step=count) where the framework "
+            "hides them), or write r.at(step)."
+        )
+
+
+class ScheduleError(PenalizeError, ValueError):
+    """A schedule cannot be made of what was given."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class AnchorError(PenalizeError, ValueError):
+    """An anchor, or what belongs to one, is no array, or does not fit a parameter."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
 class SelectorError(PenalizeError, TypeError):
     """A selector was built from something that selects nothing."""
 

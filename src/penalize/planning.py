@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+from penalize.backends import Array
 from penalize.callsite import callsite
 from penalize.errors import NoMatchError, RoleError
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.place import Place
 from penalize.rules import Decision, Rules, parse, resolve
 from penalize.selectors import Selector, as_selector
 
@@ -27,7 +30,10 @@ class Planned(NamedTuple):
 
 
 def planned(
-    parameters: Sequence[Parameter], rules: Rules | None, roles: Roles | None
+    parameters: Sequence[Parameter],
+    rules: Rules | None,
+    roles: Roles | None,
+    start: Callable[[int], Array],
 ) -> list[Planned]:
     """Resolve rules against the records of a model, after correcting their roles.
 
@@ -35,12 +41,13 @@ def planned(
         parameters: the records, in the model's order.
         rules: what was passed to ``regularize``; None where declarations say it all.
         roles: what was passed as ``roles=``.
+        start: reads the value that the parameter with this number has now.
 
     Raises:
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
         ConflictError: two declarations of the same rank disagree on a tied parameter.
-        GroupsError, ShapeError: a regularizer does not fit a parameter.
+        GroupsError, ShapeError, AnchorError: a regularizer does not fit a parameter.
     """
     table = parse({} if rules is None else rules, "rule", callsite())
     records = _with_roles(list(parameters), {} if roles is None else roles)
@@ -50,10 +57,14 @@ def planned(
             record,
             decision,
             decision.regularizer
-            and decision.regularizer.resolve(record.layout, record.shape, repr(record.name)),
+            and decision.regularizer.resolve(_place(record, partial(start, number))),
         )
-        for record, decision in zip(records, decisions, strict=True)
+        for number, (record, decision) in enumerate(zip(records, decisions, strict=True))
     ]
+
+
+def _place(record: Parameter, start: Callable[[], Array]) -> Place:
+    return Place((record.name, *record.aliases), record.shape, record.layout, start)
 
 
 def _with_roles(parameters: list[Parameter], roles: Roles) -> list[Parameter]:

@@ -16,6 +16,17 @@ Array = Any
 """An array of any framework."""
 
 
+class Fixed(Protocol):
+    """Values that belong to a regularizer, such as an anchor."""
+
+    def numpy(self) -> Array:
+        """Them, as a NumPy array."""
+
+    @property
+    def held(self) -> dict[Any, Array]:
+        """A place where a framework may keep them in its own arrays."""
+
+
 class Backend(Protocol):
     """What the mathematics asks of a framework.
 
@@ -39,6 +50,21 @@ class Backend(Protocol):
     def constant(self, values: Sequence[float], x: Array) -> Array:
         """A one-dimensional array of x's dtype and device."""
 
+    def full(self, shape: Sequence[int], value: float, x: Array) -> Array:
+        """An array of x's dtype and device that holds one number."""
+
+    def fixed(self, values: Fixed, w: Array) -> Array:
+        """Values of the weight's shape beside w: on its device, in float32 or wider, its shard."""
+
+    def numpy(self, w: Array) -> Array:
+        """A copy of w in NumPy, in float32 or wider."""
+
+    def real(self, x: Array) -> Array:
+        """An integer array without axes in a floating-point type."""
+
+    def eps(self, w: Array) -> float:
+        """The distance from 1 to the next number of w's dtype."""
+
     def abs(self, x: Array) -> Array:
         """|x|, with derivative 0 at 0."""
 
@@ -47,6 +73,12 @@ class Backend(Protocol):
 
     def sqrt(self, x: Array) -> Array:
         """√x."""
+
+    def log1p(self, x: Array) -> Array:
+        """log(1 + x)."""
+
+    def cos(self, x: Array) -> Array:
+        """cos x."""
 
     def clip(self, x: Array, low: Array, high: Array) -> Array:
         """x limited to [low, high]; both bounds are numbers or both are arrays."""
@@ -72,6 +104,40 @@ class Backend(Protocol):
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
         """x in another shape, row-major."""
 
+    def broadcast(self, x: Array, shape: Sequence[int]) -> Array:
+        """x repeated along its axes of size one."""
+
+    def concat(self, parts: Sequence[Array], axis: int) -> Array:
+        """Arrays one behind the other."""
+
+    def max(self, x: Array) -> Array:
+        """The largest along the last axis, which is kept with size one."""
+
+    def descending(self, x: Array) -> Array:
+        """The order along the last axis, from the largest to the smallest, for :meth:`along`."""
+
+    def along(self, x: Array, order: Array) -> Array:
+        """x in an order along its last axis."""
+
+    def cumsum(self, x: Array) -> Array:
+        """Sums from the first to each along the last axis."""
+
+    def svd(self, x: Array) -> tuple[Array, Array, Array]:
+        """U, the singular values from the largest on, and Vᵀ of a matrix, reduced."""
+
+    def stop(self, x: Array) -> Array:
+        """x, as a constant to differentiation."""
+
+    def gradient(self, f: Callable[[Array], Array], w: Array) -> Array:
+        """The gradient of a scalar function by the framework's own differentiation."""
+
+    def host(self, f: Callable[..., Array], x: Array, *others: Array) -> Array:
+        """What a function of NumPy arrays gives, of x's shape and dtype.
+
+        For exact algorithms that go from element to element. The function is one of a module of
+        penalize; it treats all but the last axis alike.
+        """
+
     def shares(self, w: Array) -> Sequence[tuple[int, Array]]:
         """The arrays, each with its sign, whose penalties make up the penalty of w.
 
@@ -79,8 +145,8 @@ class Backend(Protocol):
         together is the whole. The first sign is +1.
         """
 
-    def transpose(self, x: Array) -> Array:
-        """A matrix, its axes exchanged."""
+    def transpose(self, x: Array, axes: Sequence[int] | None = None) -> Array:
+        """Its axes in another order; by default those of a matrix exchanged."""
 
 
 def _numpy() -> Backend:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 
-from penalize.backends import Backend
+from penalize.backends import Backend, Fixed
 from penalize.backends import torch as local
 
 
@@ -50,25 +50,16 @@ class Sharded:
     stride: tuple[int, ...] = field(compare=False)
 
     framework = local.framework
-    abs = staticmethod(local.abs)
-    clip = staticmethod(local.clip)
-    constant = staticmethod(local.constant)
-    reshape = staticmethod(local.reshape)
-    shares = staticmethod(local.shares)
-    sign = staticmethod(local.sign)
-    sqrt = staticmethod(local.sqrt)
-    total = staticmethod(local.total)
-    transpose = staticmethod(local.transpose)
-    wide = staticmethod(local.wide)
+
+    def __getattr__(self, name: str) -> Any:
+        """What works on the elements that are here is PyTorch's own."""
+        return getattr(local, name)
 
     def shape(self, w: Tensor) -> tuple[int, ...]:
         return tuple(self.full_shape)
 
     def like(self, x: Tensor, w: Tensor) -> DTensor:
         return self._array(local.like(x, w), self.inside).redistribute(placements=self.placements)
-
-    def where(self, condition: Tensor, a: Any, b: Any) -> Tensor:
-        return local.where(condition, a, b)
 
     def sum(self, x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
         return self._over_ranks(local.sum(x, axes), range(x.ndim) if axes is None else axes)
@@ -80,6 +71,9 @@ class Sharded:
     def take(self, x: Tensor, ids: Sequence[int]) -> Tensor:
         return x[self._own(ids, x)]
 
+    def fixed(self, values: Fixed, w: Tensor) -> Tensor:
+        return self._part(local.fixed(values, w))
+
     def _array(self, x: Tensor, placements: Sequence[Placement]) -> DTensor:
         """What lies on all ranks together, from the part on this one."""
         return DTensor.from_local(
@@ -89,8 +83,12 @@ class Sharded:
     def _own(self, ids: Sequence[int], x: Tensor) -> Tensor:
         """Those of the numbers, one for each flat index of the whole, that are for this shard."""
         index = torch.tensor(ids, dtype=torch.long, device=x.device).reshape(self.full_shape)
-        everywhere = self._array(index, (Replicate(),) * self.mesh.ndim)
-        return everywhere.redistribute(placements=self.inside).to_local().reshape(-1)
+        return self._part(index).reshape(-1)
+
+    def _part(self, whole: Tensor) -> Tensor:
+        """The part for this rank of what every rank has as a whole."""
+        everywhere = self._array(whole, (Replicate(),) * self.mesh.ndim)
+        return everywhere.redistribute(placements=self.inside).to_local()
 
     def _over_ranks(self, x: Tensor, axes: Iterable[int]) -> Tensor:
         """Σ over the ranks that hold other parts along these axes."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from penalize.backends import Fixed
 from penalize.errors import ArrayError
 
 framework = "jax"
 sign = jnp.sign
 sqrt = jnp.sqrt
+log1p = jnp.log1p
+cos = jnp.cos
 clip = jnp.clip
 where = jnp.where
 reshape = jnp.reshape
 transpose = jnp.transpose
+broadcast = jnp.broadcast_to
+concat = jnp.concatenate
+stop = jax.lax.stop_gradient
 total = jnp.sum
 
 
@@ -68,3 +75,58 @@ def take(x: Array, ids: Sequence[int]) -> Array:
 
 def _index(ids: Sequence[int]) -> Any:
     return jnp.asarray(ids, dtype=jnp.int32)
+
+
+def full(shape: Sequence[int], value: float, x: Array) -> Array:
+    return jnp.full(tuple(shape), value, dtype=x.dtype)
+
+
+def fixed(values: Fixed, w: Array) -> Array:
+    # Not kept: under a trace it would be of that trace.
+    return jnp.asarray(values.numpy(), dtype=wide(w).dtype)
+
+
+def numpy(w: Array) -> Any:
+    return np.array(wide(w))
+
+
+def real(x: Array) -> Array:
+    return jnp.asarray(x, dtype=float)
+
+
+def eps(w: Array) -> float:
+    return float(jnp.finfo(w.dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def max(x: Array) -> Array:
+    return jnp.max(x, axis=-1, keepdims=True)
+
+
+def descending(x: Array) -> Array:
+    return jnp.argsort(-x, axis=-1)
+
+
+def along(x: Array, order: Array) -> Array:
+    return jnp.take_along_axis(x, order, -1)
+
+
+def cumsum(x: Array) -> Array:
+    return jnp.cumsum(x, axis=-1)
+
+
+def svd(x: Array) -> tuple[Array, Array, Array]:
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    return u, s, vt
+
+
+def gradient(f: Callable[[Array], Array], w: Array) -> Array:
+    found: Array = jax.grad(f)(w)
+    return found
+
+
+def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
+    result = jax.ShapeDtypeStruct(x.shape, x.dtype)  # type: ignore[no-untyped-call]
+    found: Array = jax.pure_callback(
+        lambda *arrays: f(*map(np.asarray, arrays)), result, x, *others, vmap_method="expand_dims"
+    )
+    return found

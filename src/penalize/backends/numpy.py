@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from penalize.backends import Fixed
 from penalize.errors import ArrayError
 
 Array = Any
@@ -14,11 +15,15 @@ Array = Any
 framework = "numpy"
 sign = np.sign
 sqrt = np.sqrt
+log1p = np.log1p
+cos = np.cos
 clip = np.clip
 where = np.where
 abs = np.abs
 reshape = np.reshape
 transpose = np.transpose
+broadcast = np.broadcast_to
+concat = np.concatenate
 total = np.sum
 
 
@@ -54,3 +59,59 @@ def segment_sum(x: Array, ids: Sequence[int], count: int) -> Array:
 
 def take(x: Array, ids: Sequence[int]) -> Array:
     return x[np.asarray(ids, dtype=np.intp)]
+
+
+def full(shape: Sequence[int], value: float, x: Array) -> Array:
+    return np.full(tuple(shape), value, dtype=x.dtype)
+
+
+def fixed(values: Fixed, w: Array) -> Array:
+    return values.numpy().astype(wide(w).dtype)
+
+
+def numpy(w: Array) -> Array:
+    return np.array(wide(w))
+
+
+def real(x: Array) -> Array:
+    return np.asarray(x, dtype=np.float64)
+
+
+def eps(w: Array) -> float:
+    return float(np.finfo(w.dtype).eps)
+
+
+def max(x: Array) -> Array:
+    return np.max(x, axis=-1, keepdims=True)
+
+
+def descending(x: Array) -> Array:
+    return np.argsort(-x, axis=-1)
+
+
+def along(x: Array, order: Array) -> Array:
+    return np.take_along_axis(x, order, -1)
+
+
+def cumsum(x: Array) -> Array:
+    return np.cumsum(x, axis=-1)
+
+
+def svd(x: Array) -> tuple[Array, Array, Array]:
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    return u, s, vt
+
+
+def stop(x: Array) -> Array:
+    return x
+
+
+def gradient(f: Callable[[Array], Array], w: Array) -> Array:
+    raise ArrayError(
+        "a NumPy array, and this regularizer has no gradient of its own",
+        "an array of a framework that differentiates, or a regularizer with a gradient",
+    )
+
+
+def host(f: Callable[..., Array], x: Array, *others: Array) -> Array:
+    return f(x, *others)

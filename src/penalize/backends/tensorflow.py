@@ -6,11 +6,13 @@ import builtins
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from penalize.backends import Fixed
 from penalize.errors import ArrayError
 
 Array = Any
@@ -19,9 +21,14 @@ framework = "tensorflow"
 abs = tf.abs  # its derivative at 0 is 0
 sign = tf.sign
 sqrt = tf.sqrt
+log1p = tf.math.log1p
+cos = tf.cos
 clip = tf.clip_by_value
 reshape = tf.reshape
 transpose = tf.transpose
+broadcast = tf.broadcast_to
+concat = tf.concat
+stop = tf.stop_gradient
 total = tf.reduce_sum
 
 
@@ -116,3 +123,69 @@ def segment_sum(x: Array, ids: Sequence[int], count: int) -> Array:
 
 def take(x: Array, ids: Sequence[int]) -> Array:
     return tf.gather(x, tf.constant(ids, tf.int32))
+
+
+def full(shape: Sequence[int], value: float, x: Array) -> Array:
+    return tf.fill(tuple(shape), tf.constant(value, x.dtype))
+
+
+def fixed(values: Fixed, w: Array) -> Array:
+    # Not kept: in a graph it would be of that graph.
+    dtype = tf.as_dtype(w.dtype).base_dtype
+    return tf.constant(values.numpy(), dtype if dtype.size >= 4 else tf.float32)
+
+
+def numpy(w: Array) -> Any:
+    x = wide(w)
+    if hasattr(x, "numpy"):
+        return np.array(x.numpy())
+    session = tf.compat.v1.get_default_session()
+    if session is None:
+        raise ArrayError(
+            "a tensor of a graph whose value was asked for outside of a session",
+            "an array, or a call inside of a session",
+        )
+    return np.array(session.run(x))
+
+
+def real(x: Array) -> Array:
+    x = tf.convert_to_tensor(x)
+    return x if x.dtype.is_floating else tf.cast(x, tf.float32)
+
+
+def eps(w: Array) -> float:
+    return float(np.finfo(tf.as_dtype(w.dtype).as_numpy_dtype).eps)
+
+
+def max(x: Array) -> Array:
+    return tf.reduce_max(x, axis=-1, keepdims=True)
+
+
+def descending(x: Array) -> Array:
+    return tf.argsort(x, axis=-1, direction="DESCENDING")
+
+
+def along(x: Array, order: Array) -> Array:
+    return tf.gather(x, order, batch_dims=len(x.shape) - 1)
+
+
+def cumsum(x: Array) -> Array:
+    return tf.cumsum(x, axis=-1)
+
+
+def svd(x: Array) -> tuple[Array, Array, Array]:
+    s, u, v = tf.linalg.svd(x, full_matrices=False)
+    return u, s, tf.linalg.matrix_transpose(v)
+
+
+def gradient(f: Callable[[Array], Array], w: Array) -> Array:
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        value = f(w)
+    return tape.gradient(value, w, unconnected_gradients="zero")
+
+
+def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
+    found = tf.numpy_function(f, [x, *others], x.dtype)
+    found.set_shape(x.shape)
+    return found

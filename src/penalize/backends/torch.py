@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from penalize.backends import Fixed
 from penalize.errors import ArrayError
 
 framework = "torch"
 sign = torch.sgn
 sqrt = torch.sqrt
+log1p = torch.log1p
+cos = torch.cos
 clip = torch.clip
 where = torch.where
 abs = torch.abs
 reshape = torch.reshape
+broadcast = torch.broadcast_to
 total = torch.sum
 
 
-def transpose(x: Tensor) -> Tensor:
-    return x.T
+def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    return x.T if axes is None else x.permute(tuple(axes))
 
 
 def shape(w: Tensor) -> tuple[int, ...]:
@@ -62,3 +68,88 @@ def take(x: Tensor, ids: Sequence[int]) -> Tensor:
 
 def _index(ids: Sequence[int], x: Tensor) -> Tensor:
     return torch.tensor(ids, dtype=torch.long, device=x.device)
+
+
+def full(shape: Sequence[int], value: float, x: Tensor) -> Tensor:
+    return x.new_full(tuple(shape), value)
+
+
+def fixed(values: Fixed, w: Tensor) -> Tensor:
+    dtype = w.dtype if w.dtype.itemsize >= 4 else torch.float32
+    key = (w.device, dtype)
+    if key not in values.held:
+        values.held[key] = torch.tensor(values.numpy()).to(*key)
+    held: Tensor = values.held[key]
+    return held
+
+
+def numpy(w: Tensor) -> Any:
+    return wide(w).detach().cpu().numpy().copy()
+
+
+def real(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def eps(w: Tensor) -> float:
+    return torch.finfo(w.dtype).eps
+
+
+def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return torch.cat(tuple(parts), axis)
+
+
+def max(x: Tensor) -> Tensor:
+    return torch.amax(x, -1, keepdim=True)
+
+
+def descending(x: Tensor) -> Tensor:
+    return torch.argsort(x, -1, descending=True)
+
+
+def along(x: Tensor, order: Tensor) -> Tensor:
+    return torch.take_along_dim(x, order, -1)
+
+
+def cumsum(x: Tensor) -> Tensor:
+    return torch.cumsum(x, -1)
+
+
+def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    return u, s, vt
+
+
+def stop(x: Tensor) -> Tensor:
+    return x.detach()
+
+
+def gradient(f: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
+    found: Tensor = torch.func.grad(f)(w)
+    return found
+
+
+def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
+    found: Tensor = _on_host(f.__module__, f.__qualname__, [x, *others])
+    return found
+
+
+# An operator of its own, so that compilers and transformations see one opaque function.
+@torch.library.custom_op("penalize::on_host", mutates_args=())
+def _on_host(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
+    f = getattr(sys.modules[module], name)
+    return torch.from_numpy(f(*(numpy(x) for x in arrays))).to(arrays[0])
+
+
+@_on_host.register_fake
+def _(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
+    return torch.empty_like(arrays[0])
+
+
+@_on_host.register_vmap
+def _(info: Any, dims: Any, module: str, name: str, arrays: Sequence[Tensor]) -> Any:
+    whole = [
+        x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(arrays, dims[2], strict=True)
+    ]
+    return _on_host(module, name, whole), 0

@@ -7,6 +7,7 @@ from typing import Any
 from penalize.errors import ArrayError
 from penalize.jax.parameters import read
 from penalize.jax.plan import Entry, Plan
+from penalize.jax.trees import arrays_of
 from penalize.planning import Roles, planned
 from penalize.rules import Rules
 
@@ -35,7 +36,8 @@ def regularize(params: Any, rules: Rules | None = None, *, roles: Roles | None =
         ArrayError: a rule penalizes an array that is not real floating-point.
         ModelError: the tree has no arrays, or leaves that are no arrays.
     """
-    rows = planned(read(params), rules, roles)
+    records = read(params)
+    rows = planned(records, rules, roles, lambda number: arrays_of(params)[records[number].name])
     for row in rows:
         if row.regularizer is not None and row.parameter.note.startswith("of dtype"):
             raise ArrayError(

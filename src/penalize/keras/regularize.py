@@ -75,7 +75,8 @@ def regularize(
     found = read(model)
     place = callsite()
     _check_free(found, place)
-    rows = planned([parameter for parameter, _ in found], rules, roles)
+    parameters, weights = zip(*found, strict=True)
+    rows = planned(parameters, rules, roles, lambda number: weights[number].variable)
     entries = [
         Entry(row.parameter, row.decision, weight, row.regularizer)
         for row, (_, weight) in zip(rows, found, strict=True)

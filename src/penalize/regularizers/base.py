@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import numbers
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from penalize.backends import Array, Backend, open_array
 from penalize.errors import (
     ConfigError,
+    NoGradientError,
     NoProximalOperatorError,
+    NoStepError,
     RegularizerError,
     StepError,
     StrengthError,
 )
 from penalize.keras_names import announce
+from penalize.regularizers.place import Place
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -31,13 +35,28 @@ if TYPE_CHECKING:
 class Regularizer(ABC):
     """Ω, a function of one array. Frozen, comparable, hashable, picklable; holds no array.
 
-    A subclass is a frozen dataclass that gives ``_value`` and ``_gradient``, and ``_prox`` where a
-    closed form (or a well-known exact algorithm) exists. They receive the weight in float32 or
-    wider and the array functions of its framework; the results are cast back here.
+    A subclass is a frozen dataclass that gives ``_value``; ``_gradient``, where the framework's own
+    differentiation is not to be used; and ``_prox`` where a closed form (or a well-known exact
+    algorithm) exists. They receive the weight in float32 or wider and the array functions of its
+    framework; the results are cast back here.
     """
 
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
-    """The fields that are strengths: validated at construction, and scaled by ``2 * r``."""
+    """The fields that are strengths: validated at construction; what differs in them alone is one
+    penalty to the ledger."""
+
+    factors: ClassVar[tuple[str, ...] | None] = None
+    """The fields in which Ω is linear, all together: ``2 * r`` scales them. None: the strengths."""
+
+    weak_convexity: ClassVar[float | None] = None
+    """ρ ≥ 0 such that Ω + ½ρ‖·‖² is convex: 0 where Ω is convex; None where it is not known.
+
+    The proximal operator is a function, and continuous, for steps below 1/ρ. Beyond that it jumps:
+    it is then one of the global minimisers.
+    """
+
+    differentiable: ClassVar[bool] = True
+    """Whether ∇Ω says anything: not for what is constant where it is finite, or jumps."""
 
     elementwise: ClassVar[bool] = False
     """Whether Ω is a sum over elements, so that ``prox`` may take an array of steps."""
@@ -93,6 +112,7 @@ class Regularizer(ABC):
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
         """
+        self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
         if self.elementwise:
             return self._value(xp.wide(w), xp)
@@ -108,10 +128,22 @@ class Regularizer(ABC):
         In PyTorch, call it under ``torch.no_grad()`` unless you mean to differentiate through it.
 
         Raises:
+            NoGradientError: Ω is a constraint, or counts: it acts by its proximal operator alone.
             ArrayError: w is not a floating-point array of a known framework.
         """
+        self._check_steady()
+        self.check_gradient()
         w, xp = open_array(w, whole=not self.on_shards)
         return xp.like(self._gradient(xp.wide(w), xp), w)
+
+    def pull(self, w: Array) -> Array:
+        """How hard Ω pulls at each element, ≥ 0: what bounds an adaptive proximal step.
+
+        |∇Ω(w)|; for a penalty that flattens out, the mean slope on the way to 0 instead.
+        """
+        self._check_steady()
+        w, xp = open_array(w, whole=not self.on_shards)
+        return xp.like(xp.abs(self._pull(xp.wide(w), xp)), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
@@ -130,6 +162,7 @@ class Regularizer(ABC):
                 values of an array are not looked at: that would wait for the device.
             ArrayError: w is not a floating-point array of a known framework.
         """
+        self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
         step, per_element = self._open_step(step, w, xp)
         self.check_prox(per_element=per_element)
@@ -138,8 +171,11 @@ class Regularizer(ABC):
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
 
-    @abstractmethod
-    def _gradient(self, w: Array, xp: Backend) -> Array: ...
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return xp.gradient(lambda x: self._value(x, xp), w)
+
+    def _pull(self, w: Array, xp: Backend) -> Array:
+        return self._gradient(w, xp) if self.differentiable else 0.0 * w
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         raise NotImplementedError  # check_prox refuses first, with a sentence
@@ -154,6 +190,15 @@ class Regularizer(ABC):
         reason = self._no_prox(per_element)
         if reason:
             raise NoProximalOperatorError(self, reason, where)
+
+    def check_gradient(self, where: str = "") -> None:
+        """Raise :class:`NoGradientError` unless ``gradient`` is what acts on a weight.
+
+        Args:
+            where: the parameter's name, for the message.
+        """
+        if not self.differentiable:
+            raise NoGradientError(self, where)
 
     def _no_prox(self, per_element: bool) -> str:
         if type(self)._prox is Regularizer._prox:
@@ -182,18 +227,31 @@ class Regularizer(ABC):
 
     # --- where it stands --------------------------------------------------------------------
 
-    def resolve(
-        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
-    ) -> Self:
-        """This regularizer for one parameter: words resolved to axes, and its shape checked.
-
-        Args:
-            axes: the axis of ``"outputs"`` and of ``"inputs"`` in the framework's layout; None
-                where there is no such axis.
-            shape: the parameter's shape; None where it is not known yet.
-            where: the parameter's name, for the message.
-        """
+    def resolve(self, place: Place) -> Self:
+        """This regularizer for one parameter: words resolved to axes, and its shape checked."""
         return self
+
+    # --- over time --------------------------------------------------------------------------
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a strength follows a schedule, so that Ω is known :meth:`at` a step only."""
+        return False
+
+    def at(self, step: Any) -> Regularizer:
+        """Ω at a step of training: a number, or an integer array of the framework without axes."""
+        return self
+
+    def _check_steady(self) -> None:
+        if self.scheduled:
+            raise NoStepError(self)
+
+    def scaled(self, factor: Any) -> Self:
+        """factor·Ω, where the factor may also be an array without axes, and is not checked."""
+        new = copy.copy(self)
+        for name in self._linear_in():
+            object.__setattr__(new, name, factor * getattr(self, name))
+        return new
 
     # --- the algebra ------------------------------------------------------------------------
 
@@ -204,14 +262,22 @@ class Regularizer(ABC):
 
         return Sum((self, other))
 
-    def __mul__(self, factor: object) -> Self:
+    def __mul__(self, factor: object) -> Any:
+        """A multiple, for a number ≥ 0; one whose strength follows the steps, for a schedule."""
+        if callable(factor) and not isinstance(factor, Regularizer | type):
+            from penalize.regularizers.scheduled import Scheduled
+
+            return Scheduled(self, factor)
         if not isinstance(factor, numbers.Real):
             return NotImplemented
         value = check_strength(type(self).__name__, "factor", factor)
-        scaled = {name: value * getattr(self, name) for name in self.strengths}
+        scaled = {name: value * getattr(self, name) for name in self._linear_in()}
         return dataclasses.replace(self, **scaled)
 
     __rmul__ = __mul__
+
+    def _linear_in(self) -> tuple[str, ...]:
+        return self.strengths if self.factors is None else self.factors
 
     def __radd__(self, other: object) -> Self:
         if other == 0:  # where ``sum`` starts
@@ -221,6 +287,19 @@ class Regularizer(ABC):
     def unit(self) -> Self:
         """The same penalty at strength one: equal for those that differ in strength only."""
         return dataclasses.replace(self, **dict.fromkeys(self.strengths, 1.0))
+
+    def merged(self, other: Regularizer) -> Self | None:
+        """This plus the other as one regularizer of this class; None if it is not of that form."""
+        names = self._linear_in()
+        same = dict.fromkeys(names, 1.0)
+        if not names or type(other) is not type(self):
+            return None
+        if dataclasses.replace(self, **same) != dataclasses.replace(other, **same):
+            return None
+        new = copy.copy(self)
+        for name in names:
+            object.__setattr__(new, name, getattr(self, name) + getattr(other, name))
+        return new
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         """Ω as a·‖w‖₁ + b·‖w‖² + the rest: (a, b, rest)."""
@@ -277,6 +356,22 @@ def _of_another_kind(step: Any, w: Array) -> str:
 
 
 _classes: dict[str, type[Regularizer]] = {}
+
+
+def described(regularizer: Regularizer) -> dict[str, Any]:
+    """A regularizer within a configuration."""
+    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}
+
+
+def read_from(owner: str, config: Any, described: Any) -> Regularizer:
+    """The regularizer that :func:`described` wrote. Raises :class:`ConfigError` if it did not."""
+    try:
+        name, inner = described["class_name"], described["config"]
+    except (KeyError, TypeError):
+        raise ConfigError(
+            owner, config, "each regularizer in it needs a class_name and a config"
+        ) from None
+    return class_named(name).from_config(inner)
 
 
 def class_named(name: object) -> type[Regularizer]:

@@ -33,6 +33,7 @@ class L1(Elementwise):
     """
 
     on_shards: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l1"})
 
     strength: float
@@ -68,6 +69,7 @@ class L2(Elementwise):
     """
 
     on_shards: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l2"})
 
     strength: float
@@ -75,12 +77,12 @@ class L2(Elementwise):
     @classmethod
     def from_weight_decay(cls, weight_decay: float) -> Self:
         """The L2 whose gradient is weight_decay·w: ``L2(weight_decay / 2)``."""
-        return 0.5 * cls(weight_decay)
+        return cls(weight_decay).scaled(0.5)
 
     @classmethod
     def from_half(cls, scale: float) -> Self:
         """scale · ½Σw², TensorFlow 1's ``l2_regularizer(scale)``: ``L2(scale / 2)``."""
-        return 0.5 * cls(scale)
+        return cls(scale).scaled(0.5)
 
     @property
     def weight_decay(self) -> float:
@@ -118,6 +120,7 @@ class L1L2(Elementwise):
     """
 
     on_shards: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
     strengths: ClassVar[tuple[str, ...]] = ("l1", "l2")
 
     l1: float = 0.0

@@ -1,7 +1,8 @@
-"""How the elements of an array fall into groups: along axes, or by an explicit partition.
+"""How the elements of an array fall into groups: along axes, in blocks of one, or by a partition.
 
-Both kinds reduce an array to one number per group (:meth:`sum`) and give every element its group's
-number back (:meth:`spread`); a group penalty needs nothing else.
+Each kind reduces an array to one number per group (:meth:`sum`), and gives every element its
+group's number back (:meth:`spread`). A penalty that has to sort a group sees the groups as the rows
+of a matrix (:meth:`rows`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,62 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from penalize.backends import Array, Backend
 from penalize.errors import GroupsError
+from penalize.regularizers.place import Place
 
 WORDS = ("outputs", "inputs")
 
-Groups = str | int | tuple[int, ...] | tuple[tuple[int, ...], ...]
-"""A word, an axis, axes, or a partition of the flat indices."""
+
+@dataclass(frozen=True)
+class Blocks:
+    """See :func:`blocks`."""
+
+    axis: str | int
+    count: int
+
+    def __repr__(self) -> str:
+        return f"blocks({self.axis!r}, {self.count})"
+
+
+def blocks(axis: str | int, count: int) -> Blocks:
+    """Groups of equally many neighbours along one axis, for ``groups=``: one per attention head.
+
+    ``GroupLasso(1e-3, groups=blocks("outputs", 12))`` on the projection of a query, key or value
+    has one group per head; ``blocks("inputs", 12)`` on the one that follows has those that read it.
+    Where queries, keys and values lie in one kernel, ``blocks("outputs", 36)``.
+
+    Args:
+        axis: ``"outputs"`` or ``"inputs"``, resolved by the framework's layout in a plan; or an
+            axis.
+        count: how many groups; it divides the length of the axis.
+
+    Raises:
+        GroupsError: the axis is neither, or the count is no whole number of at least 1.
+    """
+    groups = Blocks(axis, count)
+    if isinstance(axis, str) and axis not in WORDS:
+        raise GroupsError(groups, "there is no such word", f"write one of {WORDS}, or an axis")
+    try:
+        groups = Blocks(
+            axis if isinstance(axis, str) else operator.index(axis), operator.index(count)
+        )
+    except TypeError:
+        groups = replace(groups, count=0)
+    if groups.count < 1:
+        raise GroupsError(
+            Blocks(axis, count),
+            "these are no axis and no number of blocks",
+            'write blocks("outputs", 12) or blocks(0, 12)',
+        )
+    return groups
+
+
+Groups = str | int | Blocks | tuple[int, ...] | tuple[tuple[int, ...], ...]
+"""A word, an axis, blocks of one, axes, or a partition of the flat indices."""
 
 
 class Grouping(Protocol):
@@ -35,6 +82,12 @@ class Grouping(Protocol):
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
         """√|g|, 1 for an empty group: a number, or an array with one per group."""
+
+    def rows(self, x: Array, fill: float, xp: Backend) -> Array:
+        """The groups as rows of a matrix with at least one column, short ones filled up."""
+
+    def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
+        """A column with one number per row of :meth:`rows`, as :meth:`spread` takes it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +115,57 @@ class Axes:
         shape = xp.shape(w)
         return math.sqrt(math.prod([shape[axis] for axis in self._within(len(shape))]) or 1)
 
+    def rows(self, x: Array, fill: float, xp: Backend) -> Array:
+        shape, within = tuple(x.shape), self._within(len(x.shape))
+        index = [axis for axis in range(len(shape)) if axis not in within]
+        count, length = (math.prod([shape[axis] for axis in axes]) for axes in (index, within))
+        if not length:
+            return xp.full((count, 1), fill, x)
+        return xp.reshape(xp.transpose(x, [*index, *within]), (count, length))
+
+    def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
+        within = self._within(len(x.shape))
+        shape = [1 if axis in within else size for axis, size in enumerate(x.shape)]
+        return xp.reshape(column, shape)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One group per block of one axis: an array with that axis in two, the first the blocks'."""
+
+    axis: int
+    count: int
+
+    def _view(self, x: Array, xp: Backend) -> Array:
+        shape = tuple(x.shape)
+        axis = self.axis % len(shape)
+        length = shape[axis] // self.count
+        return xp.reshape(x, (*shape[:axis], self.count, length, *shape[axis + 1 :]))
+
+    def _axes(self, ndim: int) -> Axes:
+        return Axes((self.axis % ndim,))
+
+    def sum(self, x: Array, xp: Backend) -> Array:
+        return self._axes(len(x.shape)).sum(self._view(x, xp), xp)
+
+    def total(self, per_group: Array, xp: Backend) -> Array:
+        return self._axes(len(per_group.shape) - 1).total(per_group, xp)
+
+    def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
+        if not hasattr(per_group, "shape"):
+            return per_group  # one number for all of them
+        like = self._view(w, xp)
+        return xp.reshape(xp.broadcast(per_group, tuple(like.shape)), tuple(w.shape))
+
+    def root_sizes(self, w: Array, xp: Backend) -> Any:
+        return math.sqrt(math.prod(xp.shape(w)) // self.count or 1)
+
+    def rows(self, x: Array, fill: float, xp: Backend) -> Array:
+        return self._axes(len(x.shape)).rows(self._view(x, xp), fill, xp)
+
+    def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
+        return self._axes(len(x.shape)).per_group(column, self._view(x, xp), xp)
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -88,6 +192,16 @@ class Partition:
     def root_sizes(self, w: Array, xp: Backend) -> Any:
         return xp.constant([math.sqrt(len(group) or 1) for group in self.groups], w)
 
+    def rows(self, x: Array, fill: float, xp: Backend) -> Array:
+        size = sum(map(len, self.groups))
+        longest = max(1, *map(len, self.groups))
+        ids = [i for group in self.groups for i in (*group, *[size] * (longest - len(group)))]
+        filled = xp.concat([xp.reshape(x, (size,)), xp.full((1,), fill, x)], 0)
+        return xp.reshape(xp.take(filled, ids), (len(self.groups), longest))
+
+    def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
+        return xp.reshape(column, (len(self.groups),))
+
 
 def normalise(groups: Any) -> Groups:
     """Words, axes and partitions in one hashable form. Raises :class:`GroupsError` otherwise."""
@@ -95,7 +209,11 @@ def normalise(groups: Any) -> Groups:
         if groups in WORDS:
             return groups
         raise GroupsError(groups, "there is no such word", f"write one of {WORDS}, or an axis")
+    if isinstance(groups, Blocks):
+        return groups
     try:
+        if isinstance(groups, Mapping) and groups.keys() == {"axis", "count"}:  # a configuration
+            return blocks(**groups)
         if isinstance(groups, Iterable):
             items = list(groups)
             if any(isinstance(item, Iterable) for item in items):
@@ -124,35 +242,37 @@ def _partition(groups: Any, items: list[Any]) -> tuple[tuple[int, ...], ...]:
     return partition
 
 
-def resolve(
-    groups: Groups, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
-) -> Groups:
+def resolve(groups: Groups, place: Place) -> Groups:
     """Groups of one parameter: a word becomes its axis, and the shape is checked."""
-    if isinstance(groups, str):
-        axis = axes.get(groups)
+    word = groups.axis if isinstance(groups, Blocks) else groups
+    if isinstance(word, str):
+        axis = place.axes.get(word)
         if axis is None:
             raise GroupsError(
                 groups,
-                f"no single axis holds the {groups} here",
+                f"no single axis holds the {word} here",
                 "name an axis, axes or a partition instead",
-                where,
+                str(place),
             )
-        groups = axis
-    if shape is not None:
-        grouping_of(groups, shape, where)
+        groups = replace(groups, axis=axis) if isinstance(groups, Blocks) else axis
+    if place.shape is not None:
+        grouping_of(groups, place.shape, str(place))
     return groups
 
 
 def grouping_of(groups: Groups, shape: Sequence[int], where: str = "") -> Grouping:
     """The groups of an array of this shape. Raises :class:`GroupsError` if they do not fit."""
     shape = tuple(shape)
-    if isinstance(groups, str):
+    word = groups.axis if isinstance(groups, Blocks) else groups
+    if isinstance(word, str):
         raise GroupsError(
             groups,
             "a bare array has no inputs and outputs",
             "name an axis (groups=0), or resolve it in a plan, which knows the layout",
             where,
         )
+    if isinstance(groups, Blocks):
+        return _split_of(groups, shape, where)
     if isinstance(groups, tuple) and groups and isinstance(groups[0], tuple):
         partition = Partition(groups)
         count, size = sum(map(len, partition.groups)), math.prod(shape)
@@ -161,8 +281,30 @@ def grouping_of(groups: Groups, shape: Sequence[int], where: str = "") -> Groupi
             raise GroupsError(groups, found, "list every flat index once", where)
         return partition
     axes = (groups,) if isinstance(groups, int) else cast(tuple[int, ...], groups)
+    _check_axes(groups, axes, shape, where)
+    return Axes(axes)
+
+
+def _check_axes(groups: Groups, axes: Iterable[int], shape: tuple[int, ...], where: str) -> None:
     ndim = len(shape)
     if not all(-ndim <= axis < ndim for axis in axes):
         expected = f"expected axes from {-ndim} to {ndim - 1}" if ndim else "a scalar has no axes"
         raise GroupsError(groups, f"the shape {shape} has no such axis", expected, where)
-    return Axes(axes)
+
+
+def _split_of(groups: Blocks, shape: tuple[int, ...], where: str) -> Split:
+    axis = cast(int, groups.axis)
+    _check_axes(groups, [axis], shape, where)
+    if shape[axis] % groups.count:
+        raise GroupsError(
+            groups,
+            f"axis {axis} of the shape {shape} does not fall into {groups.count} equal blocks",
+            "name a number that divides it",
+            where,
+        )
+    return Split(axis, groups.count)
+
+
+def as_data(groups: Any) -> Any:
+    """Groups as plain data, which :func:`normalise` reads back."""
+    return vars(groups) if isinstance(groups, Blocks) else groups

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -10,6 +9,7 @@ from penalize.backends import Array, Backend
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.diagonal import shrink_groups
+from penalize.regularizers.place import Place
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +40,7 @@ class GroupLasso(Regularizer):
     """
 
     prox_follows_l1: ClassVar[bool] = True
-    on_shards: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
 
     strength: float
     groups: Any = "outputs"
@@ -51,10 +51,15 @@ class GroupLasso(Regularizer):
         object.__setattr__(self, "groups", grouping.normalise(self.groups))
         object.__setattr__(self, "size_weighted", bool(self.size_weighted))
 
-    def resolve(
-        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
-    ) -> Self:
-        return replace(self, groups=grouping.resolve(self.groups, axes, shape, where))
+    def resolve(self, place: Place) -> Self:
+        return replace(self, groups=grouping.resolve(self.groups, place))
+
+    @property
+    def on_shards(self) -> bool:  # type: ignore[override]
+        return not isinstance(self.groups, grouping.Blocks)  # a shard may end within a block
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": grouping.as_data(self.groups)}
 
     def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
         """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""

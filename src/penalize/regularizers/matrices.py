@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError, ShapeError
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.place import Place
 
 MODES = ("rows", "columns")
 
@@ -46,11 +47,9 @@ class Orthogonal(Regularizer):
         if self.mode not in MODES:
             raise RegularizerError(f"Orthogonal got mode={self.mode!r}", f"expected one of {MODES}")
 
-    def resolve(
-        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
-    ) -> Self:
-        if shape is not None and len(shape) != 2:
-            raise ShapeError(self, shape, "a matrix", where)
+    def resolve(self, place: Place) -> Self:
+        if place.shape is not None and len(place.shape) != 2:
+            raise ShapeError(self, place.shape, "a matrix", str(place))
         return self
 
     def _cosines(self, w: Array, xp: Backend) -> tuple[Array, Array, Array, float]:

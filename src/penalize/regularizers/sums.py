@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
 from penalize.errors import ConfigError, RegularizerError
-from penalize.regularizers.base import Regularizer, class_named
+from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.elementwise import soft_threshold
+from penalize.regularizers.place import Place
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +55,25 @@ class Sum(Regularizer):
     def on_shards(self) -> bool:  # type: ignore[override]
         return all(term.on_shards for term in self.terms)
 
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        return all(term.differentiable for term in self.terms)
+
+    @property
+    def weak_convexity(self) -> float | None:  # type: ignore[override]
+        known = [term.weak_convexity for term in self.terms]
+        return None if None in known else float(sum(filter(None, known)))
+
+    @property
+    def scheduled(self) -> bool:
+        return any(term.scheduled for term in self.terms)
+
+    def at(self, step: Any) -> Regularizer:
+        return Sum(tuple(term.at(step) for term in self.terms)) if self.scheduled else self
+
+    def scaled(self, factor: Any) -> Self:
+        return type(self)(tuple(term.scaled(factor) for term in self.terms))
+
     def _value(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms
         return sum((r._value(w, xp) for r in others), first._value(w, xp))
@@ -62,6 +81,10 @@ class Sum(Regularizer):
     def _gradient(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms
         return sum((r._gradient(w, xp) for r in others), first._gradient(w, xp))
+
+    def _pull(self, w: Array, xp: Backend) -> Array:
+        first, *others = self.terms
+        return sum((xp.abs(r._pull(w, xp)) for r in others), xp.abs(first._pull(w, xp)))
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         l1, l2, rest = self.split()
@@ -77,7 +100,9 @@ class Sum(Regularizer):
         if len(rest) > 1:
             return f"no closed form is known for {' + '.join(map(repr, rest))} together"
         for r in rest:
-            if l1 and not r.prox_follows_l1:
+            # A strength at a step may be an array, which is there whatever it holds.
+            has_l1 = not isinstance(l1, float) or l1 > 0
+            if has_l1 and not r.prox_follows_l1:
                 return f"no closed form is known for an L1 together with {r!r}"
             return r._no_prox(per_element)
         return ""
@@ -92,12 +117,10 @@ class Sum(Regularizer):
                 _merge(rest, other)
         return l1, l2, tuple(rest)
 
-    def resolve(
-        self, axes: Mapping[str, int | None], shape: tuple[int, ...] | None, where: str
-    ) -> Self:
-        return type(self)(tuple(term.resolve(axes, shape, where) for term in self.terms))
+    def resolve(self, place: Place) -> Self:
+        return type(self)(tuple(term.resolve(place) for term in self.terms))
 
-    def __mul__(self, factor: object) -> Self:
+    def __mul__(self, factor: object) -> Any:
         scaled = [term.__mul__(factor) for term in self.terms]
         return NotImplemented if NotImplemented in scaled else type(self)(tuple(scaled))
 
@@ -107,32 +130,24 @@ class Sum(Regularizer):
         return type(self)(tuple(term.unit() for term in self.terms))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "terms": [
-                {"class_name": type(term).__name__, "config": term.get_config()}
-                for term in self.terms
-            ]
-        }
+        return {"terms": [described(term) for term in self.terms]}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        try:
-            terms = [(term["class_name"], term["config"]) for term in config["terms"]]
-        except (KeyError, TypeError):
-            raise ConfigError(
-                cls.__name__, config, "it needs terms, each a class_name and a config"
-            ) from None
-        return cls(tuple(class_named(name).from_config(term) for name, term in terms))
+        terms = config.get("terms") if isinstance(config, Mapping) else None
+        if not isinstance(terms, list | tuple):
+            raise ConfigError(cls.__name__, config, "it needs terms, a list of regularizers")
+        return cls(tuple(read_from(cls.__name__, config, term) for term in terms))
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))
 
 
 def _merge(terms: list[Regularizer], new: Regularizer) -> None:
-    """Add a term, joining it to one that differs in its strengths only."""
+    """Add a term, joining it to one that it makes a multiple of."""
     for i, term in enumerate(terms):
-        if term.unit() == new.unit():
-            total = {name: getattr(term, name) + getattr(new, name) for name in term.strengths}
-            terms[i] = dataclasses.replace(term, **total)
+        both = term.merged(new)
+        if both is not None:
+            terms[i] = both
             return
     terms.append(new)

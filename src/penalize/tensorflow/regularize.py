@@ -44,8 +44,8 @@ def regularize(
         ModelError: this is no model, it has no variables, or it is not built.
     """
     found = read(model)
-    rows = planned([parameter for parameter, _ in found], rules, roles)
-    weights = [weight for _, weight in found]
+    parameters, weights = zip(*found, strict=True)
+    rows = planned(parameters, rules, roles, lambda number: weights[number].read())
     return Plan([_entry(row, weight) for row, weight in zip(rows, weights, strict=True)], model)
 
 

@@ -43,8 +43,9 @@ def regularize(
         AppliedTwiceError: a parameter has a regularizer in TensorFlow 1's vocabulary already.
     """
     found = read(model)
-    rows = planned([parameter for parameter, _ in found], rules, roles)
     bindings = [binding for _, binding in found]
+    parameters = [parameter for parameter, _ in found]
+    rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
     entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
     watch()
     return Plan(entries, model)

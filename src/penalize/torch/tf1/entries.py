@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from penalize.errors import PenaltyError
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.place import Place
 from penalize.torch.roles import axes_of
 from penalize.torch.tf1.sameness import described, same
 
@@ -131,8 +132,13 @@ def laid_out(regularizer: Any, weight: Any, store: nn.Module, name: str | None) 
     if not isinstance(regularizer, Regularizer):
         return regularizer
     outputs, inputs = axes_of(store, weight.ndim)
-    axes = {"outputs": outputs, "inputs": inputs}
-    return regularizer.resolve(axes, tuple(weight.shape), repr(name or "a weight"))
+    place = Place(
+        names=(name or "a weight",),
+        shape=tuple(weight.shape),
+        axes={"outputs": outputs, "inputs": inputs},
+        start=lambda: weight,
+    )
+    return regularizer.resolve(place)
 
 
 def total(penalties: Iterable[Tensor | None]) -> Tensor:

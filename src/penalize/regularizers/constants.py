@@ -1,0 +1,197 @@
+"""Arrays that belong to a regularizer: anchors, and what weighs the distance from them.
+
+A regularizer is a value: it can be compared, hashed and pickled, and holds nothing of a framework.
+So an array in it is bytes with a shape and a type.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penalize.backends import Array, open_array
+from penalize.errors import AnchorError, ArrayError, PenalizeError
+from penalize.regularizers.place import Place
+
+START = "start"
+"""The word for the value that a parameter has when it is planned."""
+
+
+@dataclass(frozen=True, repr=False)
+class Constant:
+    """One array, as plain data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+    at_start: bool = False
+    """Whether it is the value that a parameter had when it was planned."""
+
+    held: dict[Any, Array] = field(default_factory=dict, compare=False)
+    """It in arrays of frameworks, for those that keep them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: Any) -> Constant:
+        return self
+
+    def numpy(self) -> Array:
+        """A view of it that cannot be written to."""
+        import numpy as np
+
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.shape)) or "scalar"
+        return f"<{self.dtype} {size}{' at the start' if self.at_start else ''}>"
+
+
+@dataclass(frozen=True, repr=False)
+class ByName:
+    """Arrays of several parameters, by their names."""
+
+    arrays: tuple[tuple[str, Constant], ...]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.arrays)} arrays by name>"
+
+
+Reference = str | Constant | ByName
+"""What a regularizer keeps: the word "start", one array, or arrays by name until it is resolved."""
+
+
+def as_reference(value: Any, owner: str, argument: str, *, word: bool = True) -> Reference:
+    """What a user gives as an array: one of any framework, a mapping by name, or ``"start"``.
+
+    Raises:
+        AnchorError: it is something else.
+    """
+    if isinstance(value, Constant | ByName) or (word and isinstance(value, str) and value == START):
+        return value
+    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+        pairs = ((_plain(n), _constant(v, owner, f"{argument}[{n!r}]")) for n, v in value.items())
+        return ByName(tuple(sorted(pairs, key=lambda pair: pair[0])))
+    return _constant(value, owner, argument)
+
+
+def _constant(value: Any, owner: str, argument: str) -> Constant:
+    import numpy as np
+
+    plain = isinstance(value, list | tuple | int | float)
+    try:
+        array, xp = open_array(np.asarray(value, dtype=float) if plain else value, whole=True)
+        return _of(xp.numpy(array))
+    except (PenalizeError, ValueError, TypeError) as error:
+        said = f" ({error})" if isinstance(error, ArrayError) else ""
+        raise AnchorError(
+            f"{owner} got {argument}={_short(value)}, a {type(value).__name__}{said}",
+            'expected an array, a mapping from parameter names to arrays, or "start"',
+        ) from None
+
+
+def _of(values: Any, *, at_start: bool = False) -> Constant:
+    return Constant(str(values.dtype), tuple(values.shape), values.tobytes(), at_start)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _plain(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def resolve(reference: Reference, place: Place, owner: object) -> Constant:
+    """The array for one parameter.
+
+    Raises:
+        AnchorError: there is none for it, its shape is another, or the parameter has no value yet.
+    """
+    if isinstance(reference, ByName):
+        arrays = dict(reference.arrays)
+        found = next((arrays[_plain(n)] for n in place.names if _plain(n) in arrays), None)
+        if found is None:
+            raise AnchorError(
+                f"the mapping in {owner!r} has no array for {place}",
+                "give it one, or exempt the parameter with a rule that gives None",
+            )
+    elif isinstance(reference, str):
+        found = _start(place, owner)
+    else:
+        found = reference
+    if place.shape is not None and found.shape != place.shape:
+        raise AnchorError(
+            f"{owner!r} has an array of shape {found.shape} for {place}, whose shape is "
+            f"{place.shape}",
+            "give it one of the parameter's shape",
+        )
+    return found
+
+
+def _start(place: Place, owner: object) -> Constant:
+    reason = "it is not planned yet"
+    if place.start is not None:
+        try:
+            array, xp = open_array(place.start(), whole=True)
+            return _of(xp.numpy(array), at_start=True)
+        except (PenalizeError, NotImplementedError, RuntimeError, TypeError) as error:
+            reason = str(error)
+    raise AnchorError(
+        f"{owner!r} needs the value of {place or 'a parameter'} at the start, which there is none "
+        f"of: {reason}",
+        "regularize the model once it has its values",
+    )
+
+
+def check_known(reference: Reference, shape: tuple[int, ...], owner: object) -> Constant:
+    """The array beside a weight of this shape. Raises :class:`AnchorError` if there is none."""
+    if not isinstance(reference, Constant):
+        raise AnchorError(
+            f"{owner!r} is applied to a bare array, and only a plan knows the value at the start "
+            "and names",
+            "give it an array, or let regularize resolve it",
+        )
+    if reference.shape != tuple(shape):
+        raise AnchorError(
+            f"{owner!r} has an array of shape {reference.shape} for a weight of {tuple(shape)}",
+            "give it one of the weight's shape",
+        )
+    return reference
+
+
+def as_data(reference: Reference) -> Any:
+    """A reference as plain data."""
+    if isinstance(reference, Constant):
+        data = base64.b64encode(reference.data).decode("ascii")
+        config = {"dtype": reference.dtype, "shape": list(reference.shape), "data": data}
+        return {START: config} if reference.at_start else {"array": config}
+    if isinstance(reference, ByName):
+        return {"by_name": {name: as_data(constant) for name, constant in reference.arrays}}
+    return reference
+
+
+def from_data(data: Any) -> Any:
+    """What :func:`as_data` wrote; anything else comes back as it is."""
+    if isinstance(data, Mapping) and data.keys() == {"by_name"}:
+        return ByName(tuple((name, from_data(found)) for name, found in data["by_name"].items()))
+    if isinstance(data, Mapping) and (data.keys() == {START} or data.keys() == {"array"}):
+        ((kind, config),) = data.items()
+        raw = base64.b64decode(config["data"])
+        return Constant(config["dtype"], tuple(config["shape"]), raw, kind == START)
+    return data
+
+
+def without_start(config: Any) -> Any:
+    """A configuration less the values at the start, which differ from run to run."""
+    if isinstance(config, Mapping):
+        return {k: None if k == START else without_start(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return [without_start(item) for item in config]
+    return config

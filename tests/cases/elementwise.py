@@ -1,0 +1,17 @@
+"""Penalties that are sums over elements, and sums of them."""
+
+from __future__ import annotations
+
+from cases.case import Case, l1, l2
+from penalize import L1, L1L2, L2
+
+CASES = [
+    Case(L1(0.3), lambda w: 0.3 * l1(w)),
+    Case(L2(0.7), lambda w: 0.7 * l2(w)),
+    Case(L2(0.0), lambda w: 0.0),
+    Case(L1L2(l1=0.3, l2=0.7), lambda w: 0.3 * l1(w) + 0.7 * l2(w)),
+    Case(L1L2(l2=0.7), lambda w: 0.7 * l2(w)),
+    Case(L1(0.3) + L2(0.7), lambda w: 0.3 * l1(w) + 0.7 * l2(w)),
+    Case(L1(0.1) + L1(0.2) + L1L2(0.1, 0.2), lambda w: 0.4 * l1(w) + 0.2 * l2(w)),
+    Case(2 * (L1(0.1) + L2(0.2)), lambda w: 0.2 * l1(w) + 0.4 * l2(w)),
+]
