@@ -141,7 +141,7 @@ class NoStepError(PenalizeError):
     def __init__(self, regularizer: object) -> None:
         super().__init__(
             f"{regularizer!r} follows a schedule, and is asked for without a step of training. Let "
-            "a plan apply it, which counts steps (penalty(..., step=count) where the framework "
+            "a plan apply it, which counts steps (penalty(..., at=step) where the framework "
             "hides them), or write r.at(step)."
         )
 

@@ -64,6 +64,7 @@ batching.defvectorized(_passes)  # type: ignore[no-untyped-call]
 
 
 def _came_back(gradient: Any, slope: Any, *, key: int, regularizer: Regularizer) -> list[Any]:
+    regularizer.check_gradient()
     _differentiated.get(key, set()).add(regularizer)
     return [gradient]
 

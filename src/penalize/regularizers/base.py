@@ -248,9 +248,13 @@ class Regularizer(ABC):
 
     def scaled(self, factor: Any) -> Self:
         """factor·Ω, where the factor may also be an array without axes, and is not checked."""
+        return self._with(**{name: factor * getattr(self, name) for name in self._linear_in()})
+
+    def _with(self, **fields: Any) -> Self:
+        """A copy with other fields, which are not checked."""
         new = copy.copy(self)
-        for name in self._linear_in():
-            object.__setattr__(new, name, factor * getattr(self, name))
+        for name, value in fields.items():
+            object.__setattr__(new, name, value)
         return new
 
     # --- the algebra ------------------------------------------------------------------------
@@ -270,9 +274,11 @@ class Regularizer(ABC):
             return Scheduled(self, factor)
         if not isinstance(factor, numbers.Real):
             return NotImplemented
-        value = check_strength(type(self).__name__, "factor", factor)
-        scaled = {name: value * getattr(self, name) for name in self._linear_in()}
-        return dataclasses.replace(self, **scaled)
+        kind = type(self).__name__
+        value = check_strength(kind, "factor", factor)
+        names = self._linear_in()
+        scaled = {n: check_strength(kind, n, value * getattr(self, n)) for n in names}
+        return self._with(**scaled)
 
     __rmul__ = __mul__
 
@@ -286,20 +292,15 @@ class Regularizer(ABC):
 
     def unit(self) -> Self:
         """The same penalty at strength one: equal for those that differ in strength only."""
-        return dataclasses.replace(self, **dict.fromkeys(self.strengths, 1.0))
+        return self._with(**dict.fromkeys(self.strengths, 1.0))
 
     def merged(self, other: Regularizer) -> Self | None:
         """This plus the other as one regularizer of this class; None if it is not of that form."""
         names = self._linear_in()
         same = dict.fromkeys(names, 1.0)
-        if not names or type(other) is not type(self):
+        if not names or type(other) is not type(self) or self._with(**same) != other._with(**same):
             return None
-        if dataclasses.replace(self, **same) != dataclasses.replace(other, **same):
-            return None
-        new = copy.copy(self)
-        for name in names:
-            object.__setattr__(new, name, getattr(self, name) + getattr(other, name))
-        return new
+        return self._with(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         """Ω as a·‖w‖₁ + b·‖w‖² + the rest: (a, b, rest)."""

@@ -113,7 +113,7 @@ def audit(
 
 def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -> list[Measured]:
     """The rows of a plan's penalties."""
-    targets, attached = plan.targets(), plan.attachments()
+    targets, attached = [t.at(plan.steps) for t in plan.targets()], plan.attachments()
     if attached and not once.groups:
         raise LossError(
             "the plan is attached, and acts in the optimizer's step, but only a loss was passed",
@@ -168,7 +168,7 @@ def _by_prox(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
     step_size = step_size_of(once.optimizers[key])
     assert step_size is not None  # or it could not have been attached
     taken = step_size(once.groups[key], once.states.get(key, {}))
-    step = bounded(taken, target.regularizer.gradient(without))
+    step = bounded(taken, target.regularizer, without)
     expected = target.regularizer.prox(without, step)
     if torch.equal(expected, without):
         return Measured(target.name, math.nan, "its proximal step changes nothing here")

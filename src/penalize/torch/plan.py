@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from penalize.errors import (
     ModelError,
     NeverAppliedWarning,
     OptimizerError,
+    StateError,
     some,
 )
 from penalize.parameters import Parameter
@@ -33,6 +35,7 @@ from penalize.torch.checks import claims_of
 from penalize.torch.clipping import mode_of
 from penalize.torch.modes import Target
 from penalize.torch.parameters import read
+from penalize.torch.state import check_same, state_of
 
 
 class Entry(NamedTuple):
@@ -66,6 +69,7 @@ class Plan(Probed, LivePlan):
             for e in entries
             if e.regularizer is not None
         )
+        self._steps_before = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -77,12 +81,15 @@ class Plan(Probed, LivePlan):
         self.detached = False
         self.warned = False
         self._in_compiled_loss = False
+        self._counts: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+        self._count = torch.zeros((), dtype=torch.int64)  # of compiled functions, which read it
         plans.add(self)
 
     # A copy is the plan of the copied model; what acts on the original does not act on it.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("model", "_entries", "_targets")}
+        kept = {name: getattr(self, name) for name in ("model", "_entries", "_targets")}
+        return {**kept, "_steps_before": self.steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -100,6 +107,66 @@ class Plan(Probed, LivePlan):
         """What is penalized now: frozen parameters are left out."""
         return [target for target in self._targets if trainable(target.binding)]
 
+    # --- over time --------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """How many steps an optimizer has taken with its parameters: what schedules follow.
+
+        Of several optimizers, it is the number of the one with the most.
+        """
+        return self._steps_before + max(self._counts.values(), default=0)
+
+    def count_step(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped parameters of this plan."""
+        self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
+        self._count.fill_(self.steps)
+
+    def _now(self) -> list[Target]:
+        """The targets, their strengths as they are in this step."""
+        step: Any = self._count if torch.compiler.is_compiling() else self.steps
+        return [target.at(step) for target in self.targets()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is penalized, how many steps there were, and the values at the start: plain data.
+
+        For a plan whose ``penalty()`` stands in the loss; the state of an attachment has it all.
+        """
+        return state_of(self._targets, steps=self.steps)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that what was saved is what is planned here, and go on from there.
+
+        Taken from it are the number of steps and the values at the start, that parameters are drawn
+        toward. Nothing is, if it raises.
+
+        Raises:
+            StateError: it was not saved by a plan, or by one with other parameters or regularizers;
+                the message names every difference.
+        """
+        found = check_same(state, self.state_dict())
+        if not isinstance(state["steps"], int):
+            raise StateError(f"it has the steps {state['steps']!r}, which is no number of them")
+        self.restore(found, state["steps"])
+
+    def restore(self, regularizers: Mapping[str, Regularizer], steps: int) -> None:
+        """Take what was saved, in the attachments too."""
+        self._counts.clear()
+        self._steps_before = steps
+        self._count.fill_(steps)
+
+        def new(name: str, old: Any) -> Any:
+            return regularizers.get(name, old)
+
+        self._entries = tuple(
+            e._replace(regularizer=new(e.parameter.name, e.regularizer)) for e in self._entries
+        )
+        self._targets = tuple(
+            replace(t, regularizer=new(t.name, t.regularizer)) for t in self._targets
+        )
+        for attachment in self.attachments():
+            attachment.adopt(regularizers)
+
     # --- the loss term ----------------------------------------------------------------------
 
     def penalty(self) -> Tensor:
@@ -113,13 +180,18 @@ class Plan(Probed, LivePlan):
             ModelError: a penalized parameter is lazy and has no values yet.
         """
         total: Tensor | None = None
-        for target in self.targets():
-            value = self.seen(target.name, target.regularizer(target.binding.read()))
+        for target in self._now():
+            w = target.binding.read()
+            value = target.regularizer(w)
+            if not target.regularizer.differentiable:
+                value = value + 0.0 * w.reshape(-1)[:1].sum()  # so that a gradient comes by
+            value = self.seen(target.name, value)
             total = value if total is None else total + value.to(total.device)
         if total is None:
             return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
         if total.requires_grad:
             if torch.compiler.is_compiling():
+                self._check_gradients()
                 # No hook can stand in a compiled graph: a penalty with a gradient counts as used.
                 self.applied_by_loss = self._in_compiled_loss = True
                 self.in_gradients = {target.name for target in self._targets}
@@ -127,7 +199,12 @@ class Plan(Probed, LivePlan):
                 total.register_hook(self._differentiated)  # type: ignore[no-untyped-call]
         return total
 
+    def _check_gradients(self) -> None:
+        for target in self.targets():
+            target.regularizer.check_gradient(repr(target.name))
+
     def _differentiated(self, gradient: Tensor) -> None:
+        self._check_gradients()
         self.applied_by_loss = True
         self.in_gradients = {target.name for target in self.targets()}
         ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
@@ -148,7 +225,7 @@ class Plan(Probed, LivePlan):
         with torch.no_grad():
             return {
                 target.name: float(target.regularizer(target.binding.read()))
-                for target in self.targets()
+                for target in self._now()
                 if _has_values(target.binding)
             }
 
@@ -230,7 +307,8 @@ class Plan(Probed, LivePlan):
         """
         before = self.in_gradients, self.applied_by_loss, self.warned
         self.warned = True
-        attachments = self.attachments()
+        attachments, counts = self.attachments(), dict(self._counts)
+        steps = [attachment.steps for attachment in attachments]
         for attachment in attachments:
             attachment.muted = strength == 0
         try:
@@ -238,8 +316,11 @@ class Plan(Probed, LivePlan):
                 yield
         finally:
             self.in_gradients, self.applied_by_loss, self.warned = before
-            for attachment in attachments:
+            self._counts = WeakKeyDictionary(counts)
+            self._count.fill_(self.steps)
+            for attachment, counted in zip(attachments, steps, strict=True):
                 attachment.muted = False
+                attachment.steps = counted
 
     def acts_on(self, optimizer: Optimizer) -> bool:
         """Whether an attachment of this plan acts in the steps of this optimizer."""
