@@ -1,11 +1,13 @@
 """The table of regularizer cases. A new row buys every test in test_regularizers.py."""
 
-from cases import anchored, elementwise, groups, matrices
+from cases import anchored, constraints, elementwise, groups, matrices, nonconvex
 from cases.case import Case
 
 CASES: list[Case] = [
     *elementwise.CASES,
+    *nonconvex.CASES,
     *groups.CASES,
+    *constraints.CASES,
     *matrices.CASES,
     *anchored.CASES,
 ]

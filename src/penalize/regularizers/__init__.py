@@ -2,27 +2,54 @@
 
 from penalize.regularizers.anchored import EWC, Anchored, toward
 from penalize.regularizers.base import Elementwise, Regularizer
+from penalize.regularizers.competing import ExclusiveLasso, LInf1
+from penalize.regularizers.constraints import (
+    Box,
+    MaxNorm,
+    MinMaxNorm,
+    NonNegative,
+    Simplex,
+    UnitNorm,
+)
 from penalize.regularizers.custom import Custom
-from penalize.regularizers.elementwise import L1, L1L2, L2
+from penalize.regularizers.elementwise import L1, L1L2, L2, Huber
 from penalize.regularizers.grouping import blocks
-from penalize.regularizers.groups import GroupLasso
+from penalize.regularizers.groups import GroupLasso, GroupMCP, SparseGroupLasso
 from penalize.regularizers.matrices import Orthogonal
+from penalize.regularizers.nonconvex import L0, MCP, SCAD, LogSum
+from penalize.regularizers.ratios import Hoyer
 from penalize.regularizers.scheduled import Scheduled
 from penalize.regularizers.sums import Sum
 
 __all__ = [
     "EWC",
+    "L0",
     "L1",
     "L1L2",
     "L2",
+    "MCP",
+    "SCAD",
     "Anchored",
+    "Box",
     "Custom",
     "Elementwise",
+    "ExclusiveLasso",
     "GroupLasso",
+    "GroupMCP",
+    "Hoyer",
+    "Huber",
+    "LInf1",
+    "LogSum",
+    "MaxNorm",
+    "MinMaxNorm",
+    "NonNegative",
     "Orthogonal",
     "Regularizer",
     "Scheduled",
+    "Simplex",
+    "SparseGroupLasso",
     "Sum",
+    "UnitNorm",
     "blocks",
     "toward",
 ]

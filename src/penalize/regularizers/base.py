@@ -401,6 +401,32 @@ def _as_meant(value: Any) -> Any:
     return decimal if narrow == value else value
 
 
+def check_above(owner: Regularizer, argument: str, value: object, bound: float) -> float:
+    """A finite float above a bound. Raises :class:`RegularizerError` otherwise."""
+    number = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+    if not (math.isfinite(number) and number > bound):
+        raise RegularizerError(
+            f"{type(owner).__name__} got {argument}={value!r}",
+            f"expected a finite number > {bound:g}",
+        )
+    return number
+
+
+def check_between(
+    owner: Regularizer, argument: str, value: object, low: float, high: float
+) -> float:
+    """A number from low to high. Raises :class:`RegularizerError` otherwise."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and low <= float(value) <= high):  # type: ignore[arg-type]
+        raise RegularizerError(
+            f"{type(owner).__name__} got {argument}={value!r}",
+            f"expected a number from {low:g} to {high:g}",
+        )
+    return float(value)  # type: ignore[arg-type]
+
+
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
     number = math.nan
