@@ -1,6 +1,6 @@
 """The table of regularizer cases. A new row buys every test in test_regularizers.py."""
 
-from cases import anchored, constraints, elementwise, groups, matrices, nonconvex
+from cases import anchored, constraints, differences, elementwise, groups, matrices, nonconvex
 from cases.case import Case
 
 CASES: list[Case] = [
@@ -9,6 +9,7 @@ CASES: list[Case] = [
     *groups.CASES,
     *constraints.CASES,
     *matrices.CASES,
+    *differences.CASES,
     *anchored.CASES,
 ]
 

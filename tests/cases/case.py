@@ -28,6 +28,9 @@ class Case:
     """Whether prox takes a step for each element."""
 
     convex: bool = True
+    scale: float = 300.0
+    """Of weights in half precision: as large as the gradient can hold."""
+
     kinks_at_zero: bool = True
     """Whether every kink of Ω is at an element that is 0, where 0 is a subgradient."""
 

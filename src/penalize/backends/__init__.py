@@ -53,6 +53,9 @@ class Backend(Protocol):
     def full(self, shape: Sequence[int], value: float, x: Array) -> Array:
         """An array of x's dtype and device that holds one number."""
 
+    def eye(self, size: int, x: Array) -> Array:
+        """The identity matrix in x's dtype, on its device."""
+
     def fixed(self, values: Fixed, w: Array) -> Array:
         """Values of the weight's shape beside w: on its device, in float32 or wider, its shard."""
 

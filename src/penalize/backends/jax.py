@@ -81,6 +81,10 @@ def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return jnp.full(tuple(shape), value, dtype=x.dtype)
 
 
+def eye(size: int, x: Array) -> Array:
+    return jnp.eye(size, dtype=x.dtype)
+
+
 def fixed(values: Fixed, w: Array) -> Array:
     # Not kept: under a trace it would be of that trace.
     return jnp.asarray(values.numpy(), dtype=wide(w).dtype)

@@ -65,6 +65,10 @@ def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return np.full(tuple(shape), value, dtype=x.dtype)
 
 
+def eye(size: int, x: Array) -> Array:
+    return np.eye(size, dtype=x.dtype)
+
+
 def fixed(values: Fixed, w: Array) -> Array:
     return values.numpy().astype(wide(w).dtype)
 

@@ -129,6 +129,10 @@ def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return tf.fill(tuple(shape), tf.constant(value, x.dtype))
 
 
+def eye(size: int, x: Array) -> Array:
+    return tf.eye(size, dtype=x.dtype)
+
+
 def fixed(values: Fixed, w: Array) -> Array:
     # Not kept: in a graph it would be of that graph.
     dtype = tf.as_dtype(w.dtype).base_dtype

@@ -74,6 +74,10 @@ def full(shape: Sequence[int], value: float, x: Tensor) -> Tensor:
     return x.new_full(tuple(shape), value)
 
 
+def eye(size: int, x: Tensor) -> Tensor:
+    return torch.eye(size, dtype=x.dtype, device=x.device)
+
+
 def fixed(values: Fixed, w: Tensor) -> Tensor:
     dtype = w.dtype if w.dtype.itemsize >= 4 else torch.float32
     key = (w.device, dtype)
@@ -130,7 +134,7 @@ def gradient(f: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
 
 
 def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
-    found: Tensor = _on_host(f.__module__, f.__qualname__, [x, *others])
+    found: Tensor = _on_host(f.__module__, f.__name__, [x, *others])
     return found
 
 

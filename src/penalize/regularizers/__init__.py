@@ -12,13 +12,15 @@ from penalize.regularizers.constraints import (
     UnitNorm,
 )
 from penalize.regularizers.custom import Custom
+from penalize.regularizers.differences import FusedLasso, Smoothness
 from penalize.regularizers.elementwise import L1, L1L2, L2, Huber
 from penalize.regularizers.grouping import blocks
 from penalize.regularizers.groups import GroupLasso, GroupMCP, SparseGroupLasso
-from penalize.regularizers.matrices import Orthogonal
+from penalize.regularizers.matrices import Orthogonal, SoftOrthogonal
 from penalize.regularizers.nonconvex import L0, MCP, SCAD, LogSum
 from penalize.regularizers.ratios import Hoyer
 from penalize.regularizers.scheduled import Scheduled
+from penalize.regularizers.spectral import LogDet, NuclearNorm, SpectralNorm
 from penalize.regularizers.sums import Sum
 
 __all__ = [
@@ -34,20 +36,26 @@ __all__ = [
     "Custom",
     "Elementwise",
     "ExclusiveLasso",
+    "FusedLasso",
     "GroupLasso",
     "GroupMCP",
     "Hoyer",
     "Huber",
     "LInf1",
+    "LogDet",
     "LogSum",
     "MaxNorm",
     "MinMaxNorm",
     "NonNegative",
+    "NuclearNorm",
     "Orthogonal",
     "Regularizer",
     "Scheduled",
     "Simplex",
+    "Smoothness",
+    "SoftOrthogonal",
     "SparseGroupLasso",
+    "SpectralNorm",
     "Sum",
     "UnitNorm",
     "blocks",

@@ -67,6 +67,9 @@ class Regularizer(ABC):
     With a step per element too, if ``prox`` takes an array of steps.
     """
 
+    l1_follows_prox: ClassVar[bool] = False
+    """Whether prox of (this + λ‖·‖₁) is soft-thresholding after this prox, for one step."""
+
     on_shards: ClassVar[bool] = False
     """Whether each rank may compute on its own shard of an array that is sharded.
 
