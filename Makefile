@@ -6,6 +6,7 @@ BIN    := .venv/bin
 ENV    := .venv/.stamp
 TORCH   = $(shell grep '^torch==' constraints.txt)
 ARGS   ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -17,8 +18,8 @@ help: ## Show this list
 demo: $(ENV) ## Train the example and write its figures to build/demo
 	$(BIN)/penalize demo --output build/demo
 
-test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest, WORKERS=0 runs one process
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(ENV) ## Check format, style, types and the arrows between modules
 	$(BIN)/ruff format --check
