@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench readme optimizers freeze clean
+.PHONY: help demo test check bench readme catalogue optimizers freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py
+
+catalogue: $(ENV) ## Write docs/regularizers.md and its picture from the regularizers
+	$(BIN)/python scripts/catalogue.py
 
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
 	cd tests && ../$(BIN)/python -m optimizers

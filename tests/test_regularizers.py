@@ -396,6 +396,21 @@ def test_nan_stays_visible(case: Case, framework: str) -> None:
         assert np.isnan(back(case.regularizer.prox(make(w, "float64"), 0.1)).flat[0])
 
 
+@all_cases
+def test_prox_is_refused_where_it_is_not_exact(case: Case) -> None:
+    """Before anything is computed, by a plan that is attached too."""
+    w = weights(case)
+    for each in (False, True):
+        known = case.has_prox and (case.prox_per_element or not each)
+        if known:
+            case.regularizer.check_prox(per_element=each)
+            continue
+        with pytest.raises(NoProximalOperatorError, match="never approximated"):
+            case.regularizer.check_prox(per_element=each)
+        with pytest.raises(NoProximalOperatorError):
+            case.regularizer.prox(w, one_for_each(case) if each else 1.0)
+
+
 def test_prox_of_an_unknown_sum_is_refused_and_names_the_way_out() -> None:
     both = GroupLasso(0.2, groups=0) + GroupLasso(0.2, groups=1)
     with pytest.raises(NoProximalOperatorError) as caught:

@@ -34,7 +34,7 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
 
 @dataclass(frozen=True, repr=False)
 class Anchored(Regularizer):
-    """Ω(w − w₀), as :func:`toward` makes it.
+    """Ω(w − w₀), for any Ω: what :func:`toward` makes.
 
     ``gradient`` is ∇Ω(w − w₀); ``prox`` is w₀ + prox(w − w₀), and exists where that of Ω does: what
     Ω sets to zero arrives at w₀ exactly.
@@ -78,6 +78,7 @@ class Anchored(Regularizer):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.regularizer.weak_convexity
 
     @property

@@ -51,7 +51,9 @@ def _largest(x: Array, xp: Backend) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class NonNegative(Constraint):
-    """w ≥ 0. ``prox`` is max(w, 0).
+    """w ≥ 0.
+
+    ``prox`` is max(w, 0).
 
     Raises:
         NoGradientError: when a gradient is asked for.
@@ -70,7 +72,9 @@ class NonNegative(Constraint):
 
 @dataclass(frozen=True, repr=False)
 class Box(Constraint):
-    """low ≤ w ≤ high. ``prox`` limits w to that.
+    """low ≤ w ≤ high.
+
+    ``prox`` limits w to that.
 
     Args:
         low: a number, or −∞.

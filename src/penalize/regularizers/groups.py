@@ -180,9 +180,9 @@ class SparseGroupLasso(Grouped):
 class GroupMCP(Grouped):
     """The minimax concave penalty of group norms: factor · Σ_g MCP_{λ√|g|, γ}(‖w_g‖₂).
 
-    Groups vanish as under the group lasso, and large ones are not shrunk; see :class:`MCP` for the
-    function, of which ``gradient`` and ``prox`` act on the norm of each group. ``prox`` takes one
-    step; with one per element no closed form is known.
+    Groups vanish as under the group lasso, and large ones are not shrunk. ``gradient`` is that of
+    :class:`MCP` at the norm of each group, along the group; ``prox`` sets the norm of each group to
+    the prox of :class:`MCP` there. It takes one step: with one per element no closed form is known.
 
     Args:
         strength: λ, finite and ≥ 0.
@@ -219,6 +219,7 @@ class GroupMCP(Grouped):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.factor / self.gamma
 
     def _slopes(self, w: Array, groups: grouping.Grouping, xp: Backend) -> Any:

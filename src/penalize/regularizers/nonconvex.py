@@ -36,7 +36,7 @@ class Concave(Elementwise):
 
 @dataclass(frozen=True, repr=False)
 class L0(Concave):
-    """The number of weights that are not zero, times λ.
+    """λ times the number of weights that are not zero.
 
     ``prox`` is hard thresholding: w where w² > 2·step·λ, else 0. There is no ``gradient``: the
     count is constant wherever it does not jump, so only ``mode="proximal"`` can act.
@@ -99,6 +99,7 @@ class MCP(Concave):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.factor / self.gamma
 
     def _each(self, size: Array, xp: Backend) -> Array:
@@ -132,9 +133,9 @@ def mcp_prox(w: Array, s: float | Array, strength: Array, gamma: float, xp: Back
 
 @dataclass(frozen=True, repr=False)
 class SCAD(Concave):
-    """Smoothly clipped absolute deviation.
+    """Smoothly clipped absolute deviation: factor · Σ of λ|w| where |w| ≤ λ; of
+    (2γλ|w| − w² − λ²)/(2(γ − 1)) up to γλ; then of λ²(γ + 1)/2.
 
-    factor · Σ of λ|w| where |w| ≤ λ; (2γλ|w| − w² − λ²)/(2(γ − 1)) up to γλ; then λ²(γ + 1)/2.
     ``gradient`` is factor · sign(w)·min(λ, max(γλ − |w|, 0)/(γ − 1)). ``prox``, with
     s = step·factor, is the three-piece threshold of Fan and Li where s < γ − 1; soft thresholding
     up to λ(γ + 1 + s)/2, then w, where s ≤ γ + 1; hard thresholding at λ√(s(γ + 1)) beyond.
@@ -165,6 +166,7 @@ class SCAD(Concave):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.factor / (self.gamma - 1)
 
     def _each(self, size: Array, xp: Backend) -> Array:
@@ -225,6 +227,7 @@ class LogSum(Concave):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.strength / self.epsilon**2
 
     def _each(self, size: Array, xp: Backend) -> Array:

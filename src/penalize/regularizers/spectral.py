@@ -93,6 +93,11 @@ class Spectral(OfMatrix):
         """prox_φ, for singular values in order."""
         raise NotImplementedError
 
+    def _no_prox(self, per_element: bool) -> str:
+        if type(self)._shrunk is Spectral._shrunk:
+            return "no closed form is known"
+        return super()._no_prox(per_element)
+
     def _value(self, w: Array, xp: Backend) -> Array:
         if not math.prod(w.shape):
             return xp.sum(w)
@@ -283,6 +288,7 @@ class LogDet(Spectral):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.strength / (4 * self.epsilon)  # where σ² = 3ε
 
     def _of(self, s: Array, xp: Backend) -> Array:

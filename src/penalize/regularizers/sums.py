@@ -62,6 +62,7 @@ class Sum(Regularizer):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         known = [term.weak_convexity for term in self.terms]
         return None if None in known else float(sum(filter(None, known)))
 
