@@ -37,6 +37,9 @@ class Case:
     feasible: Callable[[np.random.Generator], np.ndarray] | None = None
     """For a constraint: draws an array that satisfies it. Its reference is 0 or infinite."""
 
+    curved_at_zero: bool = False
+    """Whether it is smooth at zero and not flat there, beside any L2 in it."""
+
     once_differentiable: bool = False
     """Whether the framework may differentiate the value once only."""
 

@@ -14,8 +14,8 @@ def huber(w: np.ndarray, delta: float) -> float:
 
 
 CASES = [
-    Case(Huber(0.6), lambda w: 0.6 * huber(w, 1.0)),
-    Case(Huber(0.6, delta=0.3), lambda w: 0.6 * huber(w, 0.3)),
+    Case(Huber(0.6), lambda w: 0.6 * huber(w, 1.0), curved_at_zero=True),
+    Case(Huber(0.6, delta=0.3), lambda w: 0.6 * huber(w, 0.3), curved_at_zero=True),
     Case(Huber(0.6, delta=0.3) + L2(0.2), lambda w: 0.6 * huber(w, 0.3) + 0.2 * l2(w)),
     Case(L1(0.3), lambda w: 0.3 * l1(w)),
     Case(L2(0.7), lambda w: 0.7 * l2(w)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cases.case import Case
@@ -27,7 +29,12 @@ def from_orthonormal(x: np.ndarray) -> float:
     return float(((x @ x.T - np.eye(len(x))) ** 2).sum())
 
 
-SPECTRAL = {"kinks_at_zero": False, "prox_per_element": False, "nan_raises": True}
+SPECTRAL: dict[str, Any] = {
+    "kinks_at_zero": False,
+    "prox_per_element": False,
+    "nan_raises": True,
+    "once_differentiable": True,
+}
 CONV = (4, 3, 2, 2)
 
 CASES = [
@@ -77,6 +84,7 @@ CASES = [
         convex=False,
         kinks_at_zero=False,
         nan_raises=True,
+        once_differentiable=True,
     ),
     Case(
         SoftOrthogonal(0.2),

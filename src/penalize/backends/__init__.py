@@ -101,6 +101,9 @@ class Backend(Protocol):
     def take(self, x: Array, ids: Sequence[int]) -> Array:
         """Elements of what ``segment_sum`` gave; one id for each flat index of the weight."""
 
+    def pick(self, x: Array, ids: Sequence[int]) -> Array:
+        """Elements of a flat array, by their numbers."""
+
     def total(self, x: Array) -> Array:
         """Over all of what ``segment_sum`` gave, to a scalar."""
 

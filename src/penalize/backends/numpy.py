@@ -61,6 +61,9 @@ def take(x: Array, ids: Sequence[int]) -> Array:
     return x[np.asarray(ids, dtype=np.intp)]
 
 
+pick = take
+
+
 def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return np.full(tuple(shape), value, dtype=x.dtype)
 

@@ -125,6 +125,9 @@ def take(x: Array, ids: Sequence[int]) -> Array:
     return tf.gather(x, tf.constant(ids, tf.int32))
 
 
+pick = take
+
+
 def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return tf.fill(tuple(shape), tf.constant(value, x.dtype))
 
@@ -154,7 +157,7 @@ def numpy(w: Array) -> Any:
 
 def real(x: Array) -> Array:
     x = tf.convert_to_tensor(x)
-    return x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    return x if x.dtype.is_floating else tf.cast(x, tf.float64)
 
 
 def eps(w: Array) -> float:

@@ -66,6 +66,9 @@ def take(x: Tensor, ids: Sequence[int]) -> Tensor:
     return x[_index(ids, x)]
 
 
+pick = take
+
+
 def _index(ids: Sequence[int], x: Tensor) -> Tensor:
     return torch.tensor(ids, dtype=torch.long, device=x.device)
 
@@ -92,7 +95,7 @@ def numpy(w: Tensor) -> Any:
 
 
 def real(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return x if x.is_floating_point() else x.to(torch.float64)
 
 
 def eps(w: Tensor) -> float:

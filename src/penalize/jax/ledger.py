@@ -44,11 +44,13 @@ def _sloped(regularizers: tuple[Regularizer, ...], primals: Any, tangents: Any) 
     marked = []
     for regularizer, value, slope in zip(regularizers, values, slopes, strict=True):
         # An array outside of a trace says nothing of when it was differentiated.
-        if isinstance(value, jax.core.Tracer):
+        unit = regularizer.unit()
+        if not regularizer.differentiable:
+            marked.append(_passes.bind(slope, key=0, regularizer=unit))  # type: ignore[no-untyped-call]
+        elif isinstance(value, jax.core.Tracer):
             if id(value) not in _differentiated:
                 _differentiated[id(value)] = set()
                 weakref.finalize(value, _differentiated.pop, id(value), None)
-            unit = regularizer.unit()
             marked.append(_passes.bind(slope, key=id(value), regularizer=unit))  # type: ignore[no-untyped-call]
         else:
             marked.append(slope)

@@ -117,12 +117,13 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
+        r = self._beside(xp.wide(w), xp)
         if self.elementwise:
-            return self._value(xp.wide(w), xp)
+            return r._value(xp.wide(w), xp)
         (_, first), *others = xp.shares(w)
-        value = self._value(xp.wide(first), xp)
+        value = r._value(xp.wide(first), xp)
         for sign, part in others:
-            value = value + sign * self._value(xp.wide(part), xp)
+            value = value + sign * r._value(xp.wide(part), xp)
         return value
 
     def gradient(self, w: Array) -> Array:
@@ -137,7 +138,8 @@ class Regularizer(ABC):
         self._check_steady()
         self.check_gradient()
         w, xp = open_array(w, whole=not self.on_shards)
-        return xp.like(self._gradient(xp.wide(w), xp), w)
+        x = xp.wide(w)
+        return xp.like(self._beside(x, xp)._gradient(x, xp), w)
 
     def pull(self, w: Array) -> Array:
         """How hard Ω pulls at each element, ≥ 0: what bounds an adaptive proximal step.
@@ -146,7 +148,8 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        return xp.like(xp.abs(self._pull(xp.wide(w), xp)), w)
+        x = xp.wide(w)
+        return xp.like(xp.abs(self._beside(x, xp)._pull(x, xp)), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
@@ -169,7 +172,8 @@ class Regularizer(ABC):
         w, xp = open_array(w, whole=not self.on_shards)
         step, per_element = self._open_step(step, w, xp)
         self.check_prox(per_element=per_element)
-        return xp.like(self._prox(xp.wide(w), step, xp), w)
+        x = xp.wide(w)
+        return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
 
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
@@ -252,6 +256,12 @@ class Regularizer(ABC):
     def scaled(self, factor: Any) -> Self:
         """factor·Ω, where the factor may also be an array without axes, and is not checked."""
         return self._with(**{name: factor * getattr(self, name) for name in self._linear_in()})
+
+    def _beside(self, w: Array, xp: Backend) -> Regularizer:
+        """With strengths that are arrays, as at a step, in the type of a weight."""
+        held = {name: getattr(self, name) for name in self._linear_in()}
+        arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
+        return self._with(**arrays) if arrays else self
 
     def _with(self, **fields: Any) -> Self:
         """A copy with other fields, which are not checked."""

@@ -20,8 +20,8 @@ from penalize.regularizers.levels import level
 class Constraint(Regularizer):
     """A set C, as the function that is 0 in it and infinite elsewhere.
 
-    Whether w is in C is asked to within rounding: whether its projection is no further from it than
-    a few units in the last place of its largest element.
+    Whether w is in C is asked to within rounding: whether its projection is no further from it,
+    element by element, than a few units in the last place.
     """
 
     strengths: ClassVar[tuple[str, ...]] = ()
@@ -29,24 +29,23 @@ class Constraint(Regularizer):
 
     def __call__(self, w: Array) -> Array:
         self._check_steady()
-        w, xp = open_array(w, whole=True)
-        eps = xp.eps(w)
-        x = xp.wide(w)
-        gap = xp.abs(x - self._prox(x, 1.0, xp))
-        tolerance = eps if eps > 1e-4 else 100 * eps
-        # For NaN both comparisons are false, and it stays.
-        excess = gap - tolerance * _largest(x, xp)
-        each = xp.where(excess <= 0, 0.0, xp.where(excess > 0, math.inf, excess))
-        return xp.sum(each)
+        w, xp = open_array(w, whole=not self.on_shards)
+        return self._held(xp.wide(w), xp.eps(w), xp)
 
     def _value(self, w: Array, xp: Backend) -> Array:
-        return self(w)
+        return self._held(w, xp.eps(w), xp)
 
+    def _held(self, w: Array, eps: float, xp: Backend) -> Array:
+        """0 or infinite; NaN stays visible. The numbers came with this precision."""
+        tolerance = eps if eps > 1e-4 else 100 * eps
+        projected = self._prox(w, 1.0, xp)
+        excess = xp.abs(w - projected) - tolerance * self._size(projected, xp)
+        # For NaN both comparisons are false, and it stays.
+        return xp.sum(xp.where(excess <= 0, 0.0, xp.where(excess > 0, math.inf, excess)))
 
-def _largest(x: Array, xp: Backend) -> Array:
-    """The largest absolute value; 0 for an empty array."""
-    flat = xp.reshape(xp.abs(x), (1, -1)) if math.prod(x.shape) else xp.full((1, 1), 0.0, x)
-    return xp.reshape(xp.max(flat), ())
+    def _size(self, projected: Array, xp: Backend) -> Array:
+        """What an element may be off by is relative to this."""
+        return xp.abs(projected)
 
 
 @dataclass(frozen=True, repr=False)
@@ -302,6 +301,9 @@ class Simplex(Grouped, Constraint):
         found = groups.per_group(level(*rows, self.total, 0.0, xp), w, xp)
         moved = w - a * groups.spread(found, w, xp)
         return xp.where(moved <= 0, 0.0, moved)
+
+    def _size(self, projected: Array, xp: Backend) -> Array:
+        return self.total + 0.0 * projected
 
     def _no_prox(self, per_element: bool) -> str:
         return ""

@@ -199,7 +199,7 @@ class Partition:
         longest = max(1, *map(len, self.groups))
         ids = [i for group in self.groups for i in (*group, *[size] * (longest - len(group)))]
         filled = xp.concat([xp.reshape(x, (size,)), xp.full((1,), fill, x)], 0)
-        return xp.reshape(xp.take(filled, ids), (len(self.groups), longest))
+        return xp.reshape(xp.pick(filled, ids), (len(self.groups), longest))
 
     def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
         return xp.reshape(column, (len(self.groups),))

@@ -73,8 +73,18 @@ class Sum(Regularizer):
     def at(self, step: Any) -> Regularizer:
         return Sum(tuple(term.at(step) for term in self.terms)) if self.scheduled else self
 
+    def _beside(self, w: Array, xp: Backend) -> Regularizer:
+        terms = tuple(term._beside(w, xp) for term in self.terms)
+        same = all(new is old for new, old in zip(terms, self.terms, strict=True))
+        return self if same else Sum(terms)
+
     def scaled(self, factor: Any) -> Self:
         return type(self)(tuple(term.scaled(factor) for term in self.terms))
+
+    def __call__(self, w: Array) -> Array:
+        """Σ Ω_i(w): each term sees w as it would alone, gathered or its shard."""
+        first, *others = self.terms
+        return sum((r(w) for r in others), first(w))
 
     def _value(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms

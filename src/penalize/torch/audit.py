@@ -87,7 +87,7 @@ def audit(
         )
     plan = plan_or_model if isinstance(plan_or_model, Plan) else None
     model = plan_or_model if isinstance(plan_or_model, nn.Module) else plan_or_model.model
-    replay, observer = Replay(model), Observer()
+    replay, observer = Replay(model, _counts_kept), Observer()
     with ExitStack() as stack:
         for each in list(plans):
             stack.enter_context(each.at_strength(1.0))
@@ -109,6 +109,14 @@ def audit(
     if strict:
         report.check()
     return report
+
+
+def _counts_kept() -> ExitStack:
+    """When it is closed, every plan is at the step at which it was."""
+    stack = ExitStack()
+    for plan in list(plans):
+        stack.enter_context(plan.counts_kept())
+    return stack
 
 
 def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -> list[Measured]:

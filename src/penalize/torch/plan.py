@@ -82,7 +82,9 @@ class Plan(Probed, LivePlan):
         self.warned = False
         self._in_compiled_loss = False
         self._counts: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
-        self._count = torch.zeros((), dtype=torch.int64)  # of compiled functions, which read it
+        scheduled = any(target.regularizer.scheduled for target in self._targets)
+        # The number of steps for compiled functions: to them an integer would be a constant.
+        self._count = torch.zeros((), dtype=torch.int64, device="cpu") if scheduled else None
         plans.add(self)
 
     # A copy is the plan of the copied model; what acts on the original does not act on it.
@@ -120,7 +122,11 @@ class Plan(Probed, LivePlan):
     def count_step(self, optimizer: Optimizer) -> None:
         """An optimizer has stepped parameters of this plan."""
         self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
-        self._count.fill_(self.steps)
+        self._show_count()
+
+    def _show_count(self) -> None:
+        if self._count is not None:
+            self._count.fill_(self.steps)
 
     def _now(self) -> list[Target]:
         """The targets, their strengths as they are in this step."""
@@ -153,7 +159,7 @@ class Plan(Probed, LivePlan):
         """Take what was saved, in the attachments too."""
         self._counts.clear()
         self._steps_before = steps
-        self._count.fill_(steps)
+        self._show_count()
 
         def new(name: str, old: Any) -> Any:
             return regularizers.get(name, old)
@@ -307,8 +313,7 @@ class Plan(Probed, LivePlan):
         """
         before = self.in_gradients, self.applied_by_loss, self.warned
         self.warned = True
-        attachments, counts = self.attachments(), dict(self._counts)
-        steps = [attachment.steps for attachment in attachments]
+        attachments = self.attachments()
         for attachment in attachments:
             attachment.muted = strength == 0
         try:
@@ -316,10 +321,20 @@ class Plan(Probed, LivePlan):
                 yield
         finally:
             self.in_gradients, self.applied_by_loss, self.warned = before
-            self._counts = WeakKeyDictionary(counts)
-            self._count.fill_(self.steps)
-            for attachment, counted in zip(attachments, steps, strict=True):
+            for attachment in attachments:
                 attachment.muted = False
+
+    @contextmanager
+    def counts_kept(self) -> Iterator[None]:
+        """Steps within the block are not counted once it is over."""
+        counts = dict(self._counts)
+        steps = [(attachment, attachment.steps) for attachment in self.attachments()]
+        try:
+            yield
+        finally:
+            self._counts = WeakKeyDictionary(counts)
+            self._show_count()
+            for attachment, counted in steps:
                 attachment.steps = counted
 
     def acts_on(self, optimizer: Optimizer) -> bool:
