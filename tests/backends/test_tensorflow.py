@@ -12,6 +12,7 @@ from cases import CASES, Case
 from frameworks import FRAMEWORKS
 
 from penalize import L1, L2, ArrayError, GroupLasso, Orthogonal, Regularizer
+from penalize.backends import open_array
 
 v1 = tf.compat.v1
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
@@ -73,6 +74,18 @@ def test_in_a_tf1_graph(case: Case, kind: str) -> None:
         value, acted = session.run([value, acted])
     np.testing.assert_allclose(value, case.reference(w), rtol=1e-12)
     np.testing.assert_allclose(acted, acting(w), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_number_in_where_keeps_its_digits(graph: bool) -> None:
+    """A cast alone would take it through float32."""
+    x = tf.constant([1.0, -1.0], tf.float64)
+    function = tf.function(choose) if graph else choose
+    assert function(x).numpy().tolist() == [0.1, -1.0]
+
+
+def choose(x: Any) -> Any:
+    return open_array(x)[1].where(x > 0, 0.1, x)
 
 
 def test_an_eager_variable() -> None:

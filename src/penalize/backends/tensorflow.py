@@ -33,9 +33,10 @@ total = tf.reduce_sum
 
 
 def where(condition: Array, a: Array, b: Array) -> Array:
-    # In a graph a number would become float32 before it meets the other branch.
+    # A number would become float32 before it meets the other branch, or is cast.
     dtype = (a if tf.is_tensor(a) else b).dtype
-    return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
+    a, b = (tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(x, dtype) for x in (a, b))
+    return tf.where(condition, a, b)
 
 
 def shape(w: Array) -> tuple[int, ...]:
