@@ -221,7 +221,7 @@ def test_a_graph_of_tensorflow_1_follows_its_global_step(mode: str) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         kernel = v1.get_variable("kernel", initializer=np.ones((2, 2)))
         plan = regularize_variables([kernel], L2(0.5) * warmup(4))
-        optimizer = regularized(v1.train.GradientDescentOptimizer(0.1), plan=plan, mode=mode)
+        optimizer = regularized(v1.train.GradientDescentOptimizer(0.125), plan=plan, mode=mode)
         loss = 0.0 * tf.reduce_sum(kernel)
         with pytest.raises(NoStepError, match="follows a schedule"):
             optimizer.minimize(loss)
@@ -233,7 +233,7 @@ def test_a_graph_of_tensorflow_1_follows_its_global_step(mode: str) -> None:
             strength = 0.5 * min(t / 4, 1)
             # The step counts before the proximal one reads it.
             later = 0.5 * min((t + 1) / 4, 1)
-            w = w / (1 + 0.2 * later) if mode == "proximal" else w - 0.2 * strength * w
+            w = w / (1 + 0.25 * later) if mode == "proximal" else w - 0.25 * strength * w
             assert float(session.run(kernel)[0, 0]) == pytest.approx(w, rel=1e-12)
 
 
