@@ -21,10 +21,10 @@ def fused(w: Array, c: Array) -> Array:
     enters at one end and leaves once, so the time is linear. Where c is 0 an element stays, which
     is a slope of infinity there: a very steep one stands for it.
     """
+    if not w.size or w.shape[-1] < 2:
+        return w.copy()
     rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
     weights = c.reshape(rows.shape).astype(np.float64)
-    if rows.shape[1] < 2 or not rows.size:
-        return w.copy()
     moves = weights.max(axis=1) > 0
     found = rows.copy()
     if moves.any():
@@ -111,11 +111,11 @@ def smoothed(w: Array, c: Array) -> Array:
 
     The system is diagonally dominant, so that it needs no pivots.
     """
+    if not w.size or w.shape[-1] < 2:
+        return w.copy()
     rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
     weights = c.reshape(rows.shape).astype(np.float64)
     n = rows.shape[1]
-    if n < 2:
-        return w.copy()
     u = rows.copy()
     ratio = np.empty_like(rows)
     for i in range(n):
