@@ -11,6 +11,7 @@ import sys as _sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from penalize.errors import (
+        ActivityError,
         AnchorError,
         AppliedTwiceError,
         ArrayError,
@@ -85,6 +86,7 @@ __all__ = [
     "L1",
     "L1L2",
     "L2",
+    "ActivityError",
     "AnchorError",
     "Anchored",
     "AppliedTwiceError",
