@@ -13,45 +13,13 @@ from weakref import finalize, ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 
 from penalize.backends import open_array
 from penalize.errors import some
 from penalize.tables import table
 from penalize.torch.modules import Activity
 from penalize.torch.outputs import check_is_called_once, check_was_counted, floating, penalty_of
-
-
-class _Term:
-    """One term, and the one before it. In a chain, unlike in a list, torch.compile traces it
-    without compiling anew for each length.
-    """
-
-    def __init__(self, name: str, value: Tensor | None, before: _Term | None) -> None:
-        self.name, self.value, self.before = name, value, before
-
-
-class _Hook:
-    """What a module calls after its forward. A copy of it does nothing, unless the plan is copied
-    along.
-    """
-
-    def __init__(self, activity: Activity) -> None:
-        self.activity = activity
-        self.owner: Activities | None = None
-        self.called = False
-        self.last: Tensor | None = None
-        """The penalty of the last forward."""
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        owner = self.owner
-        if owner is None:
-            return
-        self.called = True
-        if torch.is_grad_enabled() and (module.training or owner.in_eval):
-            owner.take(self, module, output)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "owner": None, "called": False, "last": None}
 
 
 class Activities:
@@ -61,13 +29,13 @@ class Activities:
         self, chosen: Sequence[tuple[nn.Module, Activity]] = (), *, in_eval: bool = False
     ) -> None:
         self.in_eval = in_eval
-        self._hooks = [(module, _Hook(activity)) for module, activity in chosen]
+        self._hooks = [(module, Hook(activity)) for module, activity in chosen]
         for module, hook in self._hooks:
             module.register_forward_hook(hook)
         self._begin()
 
     def _begin(self) -> None:
-        self._last = self._bottom = _Term("", None, None)
+        self._last = self._bottom = Term("", None, None)
         self._in_compiled_loss = False
         self._used = False
         self._left_out: set[str] = set()
@@ -129,7 +97,7 @@ class Activities:
 
     # --- where terms come from --------------------------------------------------------------
 
-    def take(self, hook: _Hook, module: nn.Module, output: Any) -> None:
+    def take(self, hook: Hook, module: nn.Module, output: Any) -> None:
         """The penalty of an output, to wait for a loss."""
         compiling = torch.compiler.is_compiling()
         name, regularizer, *_ = hook.activity
@@ -144,7 +112,7 @@ class Activities:
         if self._in_compiled_loss:
             self._last, self._in_compiled_loss = self._bottom, False
         hook.last = value.detach()
-        self._last = term = _Term(name, value, self._last)
+        self._last = term = Term(name, value, self._last)
         if not compiling:
             for tensor in tensors:
                 if tensor.requires_grad and not tensor.is_leaf:
@@ -158,7 +126,7 @@ class Activities:
 
     # --- where they go ----------------------------------------------------------------------
 
-    def waiting(self) -> list[_Term]:
+    def waiting(self) -> list[Term]:
         """The terms that no loss has used, oldest first."""
         found, term = [], self._last
         while term.before is not None:
@@ -184,7 +152,7 @@ class Activities:
         total.register_hook(partial(_use, ref(self), terms))
         return total  # type: ignore[no-any-return]
 
-    def drop(self, terms: Collection[_Term]) -> None:
+    def drop(self, terms: Collection[Term]) -> None:
         """Let go of these."""
         gone = {id(term) for term in terms}
         kept = [term for term in self.waiting() if id(term) not in gone]
@@ -193,12 +161,20 @@ class Activities:
             term.before = self._last
             self._last = term
 
-    def use(self, terms: Collection[_Term]) -> None:
+    def use(self, terms: Collection[Term]) -> None:
         """A gradient has come back through them."""
         self._used = True
         self.drop(terms)
+        # A compiled part that is checkpointed runs again in this pass, and cannot tell.
+        end = partial(_end, ref(self), self.waiting())
+        Variable._execution_engine.queue_callback(end)
 
-    def leave_out(self, term: _Term) -> None:
+    def keep(self, terms: Sequence[Term]) -> None:
+        """Let go of all others."""
+        kept = {id(term) for term in terms}
+        self.drop([term for term in self.waiting() if id(term) not in kept])
+
+    def leave_out(self, term: Term) -> None:
         """A backward pass has freed the graph of a term that was not in its loss."""
         self._left_out.add(term.name)
         self.drop([term])
@@ -231,7 +207,7 @@ class Activities:
         )
 
 
-def _remove(held: Sequence[tuple[ref[nn.Module], _Hook]]) -> None:
+def _remove(held: Sequence[tuple[ref[nn.Module], Hook]]) -> None:
     for reference, hook in held:
         hook.owner = None
         module = reference()
@@ -240,17 +216,23 @@ def _remove(held: Sequence[tuple[ref[nn.Module], _Hook]]) -> None:
             hooks.pop(key)
 
 
-def _matters(term: _Term) -> bool:
+def _matters(term: Term) -> bool:
     return term.value is not None and term.value.requires_grad
 
 
-def _use(owner: ref[Activities], terms: Sequence[_Term], gradient: Tensor) -> None:
+def _use(owner: ref[Activities], terms: Sequence[Term], gradient: Tensor) -> None:
     activities = owner()
     if activities is not None:
         activities.use(terms)
 
 
-def _came_by(owner: ref[Activities], reference: ref[_Term], gradient: Tensor) -> None:
+def _end(owner: ref[Activities], terms: Sequence[Term]) -> None:
+    activities = owner()
+    if activities is not None:
+        activities.keep(terms)
+
+
+def _came_by(owner: ref[Activities], reference: ref[Term], gradient: Tensor) -> None:
     """A gradient reaches an output: without its term, and for the last time?"""
     activities, term = owner(), reference()
     if activities is None or term is None or term.value is None:

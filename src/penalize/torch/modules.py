@@ -107,10 +107,10 @@ def _candidates(model: nn.Module) -> tuple[list[_Candidate], dict[str, str]]:
         name = ".".join(path)
         if any(is_wrapped(module, child) for child, _ in module._modules.items()):
             continue  # what it wraps has its name
-        if type(module).forward is nn.Module.forward:
+        scripted = any(issubclass(t, ScriptModule) for t in enclosing)
+        if not scripted and type(module).forward is nn.Module.forward:
             silent[name] = type(module).__name__
             continue
-        scripted = any(issubclass(t, ScriptModule) for t in enclosing)
         candidate = found.setdefault(id(module), _Candidate(module, [], scripted))
         if name not in candidate.names:
             candidate.names.append(name)

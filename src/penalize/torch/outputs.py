@@ -1,15 +1,60 @@
-"""The penalty of one output of a module, and whether a forward is one that counts."""
+"""The hook on a module, the penalty of one output, and whether a forward is one that counts."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from penalize.errors import ActivityError
 from penalize.regularizers.base import Regularizer
+from penalize.torch.modules import Activity
+
+
+class Term:
+    """One term, and the one before it. In a chain, unlike in a list, torch.compile traces it
+    without compiling anew for each length.
+    """
+
+    def __init__(self, name: str, value: Tensor | None, before: Term | None) -> None:
+        self.name, self.value, self.before = name, value, before
+
+
+class Owner(Protocol):
+    """Who collects the terms."""
+
+    in_eval: bool
+    """Whether modules in evaluation have a penalty as well."""
+
+    def take(self, hook: Hook, module: nn.Module, output: Any) -> None:
+        """A forward with gradients has had this output."""
+
+
+class Hook:
+    """What a module calls after its forward. A copy of it does nothing, unless the plan is copied
+    along.
+    """
+
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+        self.owner: Owner | None = None
+        self.called = False
+        self.last: Tensor | None = None
+        """The penalty of the last forward."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        owner = self.owner
+        if owner is None:
+            return
+        self.called = True
+        if torch.is_grad_enabled() and (module.training or owner.in_eval):
+            owner.take(self, module, output)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "owner": None, "called": False, "last": None}
 
 
 def floating(output: Any) -> list[Tensor]:
