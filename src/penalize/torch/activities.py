@@ -19,7 +19,14 @@ from penalize.backends import open_array
 from penalize.errors import some
 from penalize.tables import table
 from penalize.torch.modules import Activity
-from penalize.torch.outputs import check_is_called_once, check_was_counted, floating, penalty_of
+from penalize.torch.outputs import (
+    Hook,
+    Term,
+    check_is_called_once,
+    check_was_counted,
+    floating,
+    penalty_of,
+)
 
 
 class Activities:
@@ -182,7 +189,8 @@ class Activities:
     def settle(self) -> str:
         """An optimizer has stepped: drop what waits. What no loss had, as a sentence."""
         used = self._used or self._in_compiled_loss
-        lost = [] if self._in_compiled_loss else [t.name for t in self.waiting() if _matters(t)]
+        waiting = [] if self._in_compiled_loss else self.waiting()
+        lost = [t.name for t in waiting if t.value is not None and t.value.requires_grad]
         lost += [] if used else sorted(self._left_out)
         self._last, self._in_compiled_loss, self._used = self._bottom, False, False
         self._left_out.clear()
@@ -214,10 +222,6 @@ def _remove(held: Sequence[tuple[ref[nn.Module], Hook]]) -> None:
         hooks: dict[int, Any] = {} if module is None else module._forward_hooks
         for key in [key for key, known in hooks.items() if known is hook]:
             hooks.pop(key)
-
-
-def _matters(term: Term) -> bool:
-    return term.value is not None and term.value.requires_grad
 
 
 def _use(owner: ref[Activities], terms: Sequence[Term], gradient: Tensor) -> None:
