@@ -11,6 +11,7 @@ import sys as _sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from penalize.errors import (
+        ActivityError,
         AnchorError,
         AppliedTwiceError,
         ArrayError,
@@ -110,6 +111,7 @@ __all__ = [
     "L2",
     "MCP",
     "SCAD",
+    "ActivityError",
     "AnchorError",
     "Anchored",
     "AppliedTwiceError",

@@ -63,6 +63,9 @@ class Source(Protocol):
 
     def note_detached(self) -> None: ...
 
+    def activity_state(self) -> dict[str, Any]:
+        """What it penalizes beside weights, for the state."""
+
     def restore(self, regularizers: Mapping[str, Regularizer], steps: int) -> None:
         """Take what was saved, in its attachments too."""
 
@@ -173,7 +176,7 @@ class Attachment:
         penalties are applied in the same way as before.
         """
         how = {"mode": self._mode.name, "clip": self._mode.clip, "steps": self.steps}
-        return state_of(self._targets, **how)
+        return state_of(self._targets, **how, **self._plan.activity_state())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that what was saved is what is attached here, and go on from there.

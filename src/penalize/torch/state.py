@@ -25,7 +25,8 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     Raises:
         StateError: the two states do not agree; with every difference.
     """
-    if not (isinstance(saved, Mapping) and saved.keys() == here.keys()):
+    beside = {"activities"}  # where there are any
+    if not (isinstance(saved, Mapping) and saved.keys() - beside == here.keys() - beside):
         raise StateError("it was not saved by one of these")
     if saved["version"] != VERSION:
         raise StateError(f"its version is {saved['version']!r}, and {VERSION} is read here")
@@ -36,6 +37,10 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
         for key in ("mode", "clip")
         if saved.get(key) != here.get(key)
     ]
+    outputs = [state.get("activities", {}) for state in (saved, here)]
+    if not isinstance(outputs[0], Mapping):
+        raise StateError("its activities are no mapping from name to regularizer")
+    problems += [f"the output of {text}" for text in _differences(*outputs)]
     problems += _differences(without_start(saved["penalties"]), without_start(here["penalties"]))
     if problems:
         raise StateError("; ".join(problems))

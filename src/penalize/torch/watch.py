@@ -72,7 +72,8 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for plan in list(plans):
         groups = groups_of(optimizer)
         stepped = [t.name for t in plan.targets() if _was_stepped(t, groups)]
-        if stepped and outermost:
+        moved = outermost and (bool(stepped) or plan.trains(groups))
+        if moved:
             plan.count_step(optimizer)
         plan.in_gradients = plan.in_gradients.difference(stepped)
         applied = plan.applied_by_loss or plan.detached or not acting.isdisjoint(plan.attachments())
@@ -85,6 +86,8 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
                 NeverAppliedWarning,
                 stacklevel=2,
             )
+        if moved:
+            plan.settle(optimizer)
 
 
 def _was_stepped(target: Target, groups: Mapping[int, Group]) -> bool:
