@@ -9,7 +9,7 @@ import math
 import numbers
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -115,11 +115,11 @@ class Regularizer(ABC):
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
         if self.elementwise:
-            return self._value(xp.wide(w), xp)
+            return self._value_of(w, xp)
         (_, first), *others = xp.shares(w)
-        value = self._value(xp.wide(first), xp)
+        value = self._value_of(first, xp)
         for sign, part in others:
-            value = value + sign * self._value(xp.wide(part), xp)
+            value = value + sign * self._value_of(part, xp)
         return value
 
     def gradient(self, w: Array) -> Array:
@@ -170,6 +170,10 @@ class Regularizer(ABC):
 
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
+
+    def _value_of(self, w: Array, xp: Backend) -> Array:
+        """Ω of the array as it was given, for what depends on how finely its dtype resolves."""
+        return self._value(xp.wide(w), xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         return xp.gradient(lambda x: self._value(x, xp), w)
@@ -402,10 +406,25 @@ def _as_meant(value: Any) -> Any:
 
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
-    number = math.nan
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            number = float(value) + 0.0  # no −0.0
+    number = as_number(value)
     if not (math.isfinite(number) and number >= 0):
         raise StrengthError(owner, argument, value)
+    return number
+
+
+def as_number(value: object) -> float:
+    """A real number as a float without a sign of zero; NaN for anything else."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return float(value) + 0.0  # no −0.0
+    return math.nan
+
+
+def check_number(
+    owner: str, argument: str, value: object, holds: Callable[[float], bool], expected: str
+) -> float:
+    """A float for which something holds. Raises :class:`RegularizerError` otherwise."""
+    number = as_number(value)
+    if not holds(number):
+        raise RegularizerError(f"{owner} got {argument}={value!r}", f"expected {expected}")
     return number

@@ -3,17 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from penalize.backends import Array, Backend
 from penalize.regularizers import grouping
-from penalize.regularizers.base import Regularizer
+from penalize.regularizers.base import Regularizer, check_number
 from penalize.regularizers.diagonal import shrink_groups
+from penalize.regularizers.elementwise import L1, soft_threshold
 from penalize.regularizers.place import Place
 
 
+def _unless_blocks(self: Any) -> bool:
+    return not isinstance(self.groups, grouping.Blocks)
+
+
+sums_only = property(_unless_blocks)
+"""``on_shards`` of what asks a group for sums alone. A shard may end within a block, though."""
+
+
+class Grouped(Regularizer):
+    """What has ``groups=``: they are put into one form, resolved for a parameter, and saved."""
+
+    groups: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "groups", grouping.normalise(self.groups))
+
+    def resolve(self, place: Place) -> Self:
+        new: Self = replace(cast(Any, self), groups=grouping.resolve(self.groups, place))
+        return new
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": grouping.as_data(self.groups)}
+
+    def _grouping(self, w: Array, xp: Backend) -> grouping.Grouping:
+        return grouping.grouping_of(self.groups, xp.shape(w))
+
+
+class ByNorm(Grouped):
+    """A penalty on ‖w_g‖ with the strength λ√|g|."""
+
+    strength: float
+    size_weighted: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "size_weighted", bool(self.size_weighted))
+
+    def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
+        """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""
+        groups = self._grouping(w, xp)
+        squares = groups.sum(w * w, xp)
+        # √ has no derivative at 0; a group of zeros gets the constant 0, so autodiff gives 0.
+        # The comparison is false for NaN, which must stay visible.
+        zero = squares <= 0
+        roots = xp.sqrt(xp.where(zero, 1.0, squares))
+        weights = self.strength * (groups.root_sizes(w, xp) if self.size_weighted else 1.0)
+        return groups, xp.where(zero, 0.0, roots), roots, weights
+
+
 @dataclass(frozen=True, repr=False)
-class GroupLasso(Regularizer):
+class GroupLasso(ByNorm):
     """The group lasso: λ Σ_g √|g| ‖w_g‖₂. Whole groups become exactly zero.
 
     ``gradient`` is λ√|g|·w_g/‖w_g‖, and 0 for a group of zeros; ``prox`` shrinks each group,
@@ -39,38 +90,13 @@ class GroupLasso(Regularizer):
     (2006).
     """
 
+    on_shards = sums_only
     prox_follows_l1: ClassVar[bool] = True
     weak_convexity: ClassVar[float | None] = 0.0
 
     strength: float
     groups: Any = "outputs"
     size_weighted: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "groups", grouping.normalise(self.groups))
-        object.__setattr__(self, "size_weighted", bool(self.size_weighted))
-
-    def resolve(self, place: Place) -> Self:
-        return replace(self, groups=grouping.resolve(self.groups, place))
-
-    @property
-    def on_shards(self) -> bool:  # type: ignore[override]
-        return not isinstance(self.groups, grouping.Blocks)  # a shard may end within a block
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "groups": grouping.as_data(self.groups)}
-
-    def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
-        """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""
-        groups = grouping.grouping_of(self.groups, xp.shape(w))
-        squares = groups.sum(w * w, xp)
-        # √ has no derivative at 0; a group of zeros gets the constant 0, so autodiff gives 0.
-        # The comparison is false for NaN, which must stay visible.
-        zero = squares <= 0
-        roots = xp.sqrt(xp.where(zero, 1.0, squares))
-        weights = self.strength * (groups.root_sizes(w, xp) if self.size_weighted else 1.0)
-        return groups, xp.where(zero, 0.0, roots), roots, weights
 
     def _value(self, w: Array, xp: Backend) -> Array:
         groups, norms, _, weights = self._norms(w, xp)
@@ -89,7 +115,7 @@ class GroupLasso(Regularizer):
         return w * groups.spread(scale, w, xp)
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
-        groups = grouping.grouping_of(self.groups, xp.shape(w))
+        groups = self._grouping(w, xp)
         shrink = steps * self.strength
         if self.size_weighted:
             shrink = shrink * groups.spread(groups.root_sizes(w, xp), w, xp)
@@ -97,3 +123,67 @@ class GroupLasso(Regularizer):
 
     def _no_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
+
+
+@dataclass(frozen=True, repr=False)
+class SparseGroupLasso(Grouped):
+    """The sparse group lasso: λ[α‖w‖₁ + (1 − α) Σ_g √|g| ‖w_g‖₂]. Groups vanish; others thin out.
+
+    ``L1(λα) + GroupLasso(λ(1 − α))`` under one strength. ``gradient`` is the sum of theirs;
+    ``prox`` is soft-thresholding by step·λα, then the prox of the group lasso, with a step per
+    element too.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        alpha: α, from 0 (a group lasso) to 1 (a lasso).
+        groups: as those of :class:`GroupLasso`.
+        size_weighted: False drops the √|g|.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        RegularizerError: alpha is no number from 0 to 1.
+        GroupsError: the groups are none, overlap, leave indices out, or do not fit the shape.
+
+    Source: Simon, Friedman, Hastie and Tibshirani, A sparse-group lasso (2013).
+    """
+
+    on_shards = sums_only
+    prox_follows_l1: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
+
+    strength: float
+    alpha: float = 0.5
+    groups: Any = "outputs"
+    size_weighted: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        alpha = check_number(
+            "SparseGroupLasso", "alpha", self.alpha, lambda a: 0 <= a <= 1, "a number from 0 to 1"
+        )
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "size_weighted", bool(self.size_weighted))
+
+    def _parts(self) -> tuple[L1, GroupLasso]:
+        # The strength at a step of training may be an array, which no constructor takes.
+        lasso, groups = L1(self.alpha), GroupLasso(1 - self.alpha, self.groups, self.size_weighted)
+        return lasso.scaled(self.strength), groups.scaled(self.strength)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        lasso, groups = self._parts()
+        return lasso._value(w, xp) + groups._value(w, xp)
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        lasso, groups = self._parts()
+        return lasso._gradient(w, xp) + groups._gradient(w, xp)
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        lasso, groups = self._parts()
+        return groups._prox(soft_threshold(w, step * lasso.strength, xp), step, xp)
+
+    def _no_prox(self, per_element: bool) -> str:
+        return ""  # one step or an array
+
+    def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
+        lasso, groups = self._parts()
+        return lasso.strength, 0.0, (groups,)

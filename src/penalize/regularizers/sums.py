@@ -78,6 +78,10 @@ class Sum(Regularizer):
         first, *others = self.terms
         return sum((r._value(w, xp) for r in others), first._value(w, xp))
 
+    def _value_of(self, w: Array, xp: Backend) -> Array:
+        first, *others = self.terms
+        return sum((r._value_of(w, xp) for r in others), first._value_of(w, xp))
+
     def _gradient(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms
         return sum((r._gradient(w, xp) for r in others), first._gradient(w, xp))
