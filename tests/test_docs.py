@@ -17,7 +17,25 @@ import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 import penalize.torch
-from penalize import L1, L1L2, L2, GroupLasso, Orthogonal, Regularizer, Sum
+from penalize import (
+    L1,
+    L1L2,
+    L2,
+    Box,
+    ExclusiveLasso,
+    GroupLasso,
+    GroupMCP,
+    LInf1,
+    MaxNorm,
+    MinMaxNorm,
+    NonNegative,
+    Orthogonal,
+    Regularizer,
+    Simplex,
+    SparseGroupLasso,
+    Sum,
+    UnitNorm,
+)
 from penalize.torch import tf1
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +54,11 @@ PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("kind", [L1, L2, L1L2, GroupLasso, Orthogonal, Sum])
+KINDS = [L1, L2, L1L2, GroupLasso, SparseGroupLasso, GroupMCP, LInf1, ExclusiveLasso, Orthogonal, Sum]
+CONSTRAINTS = [NonNegative, Box, MaxNorm, UnitNorm, MinMaxNorm, Simplex]
+
+
+@pytest.mark.parametrize("kind", KINDS + CONSTRAINTS)
 def test_regularizers_say_what_they_are(kind: type[Regularizer]) -> None:
     for part in ("Args:", "Raises:", "prox"):
         assert part in (kind.__doc__ or "")

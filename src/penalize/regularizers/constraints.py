@@ -36,9 +36,10 @@ class Constraint(Regularizer):
 
     def _indicator(self, w: Array, eps: float, xp: Backend) -> Array:
         far = xp.abs(w - self._prox(w, 1.0, xp))
-        tolerance = eps if eps > 1e-4 else 100 * eps
-        nan = xp.where(w <= 0, 0.0, xp.where(w > 0, 0.0, w))
-        return xp.sum(xp.where(far > tolerance * self._scale(w, xp), math.inf, nan))
+        scale = self._scale(w, xp)
+        tolerance = (eps if eps > 1e-4 else 100 * eps) * xp.where(scale < math.inf, scale, 0.0)
+        nan = xp.where(far <= 0, 0.0, xp.where(far > 0, 0.0, far))
+        return xp.sum(xp.where(far > tolerance, math.inf, nan))
 
     def _scale(self, w: Array, xp: Backend) -> Array:
         """What rounding errors are relative to."""

@@ -29,15 +29,17 @@ def level(m: Array, a: Array, b: Array, c: float, xp: Backend) -> Array:
             what the left side grows to; a row without any a > 0 gives no number of a meaning.
         xp: the array functions.
     """
-    weighs = a > 0
+    # Comparisons are so turned that they are false where a NaN is to stay visible.
+    fixed = a <= 0
     always = xp.where(m > 0, math.inf, 0.0 * m - math.inf)
-    order = xp.descending(xp.where(weighs, m / xp.where(weighs, a, 1.0), always))
+    order = xp.descending(xp.where(fixed, always, m / xp.where(fixed, 1.0, a)))
     slopes = c + xp.cumsum(xp.along(a, order))
-    falls = slopes > 0
-    roots = (xp.cumsum(xp.along(m, order)) - b) / xp.where(falls, slopes, 1.0)
-    root = xp.max(xp.where(falls, roots, roots[..., -1:]))
+    flat = slopes <= 0
+    roots = (xp.cumsum(xp.along(m, order)) - b) / xp.where(flat, 1.0, slopes)
+    root = xp.max(xp.where(flat, roots[..., -1:], roots))
     left = m - a * root
-    above = left > 0
-    rest = xp.sum(xp.where(above, left, 0.0), [-1]) - b - c * root
-    slope = c + xp.sum(xp.where(above, a, 0.0), [-1])
-    return root + xp.where(slope > 0, rest / xp.where(slope > 0, slope, 1.0), 0.0)
+    rest = xp.sum(xp.where(left > 0, left, 0.0), [-1]) - b - c * root
+    # With those at the kink, the slope is that on either side, or steeper: never beyond the root.
+    near = left > -64 * xp.eps(m) * xp.abs(m)
+    slope = c + xp.sum(xp.where(near, a, 0.0), [-1])
+    return root + xp.where(slope <= 0, 0.0, rest / xp.where(slope <= 0, 1.0, slope))

@@ -117,7 +117,8 @@ def check(r: Regularizer, d: DTensor, w: Tensor) -> None:
     assert d.grad.placements == d.placements
     same(d.grad.full_tensor(), w.grad)
     with torch.no_grad():
-        same_sharded(r.gradient(d), d, r.gradient(w))
+        if r.differentiable:
+            same_sharded(r.gradient(d), d, r.gradient(w))
         for step in (0.4, torch.tensor(0.4)):
             same_prox(r, d, w, step, step)
         steps = torch.rand(w.shape, generator=torch.Generator().manual_seed(1)).double()
@@ -193,7 +194,8 @@ def test_strided_shards(rows: int) -> None:
     d, w = weight_of(rows)
     assert type(d.placements[0]).__name__ == "_StridedShard"
     for case in CASES + OWN:
-        if case.shape == (3, 4) and "((" not in repr(case.regularizer):
+        said = repr(case.regularizer)
+        if case.shape == (3, 4) and "((" not in said and "3×4" not in said:
             check(case.regularizer, d, w)
     partition = [list(range(5)), list(range(5, 4 * rows))]
     check(GroupLasso(0.3, groups=partition), d, w)
