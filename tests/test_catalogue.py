@@ -42,7 +42,6 @@ from penalize import (
     blocks,
     kernels,
 )
-from penalize.regularizers.levels import level
 from penalize.regularizers.place import Place
 from penalize.torch import regularize
 
@@ -161,12 +160,7 @@ def test_elements_whose_step_is_zero_stay() -> None:
     w = np.random.default_rng(0).normal(size=(2, 6))
     steps = np.abs(np.random.default_rng(1).normal(size=(2, 6)))
     steps[:, ::2] = 0.0
-    for r in (
-        Smoothness(0.5),
-        FusedLasso(0.5),
-        LInf1(0.5, groups=0),
-        ExclusiveLasso(0.5, groups=0),
-    ):
+    for r in (Smoothness(0.5), FusedLasso(0.5), ExclusiveLasso(0.5, groups=0)):
         p = r.prox(w, steps)
         np.testing.assert_allclose(p[:, ::2], w[:, ::2], atol=1e-9)
         assert not np.allclose(p[:, 1::2], w[:, 1::2])
@@ -189,20 +183,6 @@ def test_projections_in_the_metric_of_steps(r: Any) -> None:
             options={"ftol": 1e-15, "maxiter": 1000},
         )
         np.testing.assert_allclose(r.prox(w, s), found.x, atol=2e-4)
-
-
-@given(st.data())
-def test_the_level_is_the_root(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 8))
-    r = data.draw(hnp.arrays(np.float64, (1, n), elements=st.floats(-5, 5)))
-    a = data.draw(hnp.arrays(np.float64, (1, n), elements=st.floats(0.01, 5)))
-    b, c = data.draw(st.floats(0.01, 5)), data.draw(st.floats(0, 2))
-    from penalize.backends import numpy
-
-    nu = float(level(r, a, b, c, numpy)[0, 0])
-    left = float((a * np.maximum(r - nu, 0)).sum())
-    if nu >= 0 or c == 0:
-        assert left == pytest.approx(b + c * nu, abs=1e-9)
 
 
 def test_power_iteration_comes_from_below_and_repeats() -> None:
@@ -302,10 +282,14 @@ class _Counting:
     [
         (lambda: SparseGroupLasso(1.0, 1.5), RegularizerError, "alpha=1.5; expected a number fro"),
         (lambda: GroupMCP(1.0, 0.5), RegularizerError, "GroupMCP got gamma=0.5"),
-        (lambda: Box(1, 0), RegularizerError, "Box got low=1.0 above high=0.0; exchange them"),
-        (lambda: Box("0", 1), RegularizerError, "Box got low='0'; expected a number from -inf"),
-        (lambda: MaxNorm(0), RegularizerError, "MaxNorm got max_value=0; expected a finite"),
-        (lambda: MinMaxNorm(2, 1), RegularizerError, "min_value=2; expected a number from 0 to 1"),
+        (
+            lambda: Box(1, 0),
+            RegularizerError,
+            "Box got low=1 and high=0; expected numb",
+        ),
+        (lambda: Box("0", 1), RegularizerError, "Box got low='0' and high=1; expected numbers"),
+        (lambda: MaxNorm(-1), RegularizerError, "MaxNorm got max_value=-1; expected a finite"),
+        (lambda: MinMaxNorm(2, 1), RegularizerError, "min_value=2 and max_value=1; expected a fin"),
         (lambda: Simplex(-1), RegularizerError, "Simplex got total=-1"),
         (lambda: LogDet(1.0, 0), RegularizerError, "LogDet got epsilon=0"),
         (lambda: SpectralNorm(1.0, 0), RegularizerError, "iterations=0; expected a whole number"),

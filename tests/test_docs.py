@@ -50,7 +50,7 @@ def test_regularizers_say_what_they_are(kind: type[Regularizer]) -> None:
 def test_the_catalogue_is_complete_and_up_to_date() -> None:
     public = [getattr(penalize, name) for name in penalize.__all__]
     kinds = {x for x in public if isinstance(x, type) and issubclass(x, Regularizer)}
-    bases = {Regularizer, penalize.Elementwise, Sum, Scheduled, Custom}
+    bases = {Regularizer, penalize.Elementwise, penalize.Constraint, Sum, Scheduled, Custom}
     assert set(LISTED) == kinds - bases
     assert (ROOT / "docs" / "regularizers.md").read_text(encoding="utf-8") == page()
     assert (ROOT / "docs" / "regularizers.png").stat().st_size > 0

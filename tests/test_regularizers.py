@@ -28,21 +28,30 @@ from penalize import (
     SCAD,
     ArrayError,
     ConfigError,
+    Constraint,
+    ExclusiveLasso,
     GroupLasso,
+    GroupMCP,
     GroupsError,
     Huber,
+    LInf1,
     LogSum,
+    MaxNorm,
+    MinMaxNorm,
     NoGradientError,
     NoProximalOperatorError,
     Orthogonal,
     Regularizer,
     RegularizerError,
     ShapeError,
+    Simplex,
+    SparseGroupLasso,
     StepError,
     StrengthError,
     Sum,
+    UnitNorm,
+    blocks,
 )
-from penalize.regularizers.constraints import Constraint
 from penalize.regularizers.place import Place
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
@@ -263,9 +272,12 @@ def test_prox_of_a_constraint_satisfies_it(
     for w in starts(case):
         p = case.regularizer.prox(make(w, dtype), steps)
         assert back(case.regularizer(p)) == 0.0
+        as_it_is = case.regularizer.prox(make(w, dtype), 0)
+        once = case.regularizer.prox(make(w, dtype), 1.0)
+        np.testing.assert_array_equal(back(as_it_is), back(once))
         again = case.regularizer.prox(p, steps)
         np.testing.assert_allclose(back(again), back(p), atol=10 * TOLERANCE[dtype])
-    assert case.regularizer(make(weights(case) - 100.0, dtype)) == np.inf
+    assert back(case.regularizer(make(100.0 * weights(case), dtype))) == np.inf
     with pytest.raises(NoGradientError, match='Use mode="proximal"'):
         case.regularizer.gradient(make(weights(case), dtype))
 
@@ -521,15 +533,73 @@ def test_groups_along_any_axes(data: st.DataObject, step: float) -> None:
         assert np.isfinite(array).all()
 
 
+GROUPED: list[Callable[[Any], Regularizer]] = [
+    lambda groups: GroupLasso(0.5, groups),
+    lambda groups: SparseGroupLasso(0.5, groups=groups),
+    lambda groups: GroupMCP(0.5, groups=groups),
+    lambda groups: LInf1(0.5, groups),
+    lambda groups: ExclusiveLasso(0.5, groups),
+    lambda groups: MaxNorm(2.0, groups),
+    lambda groups: MinMaxNorm(0.0, 2.0, groups),
+    lambda groups: UnitNorm(groups),
+    lambda groups: Simplex(2.0, groups),
+]
+each_grouped = pytest.mark.parametrize("make", GROUPED, ids=[repr(make(0)) for make in GROUPED])
+
+
+@each_grouped
+@given(data=st.data(), step=steps)
+def test_any_groups_of_any_shape(
+    make: Callable[[Any], Regularizer], data: st.DataObject, step: float
+) -> None:
+    """Axes, blocks, and partitions with empty groups; of arrays without elements, too."""
+    w = data.draw(arrays)
+    kind = data.draw(st.sampled_from(["axes", "blocks", "partition"]))
+    if kind == "partition":
+        ids = data.draw(st.lists(st.integers(0, 3), min_size=w.size, max_size=w.size))
+        groups: Any = [[i for i, own in enumerate(ids) if own == group] for group in range(4)]
+    elif kind == "axes" or not w.ndim:
+        axes = st.sets(st.integers(-w.ndim, w.ndim - 1)) if w.ndim else st.just(set())
+        groups = data.draw(axes.map(tuple))
+    else:
+        axis = data.draw(st.integers(0, w.ndim - 1))
+        counts = [n for n in (1, 2, 3) if w.shape[axis] % n == 0]
+        groups = blocks(axis, data.draw(st.sampled_from(counts)))
+    r = make(groups)
+    each = data.draw(hnp.arrays(np.float64, w.shape, elements=st.floats(0, 1e3)))
+    asked = [step] if isinstance(r, UnitNorm | GroupMCP) else [step, each]
+    for s in asked:
+        p = r.prox(w, s)
+        assert p.shape == w.shape
+        assert np.isfinite(p).all()
+        same = r.prox(torch.tensor(w), torch.tensor(s) if s is each and w.ndim else step)
+        if not (s is each and not w.ndim):
+            np.testing.assert_allclose(same, p, rtol=1e-9, atol=1e-9)
+        if isinstance(r, Constraint):
+            assert r(p) == 0.0 or isinstance(r, Simplex | UnitNorm)
+        else:
+            assert (np.abs(p) <= np.abs(w)).all()
+    if not isinstance(r, Constraint):
+        assert float(r(w)) == pytest.approx(float(r(torch.tensor(w))), rel=1e-9)
+        gradient = r.gradient(w)
+        np.testing.assert_allclose(r.gradient(torch.tensor(w)), gradient, rtol=1e-9)
+        assert gradient.shape == w.shape
+        np.testing.assert_array_equal(r.prox(w, 0.0), w)
+
+
+@each_grouped
 @given(data=st.data())
-def test_a_partition_equals_the_axis_it_spells_out(data: st.DataObject) -> None:
+def test_a_partition_equals_the_axis_it_spells_out(
+    make: Callable[[Any], Regularizer], data: st.DataObject
+) -> None:
     w = data.draw(hnp.arrays(np.float64, (3, 4), elements=st.floats(-10, 10)))
-    rows = GroupLasso(0.5, groups=[[4 * i + j for j in range(4)] for i in range(3)])
-    by_axis = GroupLasso(0.5, groups=0)
+    rows, by_axis = make([[4 * i + j for j in range(4)] for i in range(3)]), make(0)
     for array in (w, torch.tensor(w)):
+        np.testing.assert_allclose(rows.prox(array, 0.3), by_axis.prox(array, 0.3), atol=1e-13)
+        if not by_axis.differentiable:
+            continue
         assert float(rows(array)) == pytest.approx(float(by_axis(array)), rel=1e-12)
         np.testing.assert_allclose(rows.gradient(array), by_axis.gradient(array))
-        np.testing.assert_allclose(rows.prox(array, 0.3), by_axis.prox(array, 0.3))
 
 
 # --- the value object -----------------------------------------------------------------------

@@ -6,113 +6,161 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cases.case import UNEVEN, UNEVEN_FLAT, Case, Reference, l1, l2
-from penalize import (
-    L1,
-    L2,
-    Box,
-    MaxNorm,
-    MinMaxNorm,
-    NonNegative,
-    Simplex,
-    UnitNorm,
-)
+from cases.case import COLUMNS, ROWS, UNEVEN, UNEVEN_FLAT, Case, Reference, l2
+from penalize import L1, L2, Box, MaxNorm, MinMaxNorm, NonNegative, Simplex, UnitNorm, blocks
 
-Draw = Callable[[np.random.Generator], np.ndarray]
-TOLERANCE = 1e-5  # the values of float32
+Drawn = Callable[[np.random.Generator], np.ndarray]
+Index = tuple[int, ...]
+
+WHOLE = [list(np.ndindex(3, 4))]
+HALVES = [[(i, 2 * b + j) for i in range(3) for j in (0, 1)] for b in (0, 1)]
+KERNELS = [[(i, j, k) for k in range(3)] for i in range(2) for j in range(2)]
 
 
-def holds(condition: Callable[[np.ndarray], bool]) -> Reference:
-    return lambda w: 0.0 if condition(w) else float("inf")
+def holds(test: Callable[[np.ndarray], object]) -> Reference:
+    return lambda w: 0.0 if test(w) else np.inf
 
 
-def norms_in(low: float, high: float) -> Reference:
-    """For one group per column."""
-    return holds(lambda w: bool(_within(np.linalg.norm(w, axis=0), low, high)))
+def in_each(groups: list[list[Index]], test: Callable[[np.ndarray], object]) -> Reference:
+    return holds(lambda w: all(test(np.array([w[i] for i in group])) for group in groups))
 
 
-def _within(norms: np.ndarray, low: float, high: float) -> np.bool_:
-    return ((norms >= low - TOLERANCE) & (norms <= high + TOLERANCE)).all()
+def between(low: float, high: float) -> Callable[[np.ndarray], object]:
+    """Whether the norm lies there, up to rounding of the references' own."""
+    return lambda x: low * (1 - 1e-9) <= np.linalg.norm(x) <= high * (1 + 1e-9)
 
 
-def columns(low: float, high: float) -> Draw:
-    """An array whose columns have lengths in between."""
+def sums_to(total: float) -> Callable[[np.ndarray], object]:
+    return lambda x: (x >= 0).all() and abs(x.sum() - total) <= 1e-9 * total
 
-    def draw(rng: np.random.Generator) -> np.ndarray:
-        w = rng.normal(size=(3, 4))
-        return w / np.linalg.norm(w, axis=0) * rng.uniform(low, high, size=4)
+
+def drawn(
+    groups: list[list[Index]],
+    draw: Callable[[np.random.Generator, int], np.ndarray],
+    shape: Index = (3, 4),
+) -> Drawn:
+    """An array whose groups are drawn one by one."""
+
+    def array(rng: np.random.Generator) -> np.ndarray:
+        w = np.empty(shape)
+        for group in groups:
+            for index, value in zip(group, draw(rng, len(group)), strict=True):
+                w[index] = value
+        return w
+
+    return array
+
+
+def of_norm(low: float, high: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    def draw(rng: np.random.Generator, size: int) -> np.ndarray:
+        x = rng.normal(size=size)
+        return np.asarray(x / np.linalg.norm(x) * rng.choice([low, high, rng.uniform(low, high)]))
 
     return draw
 
 
-def shares(rng: np.random.Generator) -> np.ndarray:
-    return 2.0 * rng.dirichlet(np.full(4, 0.5), size=3)
+def of_sum(total: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Inside of the simplex, and with elements at 0."""
+    return lambda rng, size: total * rng.dirichlet(np.full(size, rng.choice([0.1, 1.0])))
 
 
-def uneven_shares(rng: np.random.Generator) -> np.ndarray:
-    w = np.empty((3, 4))
-    for group in UNEVEN:
-        values = rng.dirichlet(np.full(len(group), 0.7))
-        for index, value in zip(group, values, strict=True):
-            w[index] = value
-    return w
-
-
-def sums_to(total: float, w: np.ndarray) -> bool:
-    return bool((w >= -TOLERANCE).all() and np.allclose(w.sum(axis=1), total, atol=TOLERANCE))
-
-
-def uneven_sums(w: np.ndarray) -> bool:
-    sums = [sum(w[index] for index in group) for group in UNEVEN]
-    return bool((w >= -TOLERANCE).all() and np.allclose(sums, 1.0, atol=TOLERANCE))
-
-
-CONSTRAINTS = [
+CASES = [
     Case(
         NonNegative(),
-        holds(lambda w: bool((w >= 0).all())),
-        feasible=lambda rng: rng.exponential(size=(3, 4)) * rng.integers(0, 2, size=(3, 4)),
+        holds(lambda w: (w >= 0).all()),
+        feasible=lambda rng: np.maximum(rng.normal(size=(3, 4)), 0),
     ),
     Case(
-        Box(-0.5, 0.2),
-        holds(lambda w: bool(((w >= -0.5 - TOLERANCE) & (w <= 0.2 + TOLERANCE)).all())),
-        feasible=lambda rng: rng.uniform(-0.5, 0.2, size=(3, 4)),
+        Box(-0.5, 0.7),
+        holds(lambda w: (w >= -0.5).all() and (w <= 0.7).all()),
+        feasible=lambda rng: rng.uniform(-0.5, 0.7, size=(3, 4)),
     ),
-    Case(MaxNorm(1.5, groups=1), norms_in(0.0, 1.5), feasible=columns(0.0, 1.5)),
     Case(
-        UnitNorm(groups=-1),
-        norms_in(1.0, 1.0),
-        feasible=columns(1.0, 1.0),
+        Box(high=-0.2),
+        holds(lambda w: (w <= -0.2).all()),
+        feasible=lambda rng: np.minimum(rng.normal(size=(3, 4)), -0.2),
+    ),
+    Case(
+        NonNegative() + L1(0.3) + L2(0.2),
+        lambda w: 0.3 * w.sum() + 0.2 * l2(w) if (w >= 0).all() else np.inf,
+        feasible=lambda rng: np.maximum(rng.normal(size=(3, 4)), 0),
+    ),
+    Case(
+        MaxNorm(0.8, groups=0),
+        in_each(ROWS, between(0, 0.8)),
+        feasible=drawn(ROWS, of_norm(0, 0.8)),
+    ),
+    Case(
+        MaxNorm(1.5, groups=()),
+        in_each(WHOLE, between(0, 1.5)),
+        feasible=drawn(WHOLE, of_norm(0, 1.5)),
+    ),
+    Case(
+        MaxNorm(0.8, groups=UNEVEN_FLAT),
+        in_each(UNEVEN, between(0, 0.8)),
+        feasible=drawn(UNEVEN, of_norm(0, 0.8)),
+    ),
+    Case(
+        MaxNorm(0.8, groups=blocks(1, 2)) + L1(0.1),
+        lambda w: 0.1 * np.abs(w).sum() + in_each(HALVES, between(0, 0.8))(w),
+        feasible=drawn(HALVES, of_norm(0, 0.8)),
+    ),
+    Case(
+        MaxNorm(0.8, groups=(0, 1)) + L2(0.3),
+        lambda w: 0.3 * l2(w) + in_each(KERNELS, between(0, 0.8))(w),
+        shape=(2, 2, 3),
+        feasible=drawn(KERNELS, of_norm(0, 0.8), (2, 2, 3)),
+    ),
+    Case(
+        UnitNorm(groups=1),
+        in_each(COLUMNS, between(1, 1)),
+        feasible=drawn(COLUMNS, of_norm(1, 1)),
         convex=False,
         prox_per_element=False,
     ),
     Case(
-        MinMaxNorm(0.5, 1.2, groups=1),
-        norms_in(0.5, 1.2),
-        feasible=columns(0.5, 1.2),
+        UnitNorm(groups=UNEVEN_FLAT) + L2(0.1),
+        lambda w: 0.1 * l2(w) + in_each(UNEVEN, between(1, 1))(w),
+        feasible=drawn(UNEVEN, of_norm(1, 1)),
         convex=False,
         prox_per_element=False,
     ),
-    Case(Simplex(2.0, groups=0), holds(lambda w: sums_to(2.0, w)), feasible=shares),
-    Case(Simplex(groups=UNEVEN_FLAT), holds(uneven_sums), feasible=uneven_shares),
+    Case(
+        MinMaxNorm(0.5, 0.8, groups=blocks(1, 2)),
+        in_each(HALVES, between(0.5, 0.8)),
+        feasible=drawn(HALVES, of_norm(0.5, 0.8)),
+        convex=False,
+        prox_per_element=False,
+    ),
+    Case(
+        MinMaxNorm(0.0, 0.8, groups=1),
+        in_each(COLUMNS, between(0, 0.8)),
+        feasible=drawn(COLUMNS, of_norm(0, 0.8)),
+    ),
+    Case(
+        Simplex(groups=0),
+        in_each(ROWS, sums_to(1.0)),
+        feasible=drawn(ROWS, of_sum(1.0)),
+    ),
+    Case(
+        Simplex(2.0, groups=UNEVEN_FLAT),
+        in_each(UNEVEN, sums_to(2.0)),
+        feasible=drawn(UNEVEN, of_sum(2.0)),
+    ),
+    Case(
+        Simplex(0.7, groups=blocks(1, 2)) + L2(0.2),
+        lambda w: 0.2 * l2(w) + in_each(HALVES, sums_to(0.7))(w),
+        feasible=drawn(HALVES, of_sum(0.7)),
+    ),
+    Case(
+        Simplex(0.7, groups=()),
+        in_each(WHOLE, sums_to(0.7)),
+        feasible=drawn(WHOLE, of_sum(0.7)),
+    ),
+    Case(
+        Simplex(0.7, groups=(0, 1)),
+        in_each(KERNELS, sums_to(0.7)),
+        shape=(2, 2, 3),
+        feasible=drawn(KERNELS, of_sum(0.7), (2, 2, 3)),
+    ),
 ]
-
-SUMS = [
-    Case(
-        NonNegative() + L1(0.2) + L2(0.1),
-        lambda w: holds(lambda w: bool((w >= 0).all()))(w) + 0.2 * l1(w) + 0.1 * l2(w),
-        feasible=lambda rng: rng.exponential(size=(3, 4)) * rng.integers(0, 2, size=(3, 4)),
-    ),
-    Case(
-        L1(0.2) + MaxNorm(1.5, groups=1),
-        lambda w: norms_in(0.0, 1.5)(w) + 0.2 * l1(w),
-        feasible=columns(0.0, 1.5),
-    ),
-    Case(
-        Simplex(2.0, groups=0) + L2(0.3),
-        lambda w: holds(lambda w: sums_to(2.0, w))(w) + 0.3 * l2(w),
-        feasible=shares,
-    ),
-]
-
-CASES = CONSTRAINTS + SUMS

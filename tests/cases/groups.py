@@ -6,17 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cases.case import (
-    COLUMNS,
-    ROWS,
-    UNEVEN,
-    UNEVEN_FLAT,
-    Case,
-    Reference,
-    grouped,
-    l1,
-    l2,
-)
+from cases.case import COLUMNS, ROWS, UNEVEN, UNEVEN_FLAT, Case, Reference, grouped, l1, l2
 from penalize import (
     L1,
     L2,
@@ -28,31 +18,34 @@ from penalize import (
     blocks,
 )
 
+KERNELS = [[(i, j, k) for k in range(3)] for i in range(2) for j in range(2)]
+HALVES = [[(i, 2 * b + j) for i in range(3) for j in (0, 1)] for b in (0, 1)]
+WHOLE = [list(np.ndindex(3, 4))]
+
 
 def each(groups: list[list[tuple[int, ...]]], f: Callable[[np.ndarray], float]) -> Reference:
-    """Σ f(w_g) over lists of index tuples."""
+    """The sum of a function of each group."""
     return lambda w: float(sum(f(np.array([w[index] for index in group])) for group in groups))
 
 
-def mcp_of_norm(strength: float, gamma: float) -> Callable[[np.ndarray], float]:
-    def value(w: np.ndarray) -> float:
-        slope, norm = strength * np.sqrt(len(w)), np.linalg.norm(w)
-        flat = gamma * slope**2 / 2
-        return float(slope * norm - norm**2 / (2 * gamma) if norm <= gamma * slope else flat)
+def mcp(strength: float, gamma: float, weighted: bool = True) -> Callable[[np.ndarray], float]:
+    """∫_0^‖x‖ (λ − t/γ)_+ dt."""
+
+    def value(x: np.ndarray) -> float:
+        height = strength * (np.sqrt(x.size) if weighted else 1.0)
+        end = min(float(np.linalg.norm(x)), gamma * height)
+        return height * end - end**2 / (2 * gamma)
 
     return value
 
 
-def largest(w: np.ndarray) -> float:
-    return float(np.abs(w).max())
+def largest(x: np.ndarray) -> float:
+    return float(np.abs(x).max())
 
 
-def squared_l1(w: np.ndarray) -> float:
-    return float(np.abs(w).sum() ** 2)
+def squared_sum(x: np.ndarray) -> float:
+    return float(np.abs(x).sum()) ** 2
 
-
-HALVES = [[(i, j) for i in (2 * b, 2 * b + 1) for j in range(3)] for b in (0, 1)]
-KERNELS = [[(i, j, k) for k in range(3)] for i in range(2) for j in range(2)]
 
 CASES = [
     Case(GroupLasso(0.2, groups=0), lambda w: 0.2 * grouped(*ROWS)(w)),
@@ -103,41 +96,67 @@ CASES = [
         shape=(4, 2, 3),
     ),
     Case(
-        SparseGroupLasso(0.4, 0.25, groups=0),
+        SparseGroupLasso(0.4, alpha=0.25, groups=0),
         lambda w: 0.1 * l1(w) + 0.3 * grouped(*ROWS)(w),
     ),
     Case(
-        SparseGroupLasso(0.4, groups=UNEVEN_FLAT, size_weighted=False) + L2(0.1),
-        lambda w: 0.2 * l1(w) + 0.2 * grouped(*UNEVEN, weighted=False)(w) + 0.1 * l2(w),
+        SparseGroupLasso(0.4, groups=UNEVEN_FLAT, size_weighted=False),
+        lambda w: 0.2 * l1(w) + 0.2 * grouped(*UNEVEN, weighted=False)(w),
+    ),
+    Case(SparseGroupLasso(0.4, alpha=1.0, groups=1), lambda w: 0.4 * l1(w)),
+    Case(
+        L1(0.1) + SparseGroupLasso(0.4, 0.75, groups=1) + L2(0.2) + GroupLasso(0.1, groups=1),
+        lambda w: 0.4 * l1(w) + 0.2 * l2(w) + 0.2 * grouped(*COLUMNS)(w),
     ),
     Case(
         GroupMCP(0.3, groups=0),
-        each(ROWS, mcp_of_norm(0.3, 3.0)),
+        each(ROWS, mcp(0.3, 3.0)),
         convex=False,
         prox_per_element=False,
     ),
     Case(
-        GroupMCP(0.3, 1.5, groups=UNEVEN_FLAT, factor=2.0),
-        lambda w: 2 * each(UNEVEN, mcp_of_norm(0.3, 1.5))(w),
+        2.5 * GroupMCP(0.4, gamma=1.5, groups=UNEVEN_FLAT),
+        lambda w: 2.5 * each(UNEVEN, mcp(0.4, 1.5))(w),
         convex=False,
         prox_per_element=False,
     ),
-    Case(LInf1(0.5, groups=1), lambda w: 0.5 * each(COLUMNS, largest)(w), kinks_at_zero=False),
     Case(
-        LInf1(0.5, groups=UNEVEN_FLAT) + L2(0.1),
-        lambda w: 0.5 * each(UNEVEN, largest)(w) + 0.1 * l2(w),
-        kinks_at_zero=False,
+        GroupMCP(0.7, gamma=2.0, groups=blocks(1, 2), size_weighted=False) + L2(0.1),
+        lambda w: 0.1 * l2(w) + each(HALVES, mcp(0.7, 2.0, weighted=False))(w),
+        convex=False,
+        prox_per_element=False,
     ),
     Case(
-        LInf1(0.5, groups=blocks(0, 2)) + L1(0.1),
-        lambda w: 0.5 * each(HALVES, largest)(w) + 0.1 * l1(w),
-        shape=(4, 3),
-        kinks_at_zero=False,
+        GroupMCP(0.3, groups=()),
+        each(WHOLE, mcp(0.3, 3.0)),
+        convex=False,
+        prox_per_element=False,
     ),
-    Case(ExclusiveLasso(0.2, groups=0), lambda w: 0.2 * each(ROWS, squared_l1)(w)),
+    Case(LInf1(0.4, groups=0), lambda w: 0.4 * each(ROWS, largest)(w)),
+    Case(LInf1(0.4, groups=UNEVEN_FLAT), lambda w: 0.4 * each(UNEVEN, largest)(w)),
+    Case(LInf1(0.4, groups=()), lambda w: 0.4 * largest(w)),
     Case(
-        ExclusiveLasso(0.2, groups=UNEVEN_FLAT) + L1(0.1) + L2(0.3),
-        lambda w: 0.2 * each(UNEVEN, squared_l1)(w) + 0.1 * l1(w) + 0.3 * l2(w),
+        LInf1(0.4, groups=(0, 1)),
+        lambda w: 0.4 * each(KERNELS, largest)(w),
+        shape=(2, 2, 3),
     ),
-    Case(ExclusiveLasso(0.2, groups=()), lambda w: 0.2 * squared_l1(w)),
+    Case(
+        L1(0.1) + LInf1(0.4, groups=blocks(1, 2)) + L2(0.2),
+        lambda w: 0.1 * l1(w) + 0.2 * l2(w) + 0.4 * each(HALVES, largest)(w),
+    ),
+    Case(ExclusiveLasso(0.2, groups=0), lambda w: 0.2 * each(ROWS, squared_sum)(w)),
+    Case(
+        ExclusiveLasso(0.2, groups=UNEVEN_FLAT),
+        lambda w: 0.2 * each(UNEVEN, squared_sum)(w),
+    ),
+    Case(ExclusiveLasso(0.2, groups=()), lambda w: 0.2 * l1(w) ** 2),
+    Case(
+        ExclusiveLasso(0.2, groups=(0, 1)),
+        lambda w: 0.2 * each(KERNELS, squared_sum)(w),
+        shape=(2, 2, 3),
+    ),
+    Case(
+        L1(0.1) + ExclusiveLasso(0.2, groups=blocks(1, 2)) + L2(0.2),
+        lambda w: 0.1 * l1(w) + 0.2 * l2(w) + 0.2 * each(HALVES, squared_sum)(w),
+    ),
 ]

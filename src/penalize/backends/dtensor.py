@@ -82,8 +82,10 @@ class Sharded:
 
     def _own(self, ids: Sequence[int], x: Tensor) -> Tensor:
         """Those of the numbers, one for each flat index of the whole, that are for this shard."""
-        index = torch.tensor(ids, dtype=torch.long, device=x.device).reshape(self.full_shape)
-        return self._part(index).reshape(-1)
+        index = torch.tensor(ids, dtype=torch.long, device=x.device)
+        if all(placement.is_replicate() for placement in self.inside):
+            return index  # also where they are others, as they may be of what is whole
+        return self._part(index.reshape(self.full_shape)).reshape(-1)
 
     def _part(self, whole: Tensor) -> Tensor:
         """The part for this rank of what every rank has as a whole."""

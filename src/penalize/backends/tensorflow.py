@@ -162,7 +162,8 @@ def real(x: Array) -> Array:
 
 
 def eps(w: Array) -> float:
-    return float(np.finfo(tf.as_dtype(w.dtype).as_numpy_dtype).eps)
+    kind = tf.as_dtype(w.dtype).as_numpy_dtype  # np.finfo does not know bfloat16
+    return float(np.nextafter(kind(1), kind(2))) - 1
 
 
 def max(x: Array) -> Array:

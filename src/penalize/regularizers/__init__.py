@@ -2,22 +2,17 @@
 
 from penalize.regularizers.anchored import EWC, Anchored, toward
 from penalize.regularizers.base import Elementwise, Regularizer
-from penalize.regularizers.competing import ExclusiveLasso, LInf1
-from penalize.regularizers.constraints import (
-    Box,
-    MaxNorm,
-    MinMaxNorm,
-    NonNegative,
-    Simplex,
-    UnitNorm,
-)
+from penalize.regularizers.constraints import Box, Constraint, NonNegative, Simplex
 from penalize.regularizers.custom import Custom
 from penalize.regularizers.differences import FusedLasso, Smoothness
 from penalize.regularizers.elementwise import L1, L1L2, L2, Huber
+from penalize.regularizers.group_mcp import GroupMCP
 from penalize.regularizers.grouping import blocks
-from penalize.regularizers.groups import GroupLasso, GroupMCP, SparseGroupLasso
+from penalize.regularizers.groups import GroupLasso, SparseGroupLasso
 from penalize.regularizers.matrices import Orthogonal, SoftOrthogonal
+from penalize.regularizers.mixed import ExclusiveLasso, LInf1
 from penalize.regularizers.nonconvex import L0, MCP, SCAD, LogSum
+from penalize.regularizers.norm_constraints import MaxNorm, MinMaxNorm, UnitNorm
 from penalize.regularizers.ratios import Hoyer
 from penalize.regularizers.scheduled import Scheduled
 from penalize.regularizers.spectral import LogDet, NuclearNorm, SpectralNorm
@@ -33,6 +28,7 @@ __all__ = [
     "SCAD",
     "Anchored",
     "Box",
+    "Constraint",
     "Custom",
     "Elementwise",
     "ExclusiveLasso",

@@ -9,7 +9,7 @@ import math
 import numbers
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -117,13 +117,12 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        r = self._beside(xp.wide(w), xp)
         if self.elementwise:
-            return r._value(xp.wide(w), xp)
+            return self._value_of(w, xp)
         (_, first), *others = xp.shares(w)
-        value = r._value(xp.wide(first), xp)
+        value = self._value_of(first, xp)
         for sign, part in others:
-            value = value + sign * r._value(xp.wide(part), xp)
+            value = value + sign * self._value_of(part, xp)
         return value
 
     def gradient(self, w: Array) -> Array:
@@ -177,6 +176,11 @@ class Regularizer(ABC):
 
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
+
+    def _value_of(self, w: Array, xp: Backend) -> Array:
+        """Ω of the array as it was given, for what depends on how finely its dtype resolves."""
+        x = xp.wide(w)
+        return self._beside(x, xp)._value(x, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         return xp.gradient(lambda x: self._value(x, xp), w)
@@ -416,36 +420,33 @@ def _as_meant(value: Any) -> Any:
 
 def check_above(owner: Regularizer, argument: str, value: object, bound: float) -> float:
     """A finite float above a bound. Raises :class:`RegularizerError` otherwise."""
-    number = math.nan
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
-    if not (math.isfinite(number) and number > bound):
-        raise RegularizerError(
-            f"{type(owner).__name__} got {argument}={value!r}",
-            f"expected a finite number > {bound:g}",
-        )
-    return number
-
-
-def check_between(
-    owner: Regularizer, argument: str, value: object, low: float, high: float
-) -> float:
-    """A number from low to high. Raises :class:`RegularizerError` otherwise."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and low <= float(value) <= high):  # type: ignore[arg-type]
-        raise RegularizerError(
-            f"{type(owner).__name__} got {argument}={value!r}",
-            f"expected a number from {low:g} to {high:g}",
-        )
-    return float(value)  # type: ignore[arg-type]
+    expected = f"a finite number > {bound:g}"
+    return check_number(
+        type(owner).__name__, argument, value, lambda x: bound < x < math.inf, expected
+    )
 
 
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
-    number = math.nan
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            number = float(value) + 0.0  # no −0.0
+    number = as_number(value)
     if not (math.isfinite(number) and number >= 0):
         raise StrengthError(owner, argument, value)
+    return number
+
+
+def as_number(value: object) -> float:
+    """A real number as a float without a sign of zero; NaN for anything else."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return float(value) + 0.0  # no −0.0
+    return math.nan
+
+
+def check_number(
+    owner: str, argument: str, value: object, holds: Callable[[float], bool], expected: str
+) -> float:
+    """A float for which something holds. Raises :class:`RegularizerError` otherwise."""
+    number = as_number(value)
+    if not holds(number):
+        raise RegularizerError(f"{owner} got {argument}={value!r}", f"expected {expected}")
     return number

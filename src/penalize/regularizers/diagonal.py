@@ -1,4 +1,4 @@
-"""The proximal operator of group norms where the step differs from element to element.
+"""Groups and their norms where the step differs from element to element.
 
 Under the diagonal metric of an adaptive optimizer, with c_i the step of an element times the weight
 of its group's norm, each group goes to
@@ -29,27 +29,55 @@ _BISECT = (False,) + (True,) * _BISECTIONS + (False,) * _NEWTON_STEPS
 
 
 def shrink_groups(w: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
-    """argmin_u Σ (u_i − w_i)²/(2c_i) + Σ_g ‖u_g‖; an element whose c is 0 stays as it is.
+    """argmin_u Σ (u_i − w_i)²/(2c_i) + Σ_g ‖u_g‖; an element whose c is 0 stays as it is."""
+    size = xp.abs(w)
+    c = xp.where(size <= 0, 1.0, c)  # it stays 0 in any case, and r + c is never 0
+    r = _norms(size, c, groups, xp)
+    return w * (r / (r + c))
+
+
+def cap_groups(w: Array, steps: Array, limit: float, groups: Grouping, xp: Backend) -> Array:
+    """argmin_u Σ (u_i − w_i)²/(2s_i) where every ‖u_g‖ ≤ limit.
+
+    u_i = w_i/(1 + ν·s_i), where Σ_g u_i² = limit², or ν = 0. The multiplier (w − u)/s is the prox
+    of limit·‖·‖ at w/s in the metric of the 1/s_i (Moreau), so its norm, ν·limit, is what is found
+    here. Only the ratios of the steps within a group count. Where one is 0, the element moves only
+    if those of step 0 alone are beyond the limit.
+    """
+    size = xp.abs(w)
+    s = ratios(w, steps, groups, xp)
+    c = xp.where(size <= 0, 1.0, limit / s)
+    return w * (c / (_norms(size / s, c, groups, xp) + c))
+
+
+def ratios(w: Array, steps: Array, groups: Grouping, xp: Backend) -> Array:
+    """The steps as parts of their sum over a group; for 0, what is small beyond all rounding."""
+    whole = groups.spread(groups.sum(steps, xp), w, xp)
+    none = whole <= 0
+    s = xp.where(none, 1.0, steps / xp.where(none, 1.0, whole))
+    least = xp.eps(w) ** 3
+    return xp.where(s < least, least, s)
+
+
+def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
+    """‖u_g‖ of :func:`shrink_groups`, at each element, for |w|.
 
     Only ratios are squared, so that nothing overflows or vanishes that the result needs.
     """
-    size = xp.abs(w)
-    c = xp.where(size <= 0, 1.0, c)  # it stays 0 in any case, and r + c is never 0
     highest = groups.sum(size, xp)
-    unit = groups.spread(highest, w, xp)
+    unit = groups.spread(highest, size, xp)
     # |u_i| ≤ r, so |w_i| ≤ |u_i| + c_i: r is at least the norm of the soft-thresholded group, which
     # is at least its sum over √|g|. Where that is 0 the root may be 0, too.
-    low = groups.sum(xp.abs(soft_threshold(w, c, xp)), xp) / groups.root_sizes(w, xp)
+    low = groups.sum(soft_threshold(size, c, xp), xp) / groups.root_sizes(size, xp)
     high = highest
     for bisect in _BISECT:
         r = xp.sqrt(low) * xp.sqrt(high) if bisect else low
-        reach = groups.spread(r, w, xp) + c
-        ratios = size / reach
-        squares = ratios * ratios
+        reach = groups.spread(r, size, xp) + c
+        ratio = size / reach
+        squares = ratio * ratio
         f = groups.sum(squares, xp)
         short = f > 1
         slope = xp.where(short, groups.sum(squares * (unit / reach), xp), 1.0)
         low = xp.where(short, r + highest * (f * (xp.sqrt(f) - 1) / slope), low)
         high = xp.where(short, high, r)
-    r = groups.spread(low, w, xp)
-    return w * (r / (r + c))
+    return groups.spread(low, size, xp)

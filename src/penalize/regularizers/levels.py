@@ -1,35 +1,45 @@
-"""The level to which a group is filled, or cut: the root of a piecewise linear function.
+"""The level down to which the elements of a group are cut, found by sorting them.
 
-Projections onto a simplex and the proximal operators of the ℓ∞ norm and of a squared ℓ₁ norm all
-ask for the ν with
-
-    f(ν) = Σ_i a_i·(r_i − ν)₊ − b − c·ν = 0,    a_i ≥ 0, c ≥ 0,
-
-one for each group. f is convex and falls. The sum over the k largest r_i without the (·)₊ is never
-above it, so the root of each such line is never beyond that of f; and the line of the right k
-touches f there. So ν is the largest of their roots (Held, Wolfe and Crowder, Validation of
-subgradient optimization, 1974, for the simplex).
+Three proximal operators come down to one equation for one number per group, as the projection onto
+a simplex does (Held, Wolfe and Crowder, Validation of subgradient optimization, 1974).
 """
 
 from __future__ import annotations
 
+import math
+
 from penalize.backends import Array, Backend
 
 
-def level(r: Array, a: Array, b: float | Array, c: float, xp: Backend) -> Array:
-    """ν for each row, as a column.
+def level(m: Array, a: Array, b: Array, c: float, xp: Backend) -> Array:
+    """The root ν of Σ_i (m_i − a_i·ν)_+ = b + c·ν in each row, as a column.
+
+    F(ν), the left less the right, is convex and decreases. For any set K of elements, the line
+    Σ_{i∈K} (m_i − a_i·ν) − b − c·ν is nowhere above F, so its root (Σ_K m − b)/(c + Σ_K a) is at
+    most that of F; and it is that of F where K holds the elements with m_i > a_i·ν, which are the
+    first so many in the order of m_i/a_i. So the root is the largest of the roots of these lines.
+
+    A step of Newton's method then takes away what the running sums have rounded.
 
     Args:
-        r: a matrix with a group in each row.
-        a: the same; 0 for what only fills a row up.
+        m: a matrix. What must have no effect is 0 in it, and in a.
+        a: of the same shape, ≥ 0. Where it is 0, (m_i)_+ is in the sum whatever ν is.
         b: a number, or a column.
-        c: a number.
+        c: a number ≥ 0. The root exists where c > 0, or where some a > 0 and b ≥ 0 is less than
+            what the left side grows to; a row without any a > 0 gives no number of a meaning.
         xp: the array functions.
     """
-    order = xp.descending(r)
-    r, a = xp.along(r, order), xp.along(a, order)
-    weight = xp.cumsum(a) + c
-    known = weight > 0
-    roots = (xp.cumsum(a * r) - b) / xp.where(known, weight, 1.0)
-    lowest = xp.where(known, roots, -float("inf"))
-    return xp.max(lowest)
+    # Comparisons are so turned that they are false where a NaN is to stay visible.
+    fixed = a <= 0
+    always = xp.where(m > 0, math.inf, 0.0 * m - math.inf)
+    order = xp.descending(xp.where(fixed, always, m / xp.where(fixed, 1.0, a)))
+    slopes = c + xp.cumsum(xp.along(a, order))
+    flat = slopes <= 0
+    roots = (xp.cumsum(xp.along(m, order)) - b) / xp.where(flat, 1.0, slopes)
+    root = xp.max(xp.where(flat, roots[..., -1:], roots))
+    left = m - a * root
+    rest = xp.sum(xp.where(left > 0, left, 0.0), [-1]) - b - c * root
+    # With those at the kink, the slope is that on either side, or steeper: never beyond the root.
+    near = left > -64 * xp.eps(m) * xp.abs(m)
+    slope = c + xp.sum(xp.where(near, a, 0.0), [-1])
+    return root + xp.where(slope <= 0, 0.0, rest / xp.where(slope <= 0, 1.0, slope))

@@ -81,14 +81,13 @@ class Sum(Regularizer):
     def scaled(self, factor: Any) -> Self:
         return type(self)(tuple(term.scaled(factor) for term in self.terms))
 
-    def __call__(self, w: Array) -> Array:
-        """Σ Ω_i(w): each term sees w as it would alone, gathered or its shard."""
-        first, *others = self.terms
-        return sum((r(w) for r in others), first(w))
-
     def _value(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms
         return sum((r._value(w, xp) for r in others), first._value(w, xp))
+
+    def _value_of(self, w: Array, xp: Backend) -> Array:
+        first, *others = self.terms
+        return sum((r._value_of(w, xp) for r in others), first._value_of(w, xp))
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         first, *others = self.terms

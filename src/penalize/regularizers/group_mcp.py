@@ -1,0 +1,91 @@
+"""A penalty on groups that flattens out, so that large groups are not shrunk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from penalize.backends import Array, Backend
+from penalize.regularizers import grouping
+from penalize.regularizers.base import check_number
+from penalize.regularizers.groups import ByNorm, sums_only
+
+
+@dataclass(frozen=True, repr=False)
+class GroupMCP(ByNorm):
+    """The group minimax concave penalty: c Σ_g MCP(‖w_g‖₂), which leaves large groups alone.
+
+    MCP(t) = λ_g·t − t²/(2γ) up to t = γλ_g, and γλ_g²/2 beyond, where λ_g = λ√|g|. ``gradient`` is
+    c·(λ_g − ‖w_g‖/γ)_+·w_g/‖w_g‖, and 0 for a group of zeros. ``prox`` sets ‖w_g‖ = n to
+
+    - for s = step·c < γ: 0 if n ≤ sλ_g, (n − sλ_g)/(1 − s/γ) if n ≤ γλ_g, and n beyond;
+    - for s ≥ γ, where it jumps: 0 if n ≤ λ_g√(γs), and n beyond.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        gamma: γ > 1: the larger, the closer to a group lasso.
+        groups: as those of :class:`GroupLasso`.
+        size_weighted: False drops the √|g|.
+        factor: c, finite and ≥ 0: what ``2 * r`` doubles, as Ω is not linear in λ.
+
+    Raises:
+        StrengthError: the strength or the factor is not a finite number ≥ 0.
+        RegularizerError: gamma is no finite number > 1.
+        GroupsError: the groups are none, overlap, leave indices out, or do not fit the shape.
+
+    Source: Zhang, Nearly unbiased variable selection under minimax concave penalty (2010); for
+    groups: Huang, Breheny and Ma, A selective review of group selection in high-dimensional models
+    (2012).
+    """
+
+    on_shards = sums_only
+    strengths: ClassVar[tuple[str, ...]] = ("strength", "factor")
+    factors: ClassVar[tuple[str, ...] | None] = ("factor",)
+
+    strength: float
+    gamma: float = 3.0
+    groups: Any = "outputs"
+    size_weighted: bool = True
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        gamma = check_number(
+            "GroupMCP", "gamma", self.gamma, lambda g: 1 < g < math.inf, "a finite number > 1"
+        )
+        object.__setattr__(self, "gamma", gamma)
+
+    @property
+    def weak_convexity(self) -> float:  # type: ignore[override]
+        return self.factor / self.gamma
+
+    def _heights(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array]:
+        """The grouping, MCP(‖w_g‖), and ‖w_g‖ with 1 for a group of zeros."""
+        groups, norms, roots, weights = self._norms(w, xp)
+        rising = weights * norms - norms * norms / (2 * self.gamma)
+        top = (0.5 * self.gamma) * weights * weights
+        return groups, xp.where(norms > self.gamma * weights, top, rising), roots
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        groups, heights, _ = self._heights(w, xp)
+        return self.factor * groups.total(heights, xp)
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        groups, norms, roots, weights = self._norms(w, xp)
+        slopes = xp.where(norms > self.gamma * weights, 0.0, weights - norms / self.gamma)
+        return self.factor * w * groups.spread(slopes / roots, w, xp)
+
+    def _pull(self, w: Array, xp: Backend) -> Array:
+        groups, heights, roots = self._heights(w, xp)
+        return self.factor * w * groups.spread(heights / roots / roots, w, xp)
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        groups, norms, roots, weights = self._norms(w, xp)
+        s = step * self.factor * xp.full((), 1.0, w)
+        firm = s < self.gamma
+        kept = weights * xp.sqrt(self.gamma * xp.where(firm, self.gamma, s))  # γλ_g, or λ_g√(γs)
+        shrunk = (1 - s * weights / roots) / xp.where(firm, 1 - s / self.gamma, 1.0)
+        # Where the threshold is hard it is below sλ_g, so that nothing is in between.
+        shrunk = xp.where(norms <= s * weights, 0.0, shrunk)
+        return w * groups.spread(xp.where(norms > kept, 1.0, shrunk), w, xp)
