@@ -700,7 +700,7 @@ def test_bad_strengths(strength: Any, make: Callable[[Any], Any]) -> None:
     [
         (lambda: Huber(1.0, delta=0.0), "Huber got delta=0.0; expected a finite number > 0"),
         (lambda: Huber(1.0, delta="1"), "Huber got delta='1'"),
-        (lambda: MCP(1.0, gamma=1.0), "MCP got gamma=1.0; expected a finite number > 1"),
+        (lambda: MCP(1.0, gamma=0.0), "MCP got gamma=0.0; expected a finite number > 0"),
         (lambda: SCAD(1.0, gamma=2), "SCAD got gamma=2; expected a finite number > 2"),
         (lambda: SCAD(1.0, gamma=math.inf), "SCAD got gamma=inf"),
         (lambda: LogSum(1.0, epsilon=math.nan), "LogSum got epsilon=nan; expected"),

@@ -145,12 +145,12 @@ def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
 @torch.library.custom_op("penalize::on_host", mutates_args=())
 def _on_host(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
     f = getattr(sys.modules[module], name)
-    return torch.from_numpy(f(*(numpy(x) for x in arrays))).to(arrays[0])
+    return torch.from_numpy(f(*map(numpy, arrays))).contiguous().to(arrays[0])
 
 
 @_on_host.register_fake
 def _(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(arrays[0])
+    return torch.empty_like(arrays[0], memory_format=torch.contiguous_format)
 
 
 @_on_host.register_vmap

@@ -1,134 +1,191 @@
-"""Exact algorithms along chains of neighbours, in NumPy: from element to element, all rows at once.
+"""What chains of neighbours ask for, exactly and in linear time, in NumPy on the host.
 
-Each takes arrays whose last axis is the chain, and treats the others alike. What an array program
-cannot express runs here, on the host; the backends' ``host`` calls it.
+A chain is the last axis; all others are treated alike. Both loop over positions, and work on all
+chains at once. ``c`` holds the step times the strength, one for each element; an element whose c is
+0 stays as it is.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 Array = Any
 
+# Elements that are worked on at once: they need about 80 bytes each.
+_AT_ONCE = 2**20
+
+
+def smooth(w: Array, c: Array) -> Array:
+    """argmin_u ½ Σ (u_i − w_i)²/c_i + Σ (u_{i+1} − u_i)²."""
+    return _by_position(_smooth, w, c)
+
 
 def fused(w: Array, c: Array) -> Array:
-    """argmin_u Σ (u_i − w_i)²/(2c_i) + Σ |u_{i+1} − u_i| along the last axis.
+    """argmin_u ½ Σ (u_i − w_i)²/c_i + Σ |u_{i+1} − u_i|."""
+    return _by_position(_fused, w, c)
 
-    The derivative of the minimum over the first elements, as a function of the next, is continuous,
-    piecewise linear, rises, and is cut off at ±1 (Johnson, 2013). Its knots are kept in order; each
-    enters at one end and leaves once, so the time is linear. Where c is 0 an element stays, which
-    is a slope of infinity there: a very steep one stands for it.
-    """
-    if not w.size or w.shape[-1] < 2:
+
+def _by_position(f: Callable[[Array, Array], Array], w: Array, c: Array) -> Array:
+    """f of arrays in float64 whose first axis are the positions, the second the chains."""
+    w, c = np.broadcast_arrays(w, c)  # under jax.vmap one of them may be repeated
+    length = w.shape[-1]
+    if length < 2 or not w.size:
         return w.copy()
-    rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
-    weights = c.reshape(rows.shape).astype(np.float64)
-    moves = weights.max(axis=1) > 0
-    found = rows.copy()
-    if moves.any():
-        kept, steps = rows[moves], weights[moves]
-        floor = 1e-12 * steps.max(axis=1, keepdims=True)
-        found[moves] = _fused(kept, 1.0 / np.maximum(steps, floor))
-    return found.reshape(w.shape).astype(w.dtype)
+    rows, steps = w.reshape(-1, length), c.reshape(-1, length)
+    out = np.empty(rows.shape, w.dtype)
+    count = max(1, _AT_ONCE // length)
+    for start in range(0, len(rows), count):
+        part = slice(start, start + count)
+        x, s = (np.array(a[part].T, dtype=np.float64, order="C") for a in (rows, steps))
+        with np.errstate(all="ignore"):  # NaN and infinity come through
+            out[part] = f(x, s).T
+    return out.reshape(w.shape)
 
 
-def _fused(w: Array, slope: Array) -> Array:
-    """The same with slopes 1/c_i > 0."""
-    count, n = w.shape
-    knots = _Knots(count, 2 * n)
-    lows, highs = np.empty((count, n - 1)), np.empty((count, n - 1))
-    for i in range(n - 1):
-        a, b = slope[:, i], -slope[:, i] * w[:, i]
-        # Outside of its knots the derivative of what came before is −1 and 1; with this element
-        # a·x + b is added. Going inwards, each end stops where the whole reaches −1, or 1.
-        before = 0.0 if i == 0 else 1.0
-        low, high = knots.cut(a, b - before, -1.0, 1), knots.cut(a, b + before, 1.0, -1)
-        knots.put(low, high)
-        lows[:, i], highs[:, i] = low.x, high.x
-    a, b = slope[:, -1], -slope[:, -1] * w[:, -1] - 1.0
-    found = np.empty_like(w)
-    found[:, -1] = knots.cut(a, b, 0.0, 1).x
-    for i in range(n - 2, -1, -1):
-        found[:, i] = np.clip(found[:, i + 1], lows[:, i], highs[:, i])
-    return found
+def _smooth(w: Array, c: Array) -> Array:
+    """Elimination in (1 + α_i + β_i)u_i − α_i u_{i−1} − β_i u_{i+1} = w_i.
+
+    The pivot is kept as β_i plus a rest r_i, so that only positive numbers are added: nothing
+    cancels, however large the steps are.
+    """
+    pulls = 2 * c
+    right, pivots = w.copy(), np.empty_like(w)
+    rest = np.ones_like(w[0])
+    for i in range(len(w)):
+        if i:
+            share = pulls[i] / pivots[i - 1]
+            right[i] += share * right[i - 1]
+            rest = 1 + share * rest
+        pivots[i] = rest + pulls[i] if i < len(w) - 1 else rest
+    for i in range(len(w) - 1, -1, -1):
+        if i < len(w) - 1:
+            right[i] += pulls[i] * right[i + 1]
+        right[i] /= pivots[i]
+    return right
 
 
-class _Cut(NamedTuple):
-    """Where a function reaches a bound, and its slope and intercept there."""
+@dataclass
+class _Message:
+    """The derivative, by u_i, of the least cost of the chain up to i, for each of the chains.
 
-    x: Array
-    a: Array
-    b: Array
+    It is piecewise linear in u and increasing. What goes on to the next element is cut off at ±λ.
+    The piece that was cut off last at element m (m = 0: never) is
+    sign·λ + Σ_{m < j ≤ i} a_j(u − w_j); differences of prefix sums, in twice the precision, give
+    it. So no rounding error is carried along, however different the steps are.
+    """
 
+    sums: Array
+    """(4, positions + 1, chains): Σ a_j in two parts, and Σ a_j w_j."""
 
-class _Knots:
-    """The knots of one function for each row, in order, between ``left`` and ``right``."""
+    bound: Array
+    """λ, one for each chain."""
 
-    def __init__(self, count: int, room: int) -> None:
-        self.rows = np.arange(count)
-        self.at = np.zeros((count, room))
-        # What slope and intercept change by at a knot, from left to right.
-        self.turns, self.lifts = np.zeros((count, room)), np.zeros((count, room))
-        self.left, self.right = np.full(count, room // 2), np.full(count, room // 2 - 1)
+    knots: Array
+    """(places, chains): where one piece ends and the next begins."""
 
-    def cut(self, a: Array, b: Array, bound: float, direction: int) -> _Cut:
-        """Where the derivative reaches a bound.
+    cut_at: Array
+    """The m of the piece to the right of each knot; that of the leftmost lies one place before."""
 
-        Args:
-            a, b: slope and intercept outside of all knots.
-            bound: what is to be reached. The knots that are passed on the way are dropped.
-            direction: 1 from the left, −1 from the right.
+    signs: Array
+    first: Array
+    """The place of the first knot, one for each chain."""
+
+    last: Array
+
+    def line(self, i: int, places: Array, chains: Array) -> tuple[Array, Array]:
+        """Slope and value at 0 of pieces after element i (counted from 1)."""
+        m = self.cut_at[places, chains]
+        a, a_low, b, b_low = self.sums[:, i, chains] - self.sums[:, m, chains]
+        return a + a_low, self.signs[places, chains] * self.bound[chains] - (b + b_low)
+
+    def crossing(self, i: int, side: int, level: Array, start: Array, end: Array) -> Array:
+        """Where it reaches a level, searched from the left (side = 1) or from the right (−1).
+
+        ``start`` has the outermost knot; it comes back as the first that is not passed.
         """
-        a, b = a.copy(), b.copy()
-        position = self.left if direction > 0 else self.right
-        while True:
-            inside = (self.left <= position) & (position <= self.right)
-            here = self.rows, np.where(inside, position, 0)
-            passing = inside & ~((a * self.at[here] + b - bound) * direction > 0)
-            if not passing.any():
-                break
-            a += np.where(passing, direction * self.turns[here], 0.0)
-            b += np.where(passing, direction * self.lifts[here], 0.0)
-            position = position + direction * passing
-            if direction > 0:
-                self.left = position
-            else:
-                self.right = position
-        return _Cut((bound - b) / a, a, b)
+        behind = (1 - side) // 2  # the piece before a knot lies one place before its own
+        near = np.full(start.shape, -side * np.inf)
+        todo = np.flatnonzero(side * (end - start) >= 0)
+        while todo.size:
+            at = start[todo]
+            slope, value = self.line(i, at - 1 + behind, todo)
+            knot = self.knots[at, todo]
+            passed = side * (slope * knot + value - level[todo]) <= 0
+            todo = todo[passed]
+            near[todo] = knot[passed]
+            start[todo] += side
+            todo = todo[side * (end[todo] - start[todo]) >= 0]
+        chains = np.arange(start.size)
+        slope, value = self.line(i, start - 1 + behind, chains)
+        found = (level - value) / slope
+        # At a jump it lies at the knot itself.
+        return np.maximum(found, near) if side > 0 else np.minimum(found, near)
 
-    def put(self, low: _Cut, high: _Cut) -> None:
-        """New knots at both ends: −1 is to the left of the one, 1 to the right of the other."""
-        self.left, self.right = self.left - 1, self.right + 1
-        left, right = (self.rows, self.left), (self.rows, self.right)
-        self.at[left], self.turns[left], self.lifts[left] = low.x, low.a, low.b + 1.0
-        self.at[right], self.turns[right], self.lifts[right] = high.x, -high.a, 1.0 - high.b
+    def cut(self, i: int, low: Array, high: Array, first: Array, last: Array) -> None:
+        """Cut off at ±λ, which it reaches at ``low`` and ``high``, outside of these knots."""
+        chains = np.arange(first.size)
+        self.first, self.last = first - 1, last + 1
+        self.knots[self.first, chains], self.knots[self.last, chains] = low, high
+        for place, sign in ((self.first - 1, -1), (self.last, 1)):
+            self.cut_at[place, chains], self.signs[place, chains] = i, sign
 
 
-def smoothed(w: Array, c: Array) -> Array:
-    """The u with u_i + c_i·(DᵀDu)_i = w_i along the last axis: Thomas' elimination.
+def _fused(w: Array, c: Array) -> Array:
+    """Johnson's dynamic programming, and the way back."""
+    length, chains = w.shape
+    bound = c.max(axis=0)
+    fixed = c <= 1e-18 * bound  # it would move by at most 2c, and the sums could not hold its 1/c
+    message = _message(w, np.where(fixed, 0.0, bound / np.where(fixed, 1.0, c)), bound)
+    low, high = np.empty_like(w), np.empty_like(w)
+    for i in range(length):
+        first, last = message.first.copy(), message.last.copy()
+        if i == length - 1:
+            low[i] = message.crossing(length, 1, np.zeros(chains), first, last)
+            break
+        low[i] = message.crossing(i + 1, 1, -bound, first, last)
+        high[i] = message.crossing(i + 1, -1, bound, last, first)
+        # An element that stays: a jump from −λ to λ at one knot, and all before is settled.
+        stays = fixed[i]
+        low[i][stays] = high[i][stays] = w[i][stays]
+        last[stays] = first[stays] - 2
+        message.cut(i + 1, low[i], high[i], first, last)
+    u = np.where(fixed, w, low)
+    for i in range(length - 2, -1, -1):
+        kept = np.minimum(np.maximum(u[i + 1], low[i]), high[i])
+        u[i] = np.where(fixed[i], w[i], kept)
+    return u
 
-    The system is diagonally dominant, so that it needs no pivots.
-    """
-    if not w.size or w.shape[-1] < 2:
-        return w.copy()
-    rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
-    weights = c.reshape(rows.shape).astype(np.float64)
-    n = rows.shape[1]
-    u = rows.copy()
-    ratio = np.empty_like(rows)
-    for i in range(n):
-        links = float(i > 0) + float(i < n - 1)
-        pivot = 1.0 + links * weights[:, i]
-        if i > 0:
-            pivot = pivot - weights[:, i] * ratio[:, i - 1]
-            u[:, i] += weights[:, i] * u[:, i - 1]
-        u[:, i] /= pivot
-        ratio[:, i] = weights[:, i] / pivot
-    for i in range(n - 2, -1, -1):
-        u[:, i] += ratio[:, i] * u[:, i + 1]
-    return u.reshape(w.shape).astype(w.dtype)
+
+def _message(w: Array, slopes: Array, bound: Array) -> _Message:
+    length, chains = w.shape
+    places = (2 * length + 4, chains)
+    middle = length + 2
+    return _Message(
+        np.concatenate([_prefix_sums(slopes), _prefix_sums(slopes * w)]),
+        bound,
+        knots=np.zeros(places),
+        cut_at=np.zeros(places, dtype=np.int32),
+        signs=np.zeros(places, dtype=np.int8),
+        first=np.full(chains, middle),
+        last=np.full(chains, middle - 1),
+    )
+
+
+def _prefix_sums(x: Array) -> Array:
+    """Sums of none, one, two, … of them, and what rounding took from each (Knuth's two-sum)."""
+    sums = np.zeros((2, len(x) + 1, *x.shape[1:]))
+    for i, term in enumerate(x):
+        total, low = sums[:, i]
+        rounded = total + term
+        rest = rounded - total
+        low = low + ((total - (rounded - rest)) + (term - rest))
+        sums[0, i + 1] = rounded + low
+        sums[1, i + 1] = low - (sums[0, i + 1] - rounded)
+    return sums
 
 
 def least_norm_slopes(w: Array) -> Array:

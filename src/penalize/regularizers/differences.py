@@ -171,4 +171,4 @@ class Smoothness(AlongAxis):
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         from penalize.regularizers import chains
 
-        return self._solved(chains.smoothed, w, (2 * self.strength) * step, xp)
+        return self._solved(chains.smooth, w, step * self.strength, xp)

@@ -87,5 +87,5 @@ class GroupMCP(ByNorm):
         kept = weights * xp.sqrt(self.gamma * xp.where(firm, self.gamma, s))  # γλ_g, or λ_g√(γs)
         shrunk = (1 - s * weights / roots) / xp.where(firm, 1 - s / self.gamma, 1.0)
         # Where the threshold is hard it is below sλ_g, so that nothing is in between.
-        shrunk = xp.where(norms <= s * weights, 0.0, shrunk)
+        shrunk = xp.where(norms < s * weights, 0.0, shrunk)
         return w * groups.spread(xp.where(norms > kept, 1.0, shrunk), w, xp)

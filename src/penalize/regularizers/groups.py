@@ -111,7 +111,7 @@ class GroupLasso(ByNorm):
             return self._prox_per_element(w, step, xp)
         groups, norms, roots, weights = self._norms(w, xp)
         threshold = step * weights
-        scale = xp.where(norms <= threshold, 0.0, 1 - threshold / roots)
+        scale = xp.where(norms < threshold, 0.0, 1 - threshold / roots)
         return w * groups.spread(scale, w, xp)
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:

@@ -1,59 +1,63 @@
-"""Sums over elements that are concave in |w|: they shrink small weights and leave large ones alone.
+"""Penalties that flatten out: concave in |w|, so that large weights are hardly shrunk.
 
-The proximal operators are exact for every step: a minimum over all u, found by its closed form.
-Below the limit that ``weak_convexity`` gives they are continuous. Beyond it the objective has
-several minima, and they jump where the lowest changes.
+Their proximal operators are exact for every step: where the step is so long that the objective is
+no longer convex, they jump from 0 (or from a smaller weight) to a larger one, at the tie of the
+two. Thresholds are closed forms, and not comparisons of objectives, which rounding blurs at a tie.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from penalize.backends import Array, Backend
 from penalize.regularizers.base import Elementwise, check_above
 from penalize.regularizers.elementwise import soft_threshold
 
 
-class Concave(Elementwise):
-    """A sum over elements, concave in |w|."""
+def _functions_of(s: float | Array, xp: Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """``where`` and ``sqrt`` for what depends on a step, which is a number or an array."""
+    if isinstance(s, numbers.Real):
+        return (lambda condition, a, b: a if condition else b), math.sqrt
+    return xp.where, xp.sqrt
+
+
+class _Even:
+    """What follows from the penalty of one weight, as a function of its size."""
 
     def _each(self, size: Array, xp: Backend) -> Array:
-        """Ω of each element, by its size."""
         raise NotImplementedError
 
     def _value(self, w: Array, xp: Backend) -> Array:
         return xp.sum(self._each(xp.abs(w), xp))
 
     def _pull(self, w: Array, xp: Backend) -> Array:
-        # Where Ω is flat it has no gradient, and so may the data have none: the mean slope on the
-        # way to 0 is what a step has to be compared with.
         size = xp.abs(w)
-        zero = size <= 0
-        return xp.where(zero, 0.0, self._each(size, xp) / xp.where(zero, 1.0, size))
+        return self._each(size, xp) / xp.where(size <= 0, 1.0, size)
 
 
 @dataclass(frozen=True, repr=False)
-class L0(Concave):
-    """λ times the number of weights that are not zero.
+class L0(_Even, Elementwise):
+    """λ times the number of weights that are not 0.
 
-    ``prox`` is hard thresholding: w where w² > 2·step·λ, else 0. There is no ``gradient``: the
-    count is constant wherever it does not jump, so only ``mode="proximal"`` can act.
+    There is no ``gradient``: it is refused. ``prox`` is the hard threshold: it keeps w where
+    w² > 2·step·λ, and is 0 elsewhere.
 
     Args:
         strength: λ, finite and ≥ 0.
 
     Raises:
         StrengthError: the strength is not a finite number ≥ 0.
-        NoGradientError: when a gradient is asked for.
 
     Source: Blumensath and Davies, Iterative thresholding for sparse approximations (2008).
     """
 
     on_shards: ClassVar[bool] = True
-    weak_convexity: ClassVar[float | None] = math.inf
     differentiable: ClassVar[bool] = False
+    weak_convexity: ClassVar[float | None] = math.inf
 
     strength: float
 
@@ -61,26 +65,31 @@ class L0(Concave):
         return self.strength * xp.where(size > 0, 1.0, size)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        return keep_above(w, w * w, 2 * step * self.strength, xp)
+        s = step * self.strength
+        _, sqrt = _functions_of(s, xp)
+        return xp.where(xp.abs(w) <= sqrt(2 * s), 0.0, w)
 
 
 @dataclass(frozen=True, repr=False)
-class MCP(Concave):
-    """The minimax concave penalty: factor · Σ (λ|w| − w²/2γ where |w| ≤ γλ, else γλ²/2).
+class MCP(_Even, Elementwise):
+    """The minimax concave penalty: factor·Σ ρ(w), ρ = λ|w| − w²/(2γ) for |w| ≤ γλ, ½γλ² beyond.
 
-    It begins as λ‖w‖₁ and is flat beyond γλ: large weights are not shrunk. ``gradient`` is
-    factor · sign(w)·max(λ − |w|/γ, 0). ``prox``, with s = step·factor, is firm thresholding where
-    s < γ: 0 up to sλ, sign(w)·(|w| − sλ)/(1 − s/γ) up to γλ, then w; and for larger s hard
-    thresholding at λ√(γs).
+    ``gradient`` is factor·sign(w)·(λ − |w|/γ) for |w| ≤ γλ, 0 at 0 and beyond. With
+    s = step·factor, ``prox`` is
+
+    - for s < γ the firm threshold: 0 for |w| ≤ sλ, sign(w)·(|w| − sλ)/(1 − s/γ) for |w| ≤ γλ, w
+      beyond;
+    - for s ≥ γ the hard threshold: 0 for |w| ≤ λ√(γs), w beyond.
 
     Args:
-        strength: λ, finite and ≥ 0: the slope at 0.
-        gamma: γ > 1: how far it bends. The limit of large γ is L1.
-        factor: multiplies all of it; ``2 * r`` and schedules do so.
+        strength: λ, finite and ≥ 0. It is the slope at 0, and with γ it says where the penalty is
+            flat: a multiple of the penalty is one of ``factor``.
+        gamma: γ, finite and > 0; from it to infinity MCP goes from counting to the lasso.
+        factor: finite and ≥ 0.
 
     Raises:
-        StrengthError: the strength or factor is not a finite number ≥ 0.
-        RegularizerError: γ is not a finite number > 1.
+        StrengthError: the strength or the factor is not a finite number ≥ 0.
+        RegularizerError: gamma is not a finite number > 0.
 
     Source: Zhang, Nearly unbiased variable selection under minimax concave penalty (2010).
     """
@@ -95,61 +104,58 @@ class MCP(Concave):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "gamma", check_above(self, "gamma", self.gamma, 1.0))
+        object.__setattr__(self, "gamma", check_above(self, "gamma", self.gamma, 0.0))
 
     @property
-    def weak_convexity(self) -> float:  # type: ignore[override]
-        """See :attr:`Regularizer.weak_convexity`."""
+    def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """factor/γ."""
         return self.factor / self.gamma
 
     def _each(self, size: Array, xp: Backend) -> Array:
-        return self.factor * mcp(size, self.strength, self.gamma, xp)
+        inner = xp.clip(size, 0.0, self.gamma * self.strength)
+        return self.factor * (inner * (self.strength - inner / (2 * self.gamma)))
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        knee = self.gamma * self.strength
-        inside = xp.clip(w, -knee, knee)
-        return self.factor * (self.strength * xp.sign(w) - inside / self.gamma)
+        slope = xp.clip(self.strength - xp.abs(w) / self.gamma, 0.0, self.strength)
+        return self.factor * (xp.sign(w) * slope)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        return mcp_prox(w, step * self.factor, self.strength, self.gamma, xp)
-
-
-def mcp(size: Array, strength: Array, gamma: float, xp: Backend) -> Array:
-    """λt − t²/2γ where t ≤ γλ, else γλ²/2."""
-    knee = gamma * strength
-    inside = size - xp.clip(size - knee, 0.0 * size, size)
-    return inside * (strength - inside / (2 * gamma))
-
-
-def mcp_prox(w: Array, s: float | Array, strength: Array, gamma: float, xp: Backend) -> Array:
-    """argmin_u ½(u − w)² + s·MCP(u) for each element; strength and s are numbers or arrays."""
-    size = xp.abs(w)
-    s = s + 0.0 * size
-    bent = s < gamma
-    slope = 1 - xp.where(bent, s, 0.0) / gamma
-    firm = xp.where(size > gamma * strength, w, soft_threshold(w, s * strength, xp) / slope)
-    return xp.where(bent, firm, keep_above(w, size, strength * xp.sqrt(gamma * s), xp))
+        s, gamma, flat = step * self.factor, self.gamma, self.gamma * self.strength
+        where, sqrt = _functions_of(s, xp)
+        firm = s < gamma
+        size = xp.abs(w)
+        # For s ≥ γ it shrinks to 0 all that is not flat.
+        shrunk = soft_threshold(xp.clip(w, -flat, flat), s * self.strength, xp)
+        grown = xp.clip(shrunk * (gamma / where(firm, gamma - s, gamma)), -size, size)
+        cut = where(firm, flat, self.strength * sqrt(gamma * s))
+        return xp.where(size <= cut, grown, w)
 
 
 @dataclass(frozen=True, repr=False)
-class SCAD(Concave):
-    """Smoothly clipped absolute deviation: factor · Σ of λ|w| where |w| ≤ λ; of
-    (2γλ|w| − w² − λ²)/(2(γ − 1)) up to γλ; then of λ²(γ + 1)/2.
+class SCAD(_Even, Elementwise):
+    """The smoothly clipped absolute deviation: factor·Σ ρ(w).
 
-    ``gradient`` is factor · sign(w)·min(λ, max(γλ − |w|, 0)/(γ − 1)). ``prox``, with
-    s = step·factor, is the three-piece threshold of Fan and Li where s < γ − 1; soft thresholding
-    up to λ(γ + 1 + s)/2, then w, where s ≤ γ + 1; hard thresholding at λ√(s(γ + 1)) beyond.
+    ρ is λ|w| for |w| ≤ λ, (2γλ|w| − w² − λ²)/(2(γ − 1)) for |w| ≤ γλ, and ½(γ + 1)λ² beyond.
+    ``gradient`` is factor·sign(w) times λ, then (γλ − |w|)/(γ − 1), then 0; it is 0 at 0. With
+    s = step·factor, ``prox`` is
+
+    - for s < γ − 1: the soft threshold sign(w)·max(|w| − sλ, 0) for |w| ≤ λ(1 + s),
+      ((γ − 1)w − sign(w)·sγλ)/(γ − 1 − s) for |w| ≤ γλ, w beyond;
+    - for s ≤ γ + 1: the soft threshold for |w| ≤ ½λ(γ + 1 + s), w beyond;
+    - for larger s: 0 for |w| ≤ λ√(s(γ + 1)), w beyond.
 
     Args:
-        strength: λ, finite and ≥ 0: the slope at 0.
-        gamma: γ > 2, which Fan and Li call a.
-        factor: multiplies all of it; ``2 * r`` and schedules do so.
+        strength: λ, finite and ≥ 0. It is the slope at 0, and with γ it says where the penalty is
+            flat: a multiple of the penalty is one of ``factor``.
+        gamma: γ, finite and > 2, the authors' a.
+        factor: finite and ≥ 0.
 
     Raises:
-        StrengthError: the strength or factor is not a finite number ≥ 0.
-        RegularizerError: γ is not a finite number > 2.
+        StrengthError: the strength or the factor is not a finite number ≥ 0.
+        RegularizerError: gamma is not a finite number > 2.
 
-    Source: Fan and Li, Variable selection via nonconcave penalized likelihood (2001).
+    Source: Fan and Li, Variable selection via nonconcave penalized likelihood and its oracle
+    properties (2001).
     """
 
     on_shards: ClassVar[bool] = True
@@ -165,55 +171,55 @@ class SCAD(Concave):
         object.__setattr__(self, "gamma", check_above(self, "gamma", self.gamma, 2.0))
 
     @property
-    def weak_convexity(self) -> float:  # type: ignore[override]
-        """See :attr:`Regularizer.weak_convexity`."""
+    def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """factor/(γ − 1)."""
         return self.factor / (self.gamma - 1)
 
     def _each(self, size: Array, xp: Backend) -> Array:
-        # λ·|w| less the integral of how far the slope has fallen behind λ.
-        past = xp.clip(size - self.strength, 0.0, (self.gamma - 1) * self.strength)
-        beyond = size - self.strength - past
-        flat = xp.where(beyond > 0, beyond, 0.0)
-        bend = past * past / (2 * (self.gamma - 1))
-        return self.factor * (self.strength * (size - flat) - bend)
+        slope, flat = self.strength, self.gamma * self.strength
+        inner = xp.clip(size, 0.0, flat)
+        bent = xp.clip(size, slope, flat) - slope
+        return self.factor * (slope * inner - bent * bent / (2 * (self.gamma - 1)))
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        knee, reach = self.strength, (self.gamma - 1) * self.strength
-        fallen = xp.clip(xp.abs(w) - knee, 0.0, reach) / (self.gamma - 1)
-        return self.factor * xp.sign(w) * (knee - fallen)
+        left = self.gamma * self.strength - xp.abs(w)
+        slope = xp.clip(left / (self.gamma - 1), 0.0, self.strength)
+        return self.factor * (xp.sign(w) * slope)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        knee, gamma = self.strength, self.gamma
-        size = xp.abs(w)
-        s = step * self.factor + 0.0 * size
-        bent = s < gamma - 1
-        soft = soft_threshold(w, s * knee, xp)
-        middle = (w - xp.sign(w) * s * gamma * knee / (gamma - 1)) / (
-            1 - xp.where(bent, s, 0.0) / (gamma - 1)
-        )
-        three = xp.where(size <= knee * (1 + s), soft, xp.where(size <= gamma * knee, middle, w))
-        two = xp.where(size <= knee * (gamma + 1 + s) / 2, soft, w)
-        hard = keep_above(w, size, knee * xp.sqrt(s * (gamma + 1)), xp)
-        return xp.where(bent, three, xp.where(s <= gamma + 1, two, hard))
+        s, gamma, slope = step * self.factor, self.gamma, self.strength
+        where, sqrt = _functions_of(s, xp)
+        convex = s < gamma - 1
+        size, most = xp.abs(w), s * slope
+        # Shrunk by s times the slope at the result: λ, or less where the penalty bends, or 0.
+        left = xp.clip(gamma * slope - size, 0.0, gamma * slope)
+        bent = (s / where(convex, gamma - 1 - s, 1.0)) * left
+        bent = xp.where(bent > most, most, bent)
+        cut = slope * where(s <= gamma + 1, 0.5 * (gamma + 1 + s), sqrt(s * (gamma + 1)))
+        jump = xp.where(size <= cut, most, 0.0 * left)
+        return soft_threshold(w, where(convex, bent, jump), xp)
 
 
 @dataclass(frozen=True, repr=False)
-class LogSum(Concave):
-    """The log-sum penalty: λ Σ log(1 + |w|/ε), which reweighted ℓ₁ minimisation minimises.
+class LogSum(_Even, Elementwise):
+    """The logarithmic penalty: λ Σ log(1 + |w|/ε). Reweighted ℓ₁ minimises it step by step.
 
-    ``gradient`` is λ·sign(w)/(ε + |w|), 0 at 0. ``prox`` is 0, or sign(w) times the larger root of
-    u² + (ε − |w|)u + step·λ − ε|w| = 0 where that is lower.
+    ``gradient`` is λ·sign(w)/(|w| + ε), 0 at 0. ``prox`` is, with s = step·λ, either 0 or
+    sign(w)·½(|w| − ε + √((|w| + ε)² − 4s)): this where |w| > s/ε, and for s > ε² also where it is
+    real and has the lower objective.
 
     Args:
         strength: λ, finite and ≥ 0.
-        epsilon: ε > 0: below it, a weight is penalized about as by ``L1(λ / ε)``.
+        epsilon: ε, finite and > 0. Weights well below it are pulled as by ``L1(λ/ε)``, those well
+            above hardly at all: choose it somewhat smaller than a weight that counts.
 
     Raises:
         StrengthError: the strength is not a finite number ≥ 0.
-        RegularizerError: ε is not a finite number > 0.
+        RegularizerError: epsilon is not a finite number > 0.
 
-    Source: Candès, Wakin and Boyd, Enhancing sparsity by reweighted ℓ₁ minimization (2008); the
-    prox: Gong et al., A general iterative shrinkage and thresholding algorithm (2013).
+    Source: Candès, Wakin and Boyd, Enhancing sparsity by reweighted ℓ₁ minimization (2008), for the
+    penalty; Gong et al., A general iterative shrinkage and thresholding algorithm for non-convex
+    regularized optimization problems (2013), for its prox.
     """
 
     on_shards: ClassVar[bool] = True
@@ -226,35 +232,30 @@ class LogSum(Concave):
         object.__setattr__(self, "epsilon", check_above(self, "epsilon", self.epsilon, 0.0))
 
     @property
-    def weak_convexity(self) -> float:  # type: ignore[override]
-        """See :attr:`Regularizer.weak_convexity`."""
+    def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """λ/ε²."""
         return self.strength / self.epsilon**2
 
     def _each(self, size: Array, xp: Backend) -> Array:
         return self.strength * xp.log1p(size / self.epsilon)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        return self.strength * xp.sign(w) / (self.epsilon + xp.abs(w))
+        return self.strength * (xp.sign(w) / (xp.abs(w) + self.epsilon))
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        epsilon = self.epsilon
-        size = xp.abs(w)
-        s = step * self.strength + 0.0 * size
-        square = (size + epsilon) * (size + epsilon) - 4 * s
-        found = square >= 0
-        # |w| − u, where u is the larger root: without a difference of what is nearly equal.
-        taken = 2 * s / (size + epsilon + xp.sqrt(xp.where(found, square, 0.0)))
-        u = size - taken
-        inside = found & (u > 0)
-        safe = xp.where(inside, u, 1.0)
-        # Whether u is lower than 0, by the difference of the objectives over u. With s ≤ ε² there
-        # is one minimum, and it is u.
-        lower = safe / 2 - size + s * xp.log1p(safe / epsilon) / safe < 0
-        kept = inside & (lower | (s <= epsilon * epsilon))
-        # NaN must stay visible.
-        return xp.where(kept, w - xp.sign(w) * taken, xp.where(size >= 0, 0.0, w))
-
-
-def keep_above(w: Array, size: Array, threshold: float | Array, xp: Backend) -> Array:
-    """w where the size is above the threshold, else 0; NaN stays visible."""
-    return xp.where(size <= threshold, 0.0, w)
+        s, epsilon = step * self.strength, self.epsilon
+        where, sqrt = _functions_of(s, xp)
+        size, narrow = xp.abs(w), 2 * sqrt(s)
+        far = size > s / epsilon
+        # √((|w| + ε)² − 4s), so that nothing overflows; below 0 there is no stationary point.
+        below = size + epsilon - narrow
+        root = xp.sqrt(xp.where(below < 0, 0.0, below)) * xp.sqrt(size + epsilon + narrow)
+        # The larger u with (|w| − u)(u + ε) = s is |w| minus this, which is 0 for s = 0.
+        drop = 2 * s / (size + epsilon + root)
+        drop = xp.where(drop > size, size, drop)
+        # (objective at u − objective at 0)/u, with |w| put in from the equation.
+        u = xp.where(far | (drop >= size), 1.0, size - drop)
+        gain = s * (xp.log1p(u / epsilon) / u - 1 / (u + epsilon)) - u / 2
+        jumped = xp.where((below < 0) | (gain >= 0), size, drop)
+        low = where(s <= epsilon**2, size, jumped)
+        return w - xp.sign(w) * xp.where(far, drop, low)

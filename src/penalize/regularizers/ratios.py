@@ -1,4 +1,4 @@
-"""Sparsity as a ratio of norms: what does not change when all weights are multiplied."""
+"""Ratios of norms: sparse at any scale of the weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from penalize.regularizers.base import Regularizer
 
 @dataclass(frozen=True, repr=False)
 class Hoyer(Regularizer):
-    """Hoyer's ratio: λ (Σ|w|)²/Σw², or with ``squared=False`` λ Σ|w|/√Σw².
+    """λ(Σ|w|)²/Σw², from λ for a single weight to λn for n of one size; or λ Σ|w|/√Σw².
 
-    The square is 1 for one weight alone and n for n equal ones: about how many weights count.
-    With a = Σ|w| and b = Σw², ``gradient`` is λ(2a/b)·(sign(w) − (a/b)·w), or
-    λ(sign(w) − (a/b)·w)/√b; value and gradient of an array of zeros are 0. There is no ``prox``: no
+    It does not change when all weights are scaled: it moves weight among them, and shrinks none.
+    An array of zeros has the penalty 0. ``gradient`` is λ(2S/Q)(sign(w) − (S/Q)w), where S = Σ|w|
+    and Q = Σw², or λ(sign(w) − (S/Q)w)/√Q; 0 for a weight that is 0. There is no ``prox``: no
     closed form is known.
 
     Args:
         strength: λ, finite and ≥ 0.
-        squared: whether the ratio is squared.
+        squared: whether it is the square of the ratio.
 
     Raises:
         StrengthError: the strength is not a finite number ≥ 0.
@@ -39,16 +39,25 @@ class Hoyer(Regularizer):
         super().__post_init__()
         object.__setattr__(self, "squared", bool(self.squared))
 
-    def _norms(self, w: Array, xp: Backend) -> tuple[Array, Array]:
-        """Σ|w|, and Σw² with 1 for an array of zeros."""
-        squares = xp.sum(w * w)
-        return xp.sum(xp.abs(w)), xp.where(squares <= 0, 1.0, squares)
+    def _at_scale(self, w: Array, xp: Backend) -> tuple[Array, Array, Array, Array]:
+        """w/S, S, Q/S², and whether all is 0; the numbers are then 1.
+
+        At this scale nothing overflows or vanishes. S is a constant to differentiation, as Ω is the
+        same at any: each rank of a sharded array differentiates through sums over its own elements.
+        """
+        total = xp.stop(xp.sum(xp.abs(w)))
+        zero = total <= 0
+        total = xp.where(zero, 1.0, total)
+        unit = w / total
+        return unit, total, xp.where(zero, 1.0, xp.sum(unit * unit)), zero
 
     def _value(self, w: Array, xp: Backend) -> Array:
-        a, b = self._norms(w, xp)
-        return self.strength * (a * a / b if self.squared else a / xp.sqrt(b))
+        unit, _, squares, zero = self._at_scale(w, xp)
+        total = xp.sum(xp.abs(unit))  # 1, with a derivative
+        ratio = total * total / squares if self.squared else total / xp.sqrt(squares)
+        return self.strength * xp.where(zero, 0.0, ratio)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        a, b = self._norms(w, xp)
-        slope = 2 * a / b if self.squared else 1 / xp.sqrt(b)
-        return (self.strength * slope) * (xp.sign(w) - (a / b) * w)
+        unit, total, squares, _ = self._at_scale(w, xp)
+        factor = 2 / squares if self.squared else 1 / xp.sqrt(squares)
+        return (self.strength * factor / total) * (xp.sign(w) - unit / squares)
