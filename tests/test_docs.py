@@ -54,7 +54,18 @@ PUBLIC = [
 ]
 
 
-KINDS = [L1, L2, L1L2, GroupLasso, SparseGroupLasso, GroupMCP, LInf1, ExclusiveLasso, Orthogonal, Sum]
+KINDS = [
+    L1,
+    L2,
+    L1L2,
+    GroupLasso,
+    SparseGroupLasso,
+    GroupMCP,
+    LInf1,
+    ExclusiveLasso,
+    Orthogonal,
+    Sum,
+]
 CONSTRAINTS = [NonNegative, Box, MaxNorm, UnitNorm, MinMaxNorm, Simplex]
 
 
