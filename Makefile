@@ -6,10 +6,11 @@ BIN    := .venv/bin
 ENV    := .venv/.stamp
 TORCH   = $(shell grep '^torch==' constraints.txt)
 ARGS   ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench readme optimizers freeze clean
+.PHONY: help demo test check bench readme catalogue optimizers freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -17,8 +18,8 @@ help: ## Show this list
 demo: $(ENV) ## Train the example and write its figures to build/demo
 	$(BIN)/penalize demo --output build/demo
 
-test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest, WORKERS=0 runs one process
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(ENV) ## Check format, style, types and the arrows between modules
 	$(BIN)/ruff format --check
@@ -32,6 +33,9 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py
+
+catalogue: $(ENV) ## Write docs/regularizers.md and its picture from the regularizers
+	$(BIN)/python scripts/catalogue.py
 
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
 	cd tests && ../$(BIN)/python -m optimizers

@@ -41,6 +41,9 @@ WINGS = {
         "bindings",
         "scope",
         "parameters",
+        "modules",
+        "outputs",
+        "activities",
         "ledger",
         "steps",
         "scaling",
@@ -123,6 +126,7 @@ THIRD_PARTY = {
     "penalize.backends.jax": {"jax", "numpy"},
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},
     "penalize.regularizers.constants": {"numpy"},  # when one is made
+    "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.jax": {"jax", "optax"},

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalogue import CATALOGUE, page
 from readme import with_outputs, with_table
 
 import penalize
@@ -17,25 +18,7 @@ import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 import penalize.torch
-from penalize import (
-    L1,
-    L1L2,
-    L2,
-    Box,
-    ExclusiveLasso,
-    GroupLasso,
-    GroupMCP,
-    LInf1,
-    MaxNorm,
-    MinMaxNorm,
-    NonNegative,
-    Orthogonal,
-    Regularizer,
-    Simplex,
-    SparseGroupLasso,
-    Sum,
-    UnitNorm,
-)
+from penalize import L2, Custom, Regularizer, Scheduled, Sum
 from penalize.torch import tf1
 
 ROOT = Path(__file__).parent.parent
@@ -54,25 +37,23 @@ PUBLIC = [
 ]
 
 
-KINDS = [
-    L1,
-    L2,
-    L1L2,
-    GroupLasso,
-    SparseGroupLasso,
-    GroupMCP,
-    LInf1,
-    ExclusiveLasso,
-    Orthogonal,
-    Sum,
-]
-CONSTRAINTS = [NonNegative, Box, MaxNorm, UnitNorm, MinMaxNorm, Simplex]
+LISTED = [type(r) for regularizers in CATALOGUE.values() for r in regularizers]
 
 
-@pytest.mark.parametrize("kind", KINDS + CONSTRAINTS)
+@pytest.mark.parametrize("kind", [*LISTED, Sum, Scheduled, Custom])
 def test_regularizers_say_what_they_are(kind: type[Regularizer]) -> None:
-    for part in ("Args:", "Raises:", "prox"):
-        assert part in (kind.__doc__ or "")
+    parts = ["Raises:", "prox", *(["Args:"] if kind is not penalize.NonNegative else [])]
+    for part in [*parts, *(["Source:"] if kind in LISTED else [])]:
+        assert part in (kind.__doc__ or ""), part
+
+
+def test_the_catalogue_is_complete_and_up_to_date() -> None:
+    public = [getattr(penalize, name) for name in penalize.__all__]
+    kinds = {x for x in public if isinstance(x, type) and issubclass(x, Regularizer)}
+    bases = {Regularizer, penalize.Elementwise, penalize.Constraint, Sum, Scheduled, Custom}
+    assert set(LISTED) == kinds - bases
+    assert (ROOT / "docs" / "regularizers.md").read_text(encoding="utf-8") == page()
+    assert (ROOT / "docs" / "regularizers.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)

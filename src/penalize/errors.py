@@ -127,11 +127,16 @@ class NoProximalOperatorError(PenalizeError):
 class NoGradientError(PenalizeError):
     """A gradient was asked for of what acts by its proximal operator alone."""
 
-    def __init__(self, regularizer: object, where: str = "") -> None:
+    def __init__(
+        self,
+        regularizer: object,
+        where: str = "",
+        instead: str = 'Use mode="proximal" instead',
+    ) -> None:
         at = f" (on {where})" if where else ""
         super().__init__(
             f"{regularizer!r}{at} has no gradient that could act on a weight: it is constant "
-            'wherever it is finite, or it jumps. Use mode="proximal" instead.'
+            f"wherever it is finite, or it jumps. {instead}."
         )
 
 
@@ -141,7 +146,7 @@ class NoStepError(PenalizeError):
     def __init__(self, regularizer: object) -> None:
         super().__init__(
             f"{regularizer!r} follows a schedule, and is asked for without a step of training. Let "
-            "a plan apply it, which counts steps (penalty(..., step=count) where the framework "
+            "a plan apply it, which counts steps (penalty(..., at=step) where the framework "
             "hides them), or write r.at(step)."
         )
 
@@ -170,11 +175,14 @@ class SelectorError(PenalizeError, TypeError):
 class RulesError(PenalizeError, TypeError):
     """A rules table is not a mapping (or list of pairs) selector → regularizer or None."""
 
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(
-            f"{found}; expected rules: a regularizer, or a mapping or list of pairs from selector "
-            f"to regularizer or None. {instead}"
-        )
+    def __init__(
+        self,
+        found: str,
+        instead: str,
+        expected: str = "rules: a regularizer, or a mapping or list of pairs from selector to "
+        "regularizer or None",
+    ) -> None:
+        super().__init__(f"{found}; expected {expected}. {instead}")
 
 
 class RoleError(PenalizeError, ValueError):
@@ -188,18 +196,22 @@ class RoleError(PenalizeError, ValueError):
 
 
 class NoMatchError(PenalizeError, LookupError):
-    """A selector matches no parameter."""
+    """A selector matches no parameter, or no module."""
 
-    def __init__(self, selector: object, declared_at: str, hint: str) -> None:
-        super().__init__(f"{selector!r} (in {declared_at}) matches no parameter. {hint}")
+    def __init__(
+        self, selector: object, declared_at: str, hint: str, what: str = "parameter"
+    ) -> None:
+        super().__init__(f"{selector!r} (in {declared_at}) matches no {what}. {hint}")
 
 
 class ConflictError(PenalizeError, ValueError):
-    """Two declarations of the same rank disagree on one tied parameter."""
+    """Two declarations of the same rank disagree on one tied parameter, or one shared module."""
 
-    def __init__(self, names: Sequence[str], first: str, second: str) -> None:
+    def __init__(
+        self, names: Sequence[str], first: str, second: str, what: str = "tied parameter"
+    ) -> None:
         super().__init__(
-            f"{' and '.join(map(repr, names))} are one tied parameter, and two declarations of the "
+            f"{' and '.join(map(repr, names))} are one {what}, and two declarations of the "
             f"same rank disagree on it: {first}, {second}. Declare it once, or end the rules with "
             f"one row that names it by every name: named({names[0]!r}) | named({names[-1]!r})."
         )
@@ -238,6 +250,13 @@ class AppliedTwiceError(PenalizeError, RuntimeError):
 
 class LossError(PenalizeError, TypeError):
     """A loss is not what can be measured or differentiated here."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class ActivityError(PenalizeError, RuntimeError):
+    """The outputs of a module cannot be penalized, or not where it is called."""
 
     def __init__(self, found: str, instead: str) -> None:
         super().__init__(_sentence(f"{found}; {instead}."))

@@ -109,6 +109,8 @@ def _instead(value: object) -> str:
         return f"Write L2({value!r})."
     if isinstance(value, type) and issubclass(value, Regularizer):
         return f"Write {value.__name__}(1e-4)."
+    if callable(value):
+        return f"Write Custom({getattr(value, '__name__', 'function')})."
     return "Write {kernels: L2(1e-4)}."
 
 

@@ -153,11 +153,11 @@ def piecewise(factors: Mapping[int, float]) -> Schedule:
     Raises:
         ScheduleError: it is no mapping from steps, 0 among them, to finite numbers ≥ 0.
     """
-    pairs = factors.items() if isinstance(factors, Mapping) else factors
-    try:
-        rows = sorted((_steps("piecewise", t, 0), _factor("piecewise", x)) for t, x in pairs)
-    except (TypeError, ValueError):
-        rows = []
+    # A saved configuration has the pairs.
+    pairs = list(factors.items()) if isinstance(factors, Mapping) else factors
+    listed = isinstance(pairs, list | tuple) and all(_is_pair(pair) for pair in pairs)
+    known = pairs if listed else []
+    rows = sorted((_steps("piecewise", t, 0), _factor("piecewise", x)) for t, x in known)
     if not rows or rows[0][0] != 0:
         raise ScheduleError(
             f"piecewise got {factors!r}",
@@ -194,6 +194,10 @@ def read_from(owner: str, config: Any, found: Any) -> Schedule:
         return make(**arguments)
     except TypeError as error:
         raise ConfigError(owner, config, str(error)) from None
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list | tuple) and len(pair) == 2
 
 
 def _checked(

@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 SLACK = 10.0
-"""An adaptive step gets a floor of |∇Ω(w)| / SLACK under its denominator.
+"""An adaptive step gets a floor of |∇Ω(w)| / SLACK (``Regularizer.pull``) under its denominator.
 
 At a minimiser that is not zero the data gradient is as large as the penalty's, and so is the
 denominator: the floor leaves it alone. But an element whose data gradient has been zero so far (a

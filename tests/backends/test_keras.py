@@ -20,11 +20,12 @@ for case in CASES:
     variable = keras.Variable(w, dtype="float64")
     value = keras.ops.convert_to_numpy(case.regularizer(variable))
     np.testing.assert_allclose(value, case.reference(w), rtol=1e-12)
-    gradient = keras.ops.convert_to_numpy(case.regularizer.gradient(variable))
-    np.testing.assert_allclose(gradient, case.regularizer.gradient(w), rtol=1e-12)
+    if case.regularizer.differentiable:
+        gradient = keras.ops.convert_to_numpy(case.regularizer.gradient(variable))
+        np.testing.assert_allclose(gradient, case.regularizer.gradient(w), rtol=1e-12, atol=1e-13)
     if case.has_prox:
         prox = keras.ops.convert_to_numpy(case.regularizer.prox(variable, 0.3))
-        np.testing.assert_allclose(prox, case.regularizer.prox(w, 0.3), rtol=1e-12)
+        np.testing.assert_allclose(prox, case.regularizer.prox(w, 0.3), rtol=1e-12, atol=1e-13)
 
 layer = keras.layers.Dense(3, kernel_regularizer=L1(0.5))
 layer.build((None, 2))

@@ -46,6 +46,7 @@ CASES = [
     Case(
         Custom(ridge, 0.5, gradient=lambda w: 2 * w, prox=lambda w, step: w / (1 + 2 * step)),
         lambda w: 0.5 * l2(w),
+        curved_at_zero=True,
         prox_per_element=False,
         typed=False,
         saved=False,

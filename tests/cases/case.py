@@ -28,11 +28,17 @@ class Case:
     """Whether prox takes a step for each element."""
 
     convex: bool = True
+    scale: float = 300.0
+    """Of weights in half precision: as large as the gradient can hold."""
+
     kinks_at_zero: bool = True
     """Whether every kink of Ω is at an element that is 0, where 0 is a subgradient."""
 
     feasible: Callable[[np.random.Generator], np.ndarray] | None = None
     """For a constraint: draws an array that satisfies it. Its reference is 0 or infinite."""
+
+    curved_at_zero: bool = False
+    """Whether it is smooth at zero and not flat there, beside any L2 in it."""
 
     once_differentiable: bool = False
     """Whether the framework may differentiate the value once only."""

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cases.case import Case, l1, l2
-from penalize import L1, L1L2, L2
+from penalize import L1, L1L2, L2, Huber
+
+
+def huber(w: np.ndarray, delta: float) -> float:
+    t = np.abs(w)
+    return float(np.where(t <= delta, t**2 / 2, delta * (t - delta / 2)).sum())
+
 
 CASES = [
+    Case(Huber(0.6), lambda w: 0.6 * huber(w, 1.0), curved_at_zero=True),
+    Case(Huber(0.6, delta=0.3), lambda w: 0.6 * huber(w, 0.3), curved_at_zero=True),
+    Case(Huber(0.6, delta=0.3) + L2(0.2), lambda w: 0.6 * huber(w, 0.3) + 0.2 * l2(w)),
     Case(L1(0.3), lambda w: 0.3 * l1(w)),
     Case(L2(0.7), lambda w: 0.7 * l2(w)),
     Case(L2(0.0), lambda w: 0.0),

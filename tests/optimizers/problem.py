@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,15 +25,20 @@ Y = torch.randn(12, 3, generator=_random, dtype=torch.float64)
 
 def model_for(row: Row) -> nn.Module:
     """Two matrices, which is what every optimizer takes; an embedding where it wants one."""
+    return copy.deepcopy(_model(row.sparse)).to("cuda" if row.needs_cuda else "cpu")
+
+
+@functools.cache
+def _model(sparse: bool) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        if row.sparse:
+        if sparse:
             return nn.Embedding(6, 3, sparse=True, dtype=torch.float64)
         first, last = nn.Linear(6, 4, bias=False), nn.Linear(4, 3, bias=False)
         model = nn.Sequential(first, nn.Tanh(), last).double()
     with torch.no_grad():
         first.weight[0] = 0.0  # a penalty's kink
-    return model.to("cuda" if row.needs_cuda else "cpu")
+    return model
 
 
 def _nothing(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:

@@ -80,11 +80,12 @@ def _held_at_zero(row: Row, regularizer: Regularizer | None) -> Tensor:
     optimizers = row.build(list(model.parameters()))
     if regularizer is not None:
         regularize(model, {everything: regularizer}).attach(optimizers, mode="proximal")
+    gradients = [(parameter, row.sign * _gradient(parameter)) for parameter in model.parameters()]
     settled = 250 if row.kwargs.get("momentum") else 60
     for _ in range(settled):
-        for parameter in model.parameters():
+        for parameter, gradient in gradients:
             parameter.detach().zero_()
-            parameter.grad = row.sign * _gradient(parameter)
+            parameter.grad = gradient.clone()
         for optimizer in optimizers:
             optimizer.step()
     return weights(model)

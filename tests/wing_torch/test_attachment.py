@@ -945,4 +945,4 @@ def test_a_step_of_zero_over_a_denominator_of_zero() -> None:
     optimizer = opt.Adam(model.parameters(), lr=0.0, eps=0.0)
     regularize(model, L1(0.1)).attach(optimizer, "proximal")
     optimizer.step()
-    assert bounded(Step(0.0, torch.zeros(2)), torch.zeros(2)).tolist() == [0.0, 0.0]
+    assert bounded(Step(0.0, torch.zeros(2)), L1(0.1), torch.zeros(2)).tolist() == [0.0, 0.0]

@@ -131,10 +131,12 @@ def test_the_state_is_plain_data() -> None:
 
 
 FOREIGN: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "not saved by an attachment"),
-    "a model's": (network().state_dict(), "not saved by an attachment"),
-    "cut off": ({"version": 1, "mode": "gradient"}, "not saved by an attachment"),
-    "a later version": ({**state(), "version": 2}, "its version is 2, and 1 is read here"),
+    "nothing": (None, "not saved by one of these"),
+    "a model's": (network().state_dict(), "not saved by one of these"),
+    "cut off": ({"version": 1, "mode": "gradient"}, "not saved by one of these"),
+    "a later version": ({**state(), "version": 3}, "its version is 3, and 2 is read here"),
+    "of two optimizers": ({**state(), "steps": [1, 1]}, "there are 1 optimizers here"),
+    "damaged steps": ({**state(), "steps": ["1"]}, "it has the steps ['1']"),
     "damaged": ({**state(), "penalties": [1]}, "its penalties are no mapping"),
     "another mode": (attached(mode="proximal")[1].state_dict(), "mode='proximal', and here"),
     "another clip": (attached(clip="with")[1].state_dict(), "clip='with', and here it is 'with"),

@@ -57,10 +57,10 @@ def test_a_weight_that_the_data_has_not_reached_is_not_erased(
 
 def test_the_bound_leaves_a_minimiser_alone() -> None:
     """There the data gradient is as large as the penalty's, and the denominator with it."""
-    gradient = torch.tensor([0.3, -0.3, 0.0])
+    w = torch.tensor([2.0, -3.0, 0.0])
     denominator = torch.tensor([0.3, 0.3, 0.1])
-    assert torch.equal(bounded(Step(0.1, denominator), gradient), 0.1 / denominator)
-    assert bounded(Step(0.1), gradient) == 0.1
+    assert torch.equal(bounded(Step(0.1, denominator), L1(0.3), w), 0.1 / denominator)
+    assert bounded(Step(0.1), L1(0.3), w) == 0.1
 
 
 SLOW: dict[str, Callable[[Any], opt.Optimizer]] = {

@@ -53,6 +53,9 @@ class Backend(Protocol):
     def full(self, shape: Sequence[int], value: float, x: Array) -> Array:
         """An array of x's dtype and device that holds one number."""
 
+    def eye(self, size: int, x: Array) -> Array:
+        """The identity matrix in x's dtype, on its device."""
+
     def fixed(self, values: Fixed, w: Array) -> Array:
         """Values of the weight's shape beside w: on its device, in float32 or wider, its shard."""
 
@@ -97,6 +100,9 @@ class Backend(Protocol):
 
     def take(self, x: Array, ids: Sequence[int]) -> Array:
         """Elements of what ``segment_sum`` gave; one id for each flat index of the weight."""
+
+    def pick(self, x: Array, ids: Sequence[int]) -> Array:
+        """Elements of a flat array, by their numbers."""
 
     def total(self, x: Array) -> Array:
         """Over all of what ``segment_sum`` gave, to a scalar."""

@@ -73,12 +73,19 @@ def take(x: Array, ids: Sequence[int]) -> Array:
     return x[_index(ids)]
 
 
+pick = take
+
+
 def _index(ids: Sequence[int]) -> Any:
     return jnp.asarray(ids, dtype=jnp.int32)
 
 
 def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return jnp.full(tuple(shape), value, dtype=x.dtype)
+
+
+def eye(size: int, x: Array) -> Array:
+    return jnp.eye(size, dtype=x.dtype)
 
 
 def fixed(values: Fixed, w: Array) -> Array:
@@ -127,6 +134,6 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
 def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
     result = jax.ShapeDtypeStruct(x.shape, x.dtype)  # type: ignore[no-untyped-call]
     found: Array = jax.pure_callback(
-        lambda *arrays: f(*map(np.asarray, arrays)), result, x, *others, vmap_method="expand_dims"
+        lambda *arrays: f(*map(np.asarray, arrays)), result, x, *others, vmap_method="broadcast_all"
     )
     return found

@@ -61,8 +61,15 @@ def take(x: Array, ids: Sequence[int]) -> Array:
     return x[np.asarray(ids, dtype=np.intp)]
 
 
+pick = take
+
+
 def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return np.full(tuple(shape), value, dtype=x.dtype)
+
+
+def eye(size: int, x: Array) -> Array:
+    return np.eye(size, dtype=x.dtype)
 
 
 def fixed(values: Fixed, w: Array) -> Array:

@@ -33,9 +33,10 @@ total = tf.reduce_sum
 
 
 def where(condition: Array, a: Array, b: Array) -> Array:
-    # In a graph a number would become float32 before it meets the other branch.
+    # A number would become float32 before it meets the other branch, or is cast.
     dtype = (a if tf.is_tensor(a) else b).dtype
-    return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
+    a, b = (tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(x, dtype) for x in (a, b))
+    return tf.where(condition, a, b)
 
 
 def shape(w: Array) -> tuple[int, ...]:
@@ -125,8 +126,15 @@ def take(x: Array, ids: Sequence[int]) -> Array:
     return tf.gather(x, tf.constant(ids, tf.int32))
 
 
+pick = take
+
+
 def full(shape: Sequence[int], value: float, x: Array) -> Array:
     return tf.fill(tuple(shape), tf.constant(value, x.dtype))
+
+
+def eye(size: int, x: Array) -> Array:
+    return tf.eye(size, dtype=x.dtype)
 
 
 def fixed(values: Fixed, w: Array) -> Array:
@@ -150,7 +158,7 @@ def numpy(w: Array) -> Any:
 
 def real(x: Array) -> Array:
     x = tf.convert_to_tensor(x)
-    return x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    return x if x.dtype.is_floating else tf.cast(x, tf.float64)
 
 
 def eps(w: Array) -> float:

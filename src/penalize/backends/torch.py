@@ -66,12 +66,19 @@ def take(x: Tensor, ids: Sequence[int]) -> Tensor:
     return x[_index(ids, x)]
 
 
+pick = take
+
+
 def _index(ids: Sequence[int], x: Tensor) -> Tensor:
     return torch.tensor(ids, dtype=torch.long, device=x.device)
 
 
 def full(shape: Sequence[int], value: float, x: Tensor) -> Tensor:
     return x.new_full(tuple(shape), value)
+
+
+def eye(size: int, x: Tensor) -> Tensor:
+    return torch.eye(size, dtype=x.dtype, device=x.device)
 
 
 def fixed(values: Fixed, w: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ def numpy(w: Tensor) -> Any:
 
 
 def real(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return x if x.is_floating_point() else x.to(torch.float64)
 
 
 def eps(w: Tensor) -> float:
@@ -130,7 +137,7 @@ def gradient(f: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
 
 
 def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
-    found: Tensor = _on_host(f.__module__, f.__qualname__, [x, *others])
+    found: Tensor = _on_host(f.__module__, f.__name__, [x, *others])
     return found
 
 

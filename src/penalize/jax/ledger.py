@@ -44,11 +44,13 @@ def _sloped(regularizers: tuple[Regularizer, ...], primals: Any, tangents: Any) 
     marked = []
     for regularizer, value, slope in zip(regularizers, values, slopes, strict=True):
         # An array outside of a trace says nothing of when it was differentiated.
-        if isinstance(value, jax.core.Tracer):
+        unit = regularizer.unit()
+        if not regularizer.differentiable:
+            marked.append(_passes.bind(slope, key=0, regularizer=unit))  # type: ignore[no-untyped-call]
+        elif isinstance(value, jax.core.Tracer):
             if id(value) not in _differentiated:
                 _differentiated[id(value)] = set()
                 weakref.finalize(value, _differentiated.pop, id(value), None)
-            unit = regularizer.unit()
             marked.append(_passes.bind(slope, key=id(value), regularizer=unit))  # type: ignore[no-untyped-call]
         else:
             marked.append(slope)
@@ -64,6 +66,7 @@ batching.defvectorized(_passes)  # type: ignore[no-untyped-call]
 
 
 def _came_back(gradient: Any, slope: Any, *, key: int, regularizer: Regularizer) -> list[Any]:
+    regularizer.check_gradient()
     _differentiated.get(key, set()).add(regularizer)
     return [gradient]
 

@@ -65,7 +65,7 @@ class Plan(AnyPlan):
 
     # --- the functions ----------------------------------------------------------------------
 
-    def penalty(self, params: Any) -> Array:
+    def penalty(self, params: Any, *, at: Any = None) -> Array:
         """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
 
         Pure: it may be jitted, differentiated and vmapped. Arrays that are sharded under
@@ -75,32 +75,37 @@ class Plan(AnyPlan):
         Args:
             params: the tree that was planned, or a container with the same names. What a mask left
                 out of it (None, ``optax.MaskedNode``) is not penalized.
+            at: the step of training, a number or traced, where a strength follows a schedule.
 
         Raises:
             ModelError: the tree is not one of the parameters that were planned.
+            NoStepError: a strength follows a schedule, and no step was given.
+            NoGradientError: when it is differentiated, if it has a constraint in it.
         """
-        penalties = [w.regularizer(w.value) for w in watched(self.weights(params))]
+        penalties = [w.at(at).penalty() for w in watched(self.weights(params))]
         return sum(penalties, jnp.zeros(()))
 
-    def breakdown(self, params: Any) -> dict[str, float]:
+    def breakdown(self, params: Any, *, at: Any = None) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging; outside of ``jax.jit``.
 
         Raises:
-            ModelError: the tree is not one of the parameters that were planned.
+            ModelError, NoStepError: see :meth:`penalty`.
         """
-        return {w.name: float(w.regularizer(w.value)) for w in self.weights(params)}
+        weights = [w.at(at) for w in self.weights(params)]
+        return {w.name: float(w.regularizer(w.value)) for w in weights}
 
-    def prox(self, params: Any, step: float | Array) -> Any:
+    def prox(self, params: Any, step: float | Array, *, at: Any = None) -> Any:
         """The parameters, each penalized one replaced by its prox of step·Ω.
 
         For solvers of one's own, such as FISTA; in training use :meth:`proximal`.
 
         Raises:
-            ModelError: the tree is not one of the parameters that were planned.
+            ModelError, NoStepError: see :meth:`penalty`.
             NoProximalOperatorError: a penalty has no exact prox.
         """
         self.check_prox(per_element=False)
-        new = {w.name: w.regularizer.prox(w.value, step) for w in self.weights(params)}
+        weights = [w.at(at) for w in self.weights(params)]
+        new = {w.name: w.regularizer.prox(w.value, step) for w in weights}
         return with_leaves(params, new)
 
     # --- the transforms ---------------------------------------------------------------------
@@ -187,6 +192,11 @@ class Plan(AnyPlan):
         """Raise :class:`NoProximalOperatorError` unless every penalty has an exact prox."""
         for name, regularizer in self.penalized.items():
             regularizer.check_prox(per_element=per_element, where=repr(name))
+
+    def check_gradients(self) -> None:
+        """Raise :class:`NoGradientError` unless every penalty has a gradient that acts."""
+        for name, regularizer in self.penalized.items():
+            regularizer.check_gradient(repr(name))
 
     def _check_same(self, leaves: Sequence[Leaf], found: dict[str, Any]) -> None:
         shapes = {site.name: e.parameter.shape for e in self._entries for site in e.parameter.sites}

@@ -185,9 +185,8 @@ def _at(rate: Any, count: int) -> Any:
     return rate(count) if callable(rate) else rate
 
 
-def bounded(scaling: Scaling, name: str, penalty_gradient: Any) -> Any:
-    """The step of one parameter, with a floor of |∇Ω(w)| / SLACK under the denominator."""
+def bounded(scaling: Scaling, name: str, pull: Any) -> Any:
+    """The step of one parameter, with a floor of Ω's pull / SLACK under the denominator."""
     if scaling.denominators is None:
         return scaling.factor
-    floor = jnp.abs(penalty_gradient) / SLACK
-    return scaling.factor / jnp.maximum(scaling.denominators[name], floor)
+    return scaling.factor / jnp.maximum(scaling.denominators[name], pull / SLACK)

@@ -37,6 +37,9 @@ class Source(Protocol):
     def check_prox(self, *, per_element: bool) -> None:
         """Raise unless every penalty has an exact prox."""
 
+    def check_gradients(self) -> None:
+        """Raise unless every penalty has a gradient that acts."""
+
 
 class PenaltyState(NamedTuple):
     """The state of the three: what schedules are functions of."""
@@ -51,6 +54,7 @@ Change = Callable[[Any, Weight], Any]
 def gradient(source: Source, strength: Scalar) -> optax.GradientTransformation:
     """Adds ∇Ω(w); see ``Plan.gradient``."""
     name = "plan.gradient()"
+    source.check_gradients()
 
     def begin(where: Place, state: PenaltyState) -> Change:
         _check_nothing(
@@ -75,6 +79,7 @@ def decoupled(
 ) -> optax.GradientTransformation:
     """Subtracts lr·∇Ω(w); see ``Plan.decoupled``."""
     name = "plan.decoupled(...)"
+    source.check_gradients()
 
     def begin(where: Place, state: PenaltyState) -> Change:
         _check_last(where, name)
@@ -112,7 +117,7 @@ def proximal(
             # The difference of what is rounded to half precision would not be an exact −w.
             wide = w.value.astype(jnp.promote_types(w.value.dtype, jnp.float32))
             moved = wide + update
-            step = factor * bounded(scaling, w.name, factor * w.regularizer.gradient(moved))
+            step = factor * bounded(scaling, w.name, factor * w.regularizer.pull(moved))
             return w.regularizer.prox(moved, jnp.asarray(step)) - wide
 
         return change
@@ -179,11 +184,8 @@ def _transform(
         check_alone(name, weights, params, where)
         change = begin(where, state)
         given = {leaf.name: leaf.value for leaf in leaves_of(updates)}
-        new = {
-            w.name: _cast(change(given[w.name], w), given[w.name], w.value)
-            for w in weights
-            if given.get(w.name) is not None
-        }
+        acting = [w.at(state.count) for w in weights if given.get(w.name) is not None]
+        new = {w.name: _cast(change(given[w.name], w), given[w.name], w.value) for w in acting}
         return with_leaves(updates, new), PenaltyState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init, update)

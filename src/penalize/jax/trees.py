@@ -49,6 +49,20 @@ class Weight(NamedTuple):
     value: Any
     regularizer: Regularizer
 
+    def at(self, step: Any) -> Weight:
+        """The same with its strength at a step of training."""
+        regularizer = self.regularizer
+        if step is None or not regularizer.scheduled:
+            return self
+        return self._replace(regularizer=regularizer.at(step))
+
+    def penalty(self) -> Any:
+        """Ω(w), through which a gradient comes by also where Ω has none."""
+        value = self.regularizer(self.value)
+        if self.regularizer.differentiable:
+            return value
+        return value + 0.0 * jax.numpy.ravel(self.value)[:1].sum()
+
 
 def component(key: Any) -> Any:
     """What a key of a path is called."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from keras import config, ops
 
+from penalize.regularizers.base import Regularizer
+
 
 @dataclass(frozen=True, eq=False)
 class InForce:
@@ -19,10 +21,21 @@ class InForce:
 
     regularizer: Callable[[Any], Any]
     look: Callable[[], None]
+    model: Any = None
+    """The model whose optimizer counts the steps that a schedule follows."""
 
     def __call__(self, w: Any) -> Any:
         self.look()
-        return self.regularizer(w)
+        return at_step_of(self.model, self.regularizer)(w)
+
+
+def at_step_of(model: Any, regularizer: Any, step: Any = None) -> Any:
+    """With its strength at a step; by default the one that the model's optimizer has come to."""
+    if not (isinstance(regularizer, Regularizer) and regularizer.scheduled):
+        return regularizer
+    optimizer = getattr(model, "optimizer", None)
+    now = getattr(optimizer, "iterations", None) if step is None else step
+    return regularizer if now is None else regularizer.at(now)
 
 
 def zeros(w: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 
 from penalize.errors import ModeError, ModelError
-from penalize.keras.acting import InForce, zeros
+from penalize.keras.acting import InForce, at_step_of, zeros
 from penalize.keras.conversion import name_of
 from penalize.keras.parameters import Owner, Weight
 from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
@@ -74,16 +74,24 @@ class Loss(Mode):
     name = "loss"
 
     def check(self, model: Any, targets: Sequence[Target]) -> None:
-        """Every penalty can be a term of the loss."""
+        for target in targets:
+            regularizer = target.regularizer
+            regularizer.check_gradient(repr(target.name))
+            if regularizer.scheduled and keras.backend.backend() == "jax":
+                raise ModeError(
+                    f"{target.name!r} has {regularizer!r}, and on JAX Keras computes the loss "
+                    "without the step of training, so that the strength would stand still",
+                    'use mode="proximal", or another backend',
+                )
 
     def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
         variable, regularizer = target.weight.variable, target.regularizer
         there = variable.regularizer
         if there is not None and not (isinstance(there, Regularizer) and there != regularizer):
             # Declared on the variable, and in force as it is.
-            yield _change(variable, "regularizer", InForce(there, look))
+            yield _change(variable, "regularizer", InForce(there, look, model))
             return
-        yield _change(variable, "regularizer", InForce(regularizer, look))
+        yield _change(variable, "regularizer", InForce(regularizer, look, model))
         for owner in target.weight.owners:
             attribute = attribute_of(owner)
             if attribute is not None:
@@ -155,9 +163,9 @@ class ProximalStep:
             per_element=per_element,
             where=f"{self.name!r} under {type(optimizer).__name__}",
         )
-        gradient = self.regularizer.gradient(variable) if per_element else None
-        step = step_taken(optimizer, variable, gradient)
-        return self.regularizer.prox(variable, step)
+        acting = at_step_of(self.model, self.regularizer)
+        pull = acting.pull(variable) if per_element else None
+        return acting.prox(variable, step_taken(optimizer, variable, pull))
 
 
 def optimizer_of(model: Any) -> Any:

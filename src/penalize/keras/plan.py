@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from penalize.errors import ModelError, some
+from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
 from penalize.keras.models import bring_back_values, has_value, models_with, trace_again
 from penalize.keras.modes import Change, Mode, Target
@@ -104,7 +105,7 @@ class Plan(Probed, LivePlan):
         """What is penalized now: the names of rows, each with its variable."""
         return [(target.name, target.weight.variable) for target in self._penalized()]
 
-    def penalty(self) -> Any:
+    def penalty(self, *, at: Any = None) -> Any:
         """Σ Ω(w): a scalar tensor of the backend, in float32 or wider.
 
         With ``mode="loss"`` it is differentiable, for a training loop of your own that does not add
@@ -113,17 +114,22 @@ class Plan(Probed, LivePlan):
         ``mode="proximal"`` it is a number to look at, without a gradient: the optimizer's step
         applies the penalty, and a loss that contains this does not apply it again.
 
+        Args:
+            at: the step of training, where a strength follows a schedule; by default the one that
+                the model's optimizer has come to.
+
         Raises:
             ModelError: see :meth:`breakdown`.
+            NoStepError: a strength follows a schedule, and the model has no optimizer.
         """
         total: Any = 0.0
         for target in self._readable():
-            value = target.regularizer(target.weight.variable)
+            value = at_step_of(self._model, target.regularizer, at)(target.weight.variable)
             total = total + self.seen(target.name, value)
         total = ops.convert_to_tensor(total)
         return total if self.mode == "loss" else ops.stop_gradient(total)
 
-    def breakdown(self) -> dict[str, float]:
+    def breakdown(self, *, at: Any = None) -> dict[str, float]:
         """The penalty of each penalized variable by name, for logging. Waits for the device.
 
         In a callback too: while ``fit`` trains on JAX, it keeps the values elsewhere, and is told
@@ -133,7 +139,11 @@ class Plan(Probed, LivePlan):
             ModelError: a variable has no value now, since a model that is not known here trains it.
         """
         return {
-            target.name: float(ops.convert_to_numpy(target.regularizer(target.weight.variable)))
+            target.name: float(
+                ops.convert_to_numpy(
+                    at_step_of(self._model, target.regularizer, at)(target.weight.variable)
+                )
+            )
             for target in self._readable()
         }
 

@@ -125,11 +125,11 @@ def is_per_element(optimizer: Any) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-def step_taken(optimizer: Any, variable: Any, penalty_gradient: Any) -> Any:
-    """The step just taken, an array, with a floor of |∇Ω(w)| / SLACK under the denominator."""
+def step_taken(optimizer: Any, variable: Any, pull: Any) -> Any:
+    """The step just taken, an array, with a floor of Ω's pull / SLACK under the denominator."""
     step_size = step_size_of(optimizer)
     assert step_size is not None  # by whoever asked is_per_element first
     factor, denominator = step_size(_State(optimizer, variable))
     if denominator is None:
         return factor
-    return factor / ops.maximum(denominator, ops.absolute(penalty_gradient) / SLACK)
+    return factor / ops.maximum(denominator, pull / SLACK)

@@ -34,7 +34,7 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
 
 @dataclass(frozen=True, repr=False)
 class Anchored(Regularizer):
-    """Ω(w − w₀), as :func:`toward` makes it.
+    """Ω(w − w₀), for any Ω: what :func:`toward` makes.
 
     ``gradient`` is ∇Ω(w − w₀); ``prox`` is w₀ + prox(w − w₀), and exists where that of Ω does: what
     Ω sets to zero arrives at w₀ exactly.
@@ -78,6 +78,7 @@ class Anchored(Regularizer):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.regularizer.weak_convexity
 
     @property
@@ -86,6 +87,10 @@ class Anchored(Regularizer):
 
     def at(self, step: Any) -> Regularizer:
         return self._of(self.regularizer.at(step)) if self.scheduled else self
+
+    def _beside(self, w: Array, xp: Backend) -> Regularizer:
+        inner = self.regularizer._beside(w, xp)
+        return self if inner is self.regularizer else self._of(inner)
 
     def scaled(self, factor: Any) -> Self:
         return self._of(self.regularizer.scaled(factor))
@@ -127,8 +132,9 @@ class Anchored(Regularizer):
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         anchor = self._anchor(w, xp)
         moved = w - anchor
-        # Nothing is added to what stays, so that a step of 0 leaves w as it is, to the last bit.
-        return w + (self.regularizer._prox(moved, step, xp) - moved)
+        new = self.regularizer._prox(moved, step, xp)
+        # What stays is w itself, to the last bit, and not w₀ + (w − w₀).
+        return xp.where(new == moved, w, anchor + new)
 
     def _no_prox(self, per_element: bool) -> str:
         return self.regularizer._no_prox(per_element)

@@ -67,6 +67,9 @@ class Regularizer(ABC):
     With a step per element too, if ``prox`` takes an array of steps.
     """
 
+    l1_follows_prox: ClassVar[bool] = False
+    """Whether prox of (this + λ‖·‖₁) is soft-thresholding after this prox, for one step."""
+
     on_shards: ClassVar[bool] = False
     """Whether each rank may compute on its own shard of an array that is sharded.
 
@@ -134,7 +137,8 @@ class Regularizer(ABC):
         self._check_steady()
         self.check_gradient()
         w, xp = open_array(w, whole=not self.on_shards)
-        return xp.like(self._gradient(xp.wide(w), xp), w)
+        x = xp.wide(w)
+        return xp.like(self._beside(x, xp)._gradient(x, xp), w)
 
     def pull(self, w: Array) -> Array:
         """How hard Ω pulls at each element, ≥ 0: what bounds an adaptive proximal step.
@@ -143,7 +147,8 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        return xp.like(xp.abs(self._pull(xp.wide(w), xp)), w)
+        x = xp.wide(w)
+        return xp.like(xp.abs(self._beside(x, xp)._pull(x, xp)), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
@@ -166,14 +171,16 @@ class Regularizer(ABC):
         w, xp = open_array(w, whole=not self.on_shards)
         step, per_element = self._open_step(step, w, xp)
         self.check_prox(per_element=per_element)
-        return xp.like(self._prox(xp.wide(w), step, xp), w)
+        x = xp.wide(w)
+        return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
 
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
 
     def _value_of(self, w: Array, xp: Backend) -> Array:
         """Ω of the array as it was given, for what depends on how finely its dtype resolves."""
-        return self._value(xp.wide(w), xp)
+        x = xp.wide(w)
+        return self._beside(x, xp)._value(x, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         return xp.gradient(lambda x: self._value(x, xp), w)
@@ -252,9 +259,19 @@ class Regularizer(ABC):
 
     def scaled(self, factor: Any) -> Self:
         """factor·Ω, where the factor may also be an array without axes, and is not checked."""
+        return self._with(**{name: factor * getattr(self, name) for name in self._linear_in()})
+
+    def _beside(self, w: Array, xp: Backend) -> Regularizer:
+        """With strengths that are arrays, as at a step, in the type of a weight."""
+        held = {name: getattr(self, name) for name in self._linear_in()}
+        arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
+        return self._with(**arrays) if arrays else self
+
+    def _with(self, **fields: Any) -> Self:
+        """A copy with other fields, which are not checked."""
         new = copy.copy(self)
-        for name in self._linear_in():
-            object.__setattr__(new, name, factor * getattr(self, name))
+        for name, value in fields.items():
+            object.__setattr__(new, name, value)
         return new
 
     # --- the algebra ------------------------------------------------------------------------
@@ -274,9 +291,11 @@ class Regularizer(ABC):
             return Scheduled(self, factor)
         if not isinstance(factor, numbers.Real):
             return NotImplemented
-        value = check_strength(type(self).__name__, "factor", factor)
-        scaled = {name: value * getattr(self, name) for name in self._linear_in()}
-        return dataclasses.replace(self, **scaled)
+        kind = type(self).__name__
+        value = check_strength(kind, "factor", factor)
+        names = self._linear_in()
+        scaled = {n: check_strength(kind, n, value * getattr(self, n)) for n in names}
+        return self._with(**scaled)
 
     __rmul__ = __mul__
 
@@ -290,20 +309,15 @@ class Regularizer(ABC):
 
     def unit(self) -> Self:
         """The same penalty at strength one: equal for those that differ in strength only."""
-        return dataclasses.replace(self, **dict.fromkeys(self.strengths, 1.0))
+        return self._with(**dict.fromkeys(self.strengths, 1.0))
 
     def merged(self, other: Regularizer) -> Self | None:
         """This plus the other as one regularizer of this class; None if it is not of that form."""
         names = self._linear_in()
         same = dict.fromkeys(names, 1.0)
-        if not names or type(other) is not type(self):
+        if not names or type(other) is not type(self) or self._with(**same) != other._with(**same):
             return None
-        if dataclasses.replace(self, **same) != dataclasses.replace(other, **same):
-            return None
-        new = copy.copy(self)
-        for name in names:
-            object.__setattr__(new, name, getattr(self, name) + getattr(other, name))
-        return new
+        return self._with(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         """Ω as a·‖w‖₁ + b·‖w‖² + the rest: (a, b, rest)."""
@@ -402,6 +416,14 @@ def _as_meant(value: Any) -> Any:
     except OverflowError:
         return value
     return decimal if narrow == value else value
+
+
+def check_above(owner: Regularizer, argument: str, value: object, bound: float) -> float:
+    """A finite float above a bound. Raises :class:`RegularizerError` otherwise."""
+    expected = f"a finite number > {bound:g}"
+    return check_number(
+        type(owner).__name__, argument, value, lambda x: bound < x < math.inf, expected
+    )
 
 
 def check_strength(owner: str, argument: str, value: object) -> float:

@@ -96,6 +96,8 @@ def _constant(value: Any, owner: str, argument: str) -> Constant:
 
 
 def _of(values: Any, *, at_start: bool = False) -> Constant:
+    if values.dtype.kind != "f":
+        raise TypeError("it has no values")  # an abstract array
     return Constant(str(values.dtype), tuple(values.shape), values.tobytes(), at_start)
 
 
@@ -142,7 +144,7 @@ def _start(place: Place, owner: object) -> Constant:
             array, xp = open_array(place.start(), whole=True)
             return _of(xp.numpy(array), at_start=True)
         except (PenalizeError, NotImplementedError, RuntimeError, TypeError) as error:
-            reason = str(error)
+            reason = str(error).rstrip(".")
     raise AnchorError(
         f"{owner!r} needs the value of {place or 'a parameter'} at the start, which there is none "
         f"of: {reason}",

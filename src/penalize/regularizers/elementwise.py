@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, Self
 
 from penalize.backends import Array, Backend
-from penalize.regularizers.base import Elementwise, Regularizer
+from penalize.regularizers.base import Elementwise, Regularizer, check_above
 
 
 def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
@@ -137,3 +137,44 @@ class L1L2(Elementwise):
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.l1, self.l2, ()
+
+
+@dataclass(frozen=True, repr=False)
+class Huber(Elementwise):
+    """λ Σ H(w): ½w² where |w| ≤ δ, and δ(|w| − ½δ) beyond: an L1 that is smooth at 0.
+
+    ``gradient`` is λ·w, limited to ±λδ. ``prox`` is w/(1 + step·λ) where |w| ≤ δ(1 + step·λ), and
+    w − sign(w)·step·λδ beyond.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        delta: δ > 0: where the parabola becomes a line.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        RegularizerError: δ is not a finite number > 0.
+
+    Source: Huber, Robust estimation of a location parameter (1964).
+    """
+
+    on_shards: ClassVar[bool] = True
+    weak_convexity: ClassVar[float | None] = 0.0
+
+    strength: float
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "delta", check_above(self, "delta", self.delta, 0.0))
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        inside = xp.clip(w, -self.delta, self.delta)
+        return self.strength * xp.sum(inside * (w - inside / 2))
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return self.strength * xp.clip(w, -self.delta, self.delta)
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        shrink = step * self.strength
+        inside = xp.clip(w / (1 + shrink), -self.delta, self.delta)
+        return w - shrink * inside

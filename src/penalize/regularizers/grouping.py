@@ -152,7 +152,7 @@ class Split:
         return self._axes(len(per_group.shape) - 1).total(per_group, xp)
 
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
-        if not hasattr(per_group, "shape"):
+        if not len(getattr(per_group, "shape", ())):
             return per_group  # one number for all of them
         like = self._view(w, xp)
         return xp.reshape(xp.broadcast(per_group, tuple(like.shape)), tuple(w.shape))
@@ -187,6 +187,8 @@ class Partition:
         return xp.total(per_group)
 
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
+        if not len(getattr(per_group, "shape", ())):
+            return per_group
         return xp.reshape(xp.take(per_group, self._ids()), tuple(w.shape))
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
@@ -197,7 +199,7 @@ class Partition:
         longest = max(1, *map(len, self.groups))
         ids = [i for group in self.groups for i in (*group, *[size] * (longest - len(group)))]
         filled = xp.concat([xp.reshape(x, (size,)), xp.full((1,), fill, x)], 0)
-        return xp.reshape(xp.take(filled, ids), (len(self.groups), longest))
+        return xp.reshape(xp.pick(filled, ids), (len(self.groups), longest))
 
     def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
         return xp.reshape(column, (len(self.groups),))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError, ShapeError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
+from penalize.regularizers.spectral import OfMatrix
 
 MODES = ("rows", "columns")
 
@@ -77,3 +78,55 @@ class Orthogonal(Regularizer):
         # The derivative of x / ‖x‖ takes what lies along x away, the diagonal's share with it.
         gradient = (pull - xp.sum(pull * unit, [1]) * unit) / norms
         return gradient if self.mode == "rows" else xp.transpose(gradient)
+
+
+@dataclass(frozen=True, repr=False)
+class SoftOrthogonal(OfMatrix):
+    """How far the rows (or columns) of a matrix are from orthonormal: λ ‖XXᵀ − I‖²_F.
+
+    X is the matrix, or its transpose with ``mode="columns"``; a kernel with more than two axes is
+    read as the matrix whose rows are its outputs. Rows can only be orthonormal where there are no
+    more of them than columns. ``gradient`` is 4λ(XXᵀ − I)X. There is no ``prox``: no closed form is
+    known.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        mode: ``"rows"`` or ``"columns"``.
+        rows: what the rows are: ``"outputs"``, ``"inputs"``, an axis or axes. A bare matrix is
+            taken as it lies.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        RegularizerError: the mode is no such word.
+        GroupsError: the rows are along no such axes.
+        ShapeError: when it is applied to a vector or a scalar.
+
+    Source: Bansal, Chen and Wang, Can we gain more from orthogonality regularizations in training
+    deep networks? (2018).
+    """
+
+    strength: float
+    mode: str = "rows"
+    rows: Any = "outputs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in MODES:
+            raise RegularizerError(
+                f"SoftOrthogonal got mode={self.mode!r}", f"expected one of {MODES}"
+            )
+
+    def _excess(self, w: Array, xp: Backend) -> tuple[Array, Array]:
+        """X, and XXᵀ − I."""
+        matrix = self._matrix(w, xp)
+        x = matrix if self.mode == "rows" else xp.transpose(matrix)
+        return x, x @ xp.transpose(x) - xp.eye(x.shape[0], x)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        _, excess = self._excess(w, xp)
+        return self.strength * xp.sum(excess * excess)
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        x, excess = self._excess(w, xp)
+        slope = (4 * self.strength) * (excess @ x)
+        return self._array(slope if self.mode == "rows" else xp.transpose(slope), w, xp)

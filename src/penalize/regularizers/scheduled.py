@@ -51,6 +51,7 @@ class Scheduled(Regularizer):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         return self.regularizer.weak_convexity
 
     @property

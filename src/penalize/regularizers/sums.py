@@ -22,9 +22,10 @@ class Sum(Regularizer):
     - the quadratic joins any Ω: prox of step·(Ω + b‖·‖²) at w is prox of
       step/(1 + 2·step·b)·Ω at w/(1 + 2·step·b), by completing the square, element by element where
       the step is an array;
-    - the ℓ₁ norm joins an Ω that says so (``prox_follows_l1``), by soft-thresholding first
-      (Friedman, Hastie and Tibshirani, A note on the group lasso and a sparse group lasso, 2010;
-      Yu, On decomposing the proximal map, 2013).
+    - the ℓ₁ norm joins an Ω that says so, by soft-thresholding before its prox
+      (``prox_follows_l1``; Friedman, Hastie and Tibshirani, A note on the group lasso and a sparse
+      group lasso, 2010; Yu, On decomposing the proximal map, 2013), or after it
+      (``l1_follows_prox``).
 
     Terms of one kind are merged first. Every other sum is refused, never approximated.
 
@@ -61,6 +62,7 @@ class Sum(Regularizer):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
         known = [term.weak_convexity for term in self.terms]
         return None if None in known else float(sum(filter(None, known)))
 
@@ -70,6 +72,11 @@ class Sum(Regularizer):
 
     def at(self, step: Any) -> Regularizer:
         return Sum(tuple(term.at(step) for term in self.terms)) if self.scheduled else self
+
+    def _beside(self, w: Array, xp: Backend) -> Regularizer:
+        terms = tuple(term._beside(w, xp) for term in self.terms)
+        same = all(new is old for new, old in zip(terms, self.terms, strict=True))
+        return self if same else Sum(terms)
 
     def scaled(self, factor: Any) -> Self:
         return type(self)(tuple(term.scaled(factor) for term in self.terms))
@@ -94,6 +101,8 @@ class Sum(Regularizer):
         l1, l2, rest = self.split()
         shrink = 1 + (2 * l2) * step
         w, step = w / shrink, step / shrink
+        if any(r.l1_follows_prox for r in rest):
+            return soft_threshold(rest[0]._prox(w, step, xp), step * l1, xp)
         w = soft_threshold(w, step * l1, xp)
         for r in rest:  # at most one, by _no_prox
             w = r._prox(w, step, xp)
@@ -106,8 +115,9 @@ class Sum(Regularizer):
         for r in rest:
             # A strength at a step may be an array, which is there whatever it holds.
             has_l1 = not isinstance(l1, float) or l1 > 0
-            if has_l1 and not r.prox_follows_l1:
-                return f"no closed form is known for an L1 together with {r!r}"
+            if has_l1 and not r.prox_follows_l1 and (per_element or not r.l1_follows_prox):
+                each = " where the step differs from element to element" if per_element else ""
+                return f"no closed form is known for an L1 together with {r!r}{each}"
             return r._no_prox(per_element)
         return ""
 

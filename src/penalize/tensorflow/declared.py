@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 from penalize.regularizers.base import Regularizer
+
+
+def global_step() -> Any:
+    """The step of training, as a graph of TensorFlow 1 counts it; None where it does not."""
+    return None if tf.executing_eagerly() else tf.compat.v1.train.get_global_step()
 
 
 class Declared(Protocol):

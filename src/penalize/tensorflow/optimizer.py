@@ -164,6 +164,10 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         check_loss(loss)
         entries = self._declared(loss.graph, var_list)
         check_are_penalties(entries)
+        if self._mode == "gradient":
+            for entry in entries:
+                if entry.regularizer is not None:
+                    entry.regularizer.check_gradient(repr(entry.name))
         report = report_on(loss, entries)
         once = self._mode == "gradient"
         check_report(report, once)

@@ -18,7 +18,7 @@ from penalize.plan import LivePlan, Row, describe, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
-from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.declared import Declared, global_step
 from penalize.tensorflow.graphs import results_of
 from penalize.tensorflow.weights import Weight, opened
 
@@ -89,7 +89,7 @@ class Plan(Probed, LivePlan):
         variables = () if self._module is None else self._module.variables
         return {id(opened(variable)) for variable in variables}
 
-    def penalty(self) -> tf.Tensor:
+    def penalty(self, *, at: Any = None) -> tf.Tensor:
         """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
 
         Works eagerly, under ``tf.GradientTape``, in ``tf.function`` and in graphs of TensorFlow 1.
@@ -98,8 +98,14 @@ class Plan(Probed, LivePlan):
         since the gradients of the replicas are summed: it belongs beside
         ``tf.nn.compute_average_loss``, and gives the update that a single device gives.
 
+        Args:
+            at: the step of training, where a strength follows a schedule, such as
+                ``optimizer.iterations``; in a graph of TensorFlow 1 the global step by default.
+
         Raises:
             ModelError: a variable of the module was replaced after the plan was made.
+            NoStepError: a strength follows a schedule, and the step is not known.
+            NoGradientError: a constraint is planned, which no loss can apply.
             LossError: it is audited in one of several replicas.
         """
         replica = tf.distribute.get_replica_context()
@@ -111,22 +117,27 @@ class Plan(Probed, LivePlan):
             )
         total = tf.zeros(())
         for target in self.targets():
-            value = self.seen(target.name, target.penalty())
+            target.regularizer.check_gradient(repr(target.name))
+            value = self.seen(target.name, target.penalty(at))
             dtype = max(total.dtype, value.dtype, key=lambda kind: kind.size)
             total = tf.cast(total, dtype) + tf.cast(value, dtype)
         return total if replicas == 1 else total / replicas
 
-    def breakdown(self) -> dict[str, float]:
+    def breakdown(self, *, at: Any = None) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging.
 
         In a graph of TensorFlow 1 the values are those of the default session.
 
+        Args:
+            at: as for :meth:`penalty`.
+
         Raises:
+            NoStepError: as for :meth:`penalty`.
             ModelError: the variables are those of a graph, and there is no default session.
         """
         targets = self.targets()
         if tf.executing_eagerly():
-            return {t.name: float(t.regularizer(t.weight.read())) for t in targets}
+            return {t.name: float(_at(t.regularizer, at)(t.weight.read())) for t in targets}
         session = v1.get_default_session()
         if session is None:
             raise ModelError(
@@ -137,7 +148,7 @@ class Plan(Probed, LivePlan):
             shown = self._shown.setdefault(session.graph, {})
             for t in targets:
                 if t.name not in shown:
-                    shown[t.name] = t.regularizer(t.weight.read())
+                    shown[t.name] = _at(t.regularizer, at)(t.weight.read())
         values = session.run([shown[t.name] for t in targets])
         return {t.name: float(v) for t, v in zip(targets, values, strict=True)}
 
@@ -166,10 +177,10 @@ class Target:
         """The variables that it penalizes."""
         return self.weight.variables
 
-    def penalty(self) -> Any:
+    def penalty(self, at: Any = None) -> Any:
         """The penalty as a tensor."""
         with v1.name_scope(self.prefix):
-            return self.regularizer(self.weight.read())
+            return _at(self.regularizer, at)(self.weight.read())
 
     @property
     def sources(self) -> set[Any]:
@@ -189,6 +200,14 @@ class Target:
     def takes_in(self, other: Declared) -> bool:
         """A plan's penalty is that of a weight, and of nothing else."""
         return False
+
+
+def _at(regularizer: Regularizer, step: Any) -> Regularizer:
+    """With its strength at a step; in a graph of TensorFlow 1 at the global one by default."""
+    if not regularizer.scheduled:
+        return regularizer
+    now = global_step() if step is None else step
+    return regularizer if now is None else regularizer.at(now)
 
 
 _number = itertools.count(1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from penalize.errors import ModeError
 from penalize.regularizers.base import Regularizer
-from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.declared import Declared, global_step
 from penalize.tensorflow.steps import bounded, step_size_of
 from penalize.tensorflow.weights import Weight, weights_of
 
@@ -96,6 +96,7 @@ def proximal_update(
         for weight, regularizer in targets:
             w = weight.joined(lambda variable: variable.read_value())
             taken = step_size(optimizer, weight)
-            step = bounded(taken, regularizer.gradient(w))
-            done += weight.assign(regularizer.prox(w, step))
+            acting = regularizer.at(global_step()) if regularizer.scheduled else regularizer
+            step = bounded(taken, acting.pull(w))
+            done += weight.assign(acting.prox(w, step))
     return tf.group(update, *done, name=name)

@@ -92,9 +92,9 @@ def step_size_of(optimizer: Any) -> tuple[StepSize, bool]:
     return found, found not in _ONE_STEP
 
 
-def bounded(step: Step, penalty_gradient: Any) -> Any:
-    """The step as a number or array, with a floor of |∇Ω(w)| / SLACK under the denominator."""
-    factor = tf.cast(step.factor, penalty_gradient.dtype)
+def bounded(step: Step, pull: Any) -> Any:
+    """The step as a number or array, with a floor of Ω's pull / SLACK under the denominator."""
+    factor = tf.cast(step.factor, pull.dtype)
     if step.denominator is None:
         return factor
-    return factor / tf.maximum(step.denominator, tf.abs(penalty_gradient) / SLACK)
+    return factor / tf.maximum(step.denominator, pull / SLACK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
@@ -10,7 +11,8 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import OptimizerError
+from penalize.errors import OptimizerError, StateError
+from penalize.regularizers.base import Regularizer
 from penalize.torch import ledger
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import (
@@ -60,6 +62,12 @@ class Source(Protocol):
         """Warn of parameters with these ids that came to the model after it was planned."""
 
     def note_detached(self) -> None: ...
+
+    def activity_state(self) -> dict[str, Any]:
+        """What it penalizes beside weights, for the state."""
+
+    def restore(self, regularizers: Mapping[str, Regularizer], steps: int) -> None:
+        """Take what was saved, in its attachments too."""
 
 
 class Attachment:
@@ -163,19 +171,50 @@ class Attachment:
     def state_dict(self) -> dict[str, Any]:
         """What is applied, and how, as plain data; it loads under ``weights_only=True``.
 
-        A mode keeps nothing from step to step. The state is there to be checked when training goes
-        on: that the same penalties are applied in the same way as before.
+        It has the number of steps, which schedules follow, and the values at the start that
+        parameters are drawn toward; and it is checked when training goes on: that the same
+        penalties are applied in the same way as before.
         """
-        return state_of(self._mode, self._targets)
+        how = {"mode": self._mode.name, "clip": self._mode.clip, "steps": self.steps}
+        return state_of(self._targets, **how, **self._plan.activity_state())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that what was saved is what is attached here. Nothing changes.
+        """Check that what was saved is what is attached here, and go on from there.
+
+        Taken from it are the number of steps and the values at the start. Nothing is, if it raises.
 
         Raises:
             StateError: it was not saved by an attachment, or by one with other parameters,
                 regularizers or another mode; the message names every difference.
         """
-        check_same(state, self.state_dict())
+        found = check_same(state, self.state_dict())
+        steps = state["steps"]
+        counts = isinstance(steps, list) and all(isinstance(number, int) for number in steps)
+        if not counts or len(steps) != len(self._steppers):
+            raise StateError(
+                f"it has the steps {steps!r}, and there are {len(self._steppers)} optimizers here"
+            )
+        self.steps = steps
+        self._plan.restore(found, max(steps))
+
+    @property
+    def steps(self) -> list[int]:
+        """How many steps each of its optimizers has taken with it: what schedules follow."""
+        return [stepper.steps for stepper in self._steppers]
+
+    @steps.setter
+    def steps(self, steps: Sequence[int]) -> None:
+        for stepper, number in zip(self._steppers, steps, strict=True):
+            stepper.steps = number
+
+    def adopt(self, regularizers: Mapping[str, Regularizer]) -> None:
+        """Take other regularizers for parameters of these names, as a saved state has them."""
+        self._targets = tuple(
+            replace(t, regularizer=regularizers.get(t.name, t.regularizer)) for t in self._targets
+        )
+        self.claims = claims_of(self._targets)
+        for stepper in self._steppers:
+            stepper.adopt(regularizers)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise OptimizerError(

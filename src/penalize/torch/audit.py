@@ -87,7 +87,7 @@ def audit(
         )
     plan = plan_or_model if isinstance(plan_or_model, Plan) else None
     model = plan_or_model if isinstance(plan_or_model, nn.Module) else plan_or_model.model
-    replay, observer = Replay(model), Observer()
+    replay, observer = Replay(model, _counts_kept), Observer()
     with ExitStack() as stack:
         for each in list(plans):
             stack.enter_context(each.at_strength(1.0))
@@ -111,9 +111,17 @@ def audit(
     return report
 
 
+def _counts_kept() -> ExitStack:
+    """When it is closed, every plan is at the step at which it was."""
+    stack = ExitStack()
+    for plan in list(plans):
+        stack.enter_context(plan.counts_kept())
+    return stack
+
+
 def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -> list[Measured]:
     """The rows of a plan's penalties."""
-    targets, attached = plan.targets(), plan.attachments()
+    targets, attached = [t.at(plan.steps) for t in plan.targets()], plan.attachments()
     if attached and not once.groups:
         raise LossError(
             "the plan is attached, and acts in the optimizer's step, but only a loss was passed",
@@ -168,7 +176,7 @@ def _by_prox(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
     step_size = step_size_of(once.optimizers[key])
     assert step_size is not None  # or it could not have been attached
     taken = step_size(once.groups[key], once.states.get(key, {}))
-    step = bounded(taken, target.regularizer.gradient(without))
+    step = bounded(taken, target.regularizer, without)
     expected = target.regularizer.prox(without, step)
     if torch.equal(expected, without):
         return Measured(target.name, math.nan, "its proximal step changes nothing here")

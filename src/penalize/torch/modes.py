@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -43,6 +43,11 @@ class Target:
     name: str
     binding: Binding
     regularizer: Regularizer
+
+    def at(self, step: Any) -> Target:
+        """The same with its strength at a step of training."""
+        regularizer = self.regularizer
+        return replace(self, regularizer=regularizer.at(step)) if regularizer.scheduled else self
 
 
 class Mode:
@@ -102,6 +107,9 @@ class Gradient(Mode):
     """Adds ∇Ω(w) to ``.grad`` before the update: the gradient that the loss term would give."""
 
     name = "gradient"
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        target.regularizer.check_gradient(repr(target.name))
 
     def before(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
@@ -194,6 +202,7 @@ class Decoupled(Mode):
     once = True
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
+        target.regularizer.check_gradient(repr(target.name))
         _check_can_be_set(self, target)
         if not moves_weights(optimizer):
             raise ModeError(
@@ -318,7 +327,7 @@ class Proximal(Mode):
         for target in targets:
             (parameter,) = target.binding.parameters()
             taken = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
-            step = bounded(taken, target.regularizer.gradient(parameter))
+            step = bounded(taken, target.regularizer, parameter)
             assign(parameter, target.regularizer.prox(parameter, step), optimizer)
         self._take_back()
 

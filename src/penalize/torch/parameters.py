@@ -54,7 +54,7 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
             "pass the torch.nn.Module itself",
         )
     found: dict[Hashable, _Found] = {}
-    for path, enclosing, module in _walk(model, (), ()):
+    for path, enclosing, module in walk(model, (), ()):
         _check_is_readable(module, enclosing)
         for name, binding, note in bindings_of(module):
             entry = found.setdefault(_identity(module, name, binding), _Found(binding, note))
@@ -104,7 +104,7 @@ def _check_is_readable(module: nn.Module, enclosing: tuple[type, ...]) -> None:
         )
 
 
-def _walk(
+def walk(
     module: nn.Module, path: tuple[str, ...], enclosing: tuple[type, ...]
 ) -> Iterator[tuple[tuple[str, ...], tuple[type, ...], nn.Module]]:
     """Every module at every place, with its path less the wrappers."""
@@ -113,11 +113,12 @@ def _walk(
     for name, child in module._modules.items():
         if child is None or (name == "parametrizations" and isinstance(child, nn.ModuleDict)):
             continue
-        below = path if _is_wrapped(module, name) else (*path, name)
-        yield from _walk(child, below, enclosing)
+        below = path if is_wrapped(module, name) else (*path, name)
+        yield from walk(child, below, enclosing)
 
 
-def _is_wrapped(module: nn.Module, name: str) -> bool:
+def is_wrapped(module: nn.Module, name: str) -> bool:
+    """Whether this child is what the module wraps."""
     if name in _WRAPPED_ATTRIBUTES:
         return True
     return name == "module" and any(c.__name__ in _WRAPPERS for c in type(module).__mro__)

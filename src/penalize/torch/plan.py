@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,24 @@ from penalize.errors import (
     ModelError,
     NeverAppliedWarning,
     OptimizerError,
+    StateError,
     some,
 )
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, row_of
 from penalize.probes import Probed
-from penalize.regularizers.base import Regularizer
+from penalize.regularizers.base import Regularizer, described
 from penalize.rules import Decision
 from penalize.torch import ledger
+from penalize.torch.activities import Activities
 from penalize.torch.attachment import Attachment, attachments_around, attachments_of
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
 from penalize.torch.clipping import mode_of
 from penalize.torch.modes import Target
+from penalize.torch.modules import Activity
 from penalize.torch.parameters import read
+from penalize.torch.state import check_same, state_of
 
 
 class Entry(NamedTuple):
@@ -56,7 +61,9 @@ class Plan(Probed, LivePlan):
     follows freezing, moving and replaced parameters.
     """
 
-    def __init__(self, entries: Sequence[Entry], model: nn.Module) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], model: nn.Module, activities: Activities | None = None
+    ) -> None:
         self.model = model
         """What was planned, for an audit of it."""
 
@@ -66,6 +73,8 @@ class Plan(Probed, LivePlan):
             for e in entries
             if e.regularizer is not None
         )
+        self._activities = Activities() if activities is None else activities
+        self._steps_before = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -77,12 +86,24 @@ class Plan(Probed, LivePlan):
         self.detached = False
         self.warned = False
         self._in_compiled_loss = False
+        self._counts: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+        # The number of steps for compiled functions: to them an integer would be a constant.
+        scheduled = self._activities.scheduled or any(
+            target.regularizer.scheduled for target in self._targets
+        )
+        self._count = (
+            torch.full((), self._steps_before, dtype=torch.int64, device="cpu")
+            if scheduled
+            else None
+        )
+        self._activities = self._activities.adopted_by(self, self._count)
         plans.add(self)
 
     # A copy is the plan of the copied model; what acts on the original does not act on it.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("model", "_entries", "_targets")}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {**kept, "_steps_before": self.steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -100,10 +121,100 @@ class Plan(Probed, LivePlan):
         """What is penalized now: frozen parameters are left out."""
         return [target for target in self._targets if trainable(target.binding)]
 
+    # --- over time --------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """How many steps an optimizer has taken with its parameters: what schedules follow.
+
+        Of several optimizers, it is the number of the one with the most.
+        """
+        return self._steps_before + max(self._counts.values(), default=0)
+
+    def count_step(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped parameters of this plan."""
+        self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
+        self._show_count()
+
+    def _show_count(self) -> None:
+        if self._count is not None:
+            self._count.fill_(self.steps)
+
+    def settle(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped; the terms of outputs are of one step only."""
+        problems = [self._activities.settle()]
+        if not self.warned:
+            problems.append(self._activities.look())
+        for problem in filter(None, problems):
+            if not self.warned:
+                warnings.warn(
+                    f"{type(optimizer).__name__} has stepped the plan's parameters, but {problem}",
+                    NeverAppliedWarning,
+                    stacklevel=4,
+                )
+        self.warned = self.warned or any(problems)
+
+    def trains(self, groups: Mapping[int, Any]) -> bool:
+        """Whether a step with these groups moves a model whose outputs are penalized."""
+        held = (p for entry in self._entries for p in _parameters(entry.binding))
+        return bool(self.activities) and any(id(p) in groups and p.grad is not None for p in held)
+
+    def _now(self) -> list[Target]:
+        """The targets, their strengths as they are in this step."""
+        step: Any = self._count if torch.compiler.is_compiling() else self.steps
+        return [target.at(step) for target in self.targets()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is penalized, how many steps there were, and the values at the start: plain data.
+
+        For a plan whose ``penalty()`` stands in the loss; the state of an attachment has it all.
+        """
+        return state_of(self._targets, steps=self.steps, **self.activity_state())
+
+    def activity_state(self) -> dict[str, Any]:
+        """The penalties on outputs as plain data, for a state; nothing where there are none."""
+        found = {row.name: described(row.regularizer) for row in self.activities}
+        return {"activities": found} if found else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that what was saved is what is planned here, and go on from there.
+
+        Taken from it are the number of steps and the values at the start, that parameters are drawn
+        toward. Nothing is, if it raises.
+
+        Raises:
+            StateError: it was not saved by a plan, or by one with other parameters or regularizers;
+                the message names every difference.
+        """
+        found = check_same(state, self.state_dict())
+        if not isinstance(state["steps"], int):
+            raise StateError(f"it has the steps {state['steps']!r}, which is no number of them")
+        self.restore(found, state["steps"])
+
+    def restore(self, regularizers: Mapping[str, Regularizer], steps: int) -> None:
+        """Take what was saved, in the attachments too."""
+        self._counts.clear()
+        self._steps_before = steps
+        self._show_count()
+
+        def new(name: str, old: Any) -> Any:
+            return regularizers.get(name, old)
+
+        self._entries = tuple(
+            e._replace(regularizer=new(e.parameter.name, e.regularizer)) for e in self._entries
+        )
+        self._targets = tuple(
+            replace(t, regularizer=new(t.name, t.regularizer)) for t in self._targets
+        )
+        for attachment in self.attachments():
+            attachment.adopt(regularizers)
+
     # --- the loss term ----------------------------------------------------------------------
 
     def penalty(self) -> Tensor:
         """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
+
+        Of a plan with activities, the terms of :meth:`activity_penalty` are in it.
 
         Works inside ``torch.compile(fullgraph=True)``. Beside an attachment it may be called to be
         looked at; differentiating it there raises :class:`AppliedTwiceError`. With K accumulated
@@ -112,14 +223,25 @@ class Plan(Probed, LivePlan):
         Raises:
             ModelError: a penalized parameter is lazy and has no values yet.
         """
+        weights, outputs = self._weight_penalty(), self._activities.total()
+        if outputs is None:
+            return weights
+        return outputs.to(weights.device) + weights
+
+    def _weight_penalty(self) -> Tensor:
         total: Tensor | None = None
-        for target in self.targets():
-            value = self.seen(target.name, target.regularizer(target.binding.read()))
+        for target in self._now():
+            w = target.binding.read()
+            value = target.regularizer(w)
+            if not target.regularizer.differentiable:
+                value = value + 0.0 * w.reshape(-1)[:1].sum()  # so that a gradient comes by
+            value = self.seen(target.name, value)
             total = value if total is None else total + value.to(total.device)
         if total is None:
-            return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
+            return self._nothing()
         if total.requires_grad:
             if torch.compiler.is_compiling():
+                self._check_gradients()
                 # No hook can stand in a compiled graph: a penalty with a gradient counts as used.
                 self.applied_by_loss = self._in_compiled_loss = True
                 self.in_gradients = {target.name for target in self._targets}
@@ -127,10 +249,21 @@ class Plan(Probed, LivePlan):
                 total.register_hook(self._differentiated)  # type: ignore[no-untyped-call]
         return total
 
+    def _nothing(self) -> Tensor:
+        return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
+
+    def _check_gradients(self) -> None:
+        for target in self.targets():
+            target.regularizer.check_gradient(repr(target.name))
+
     def _differentiated(self, gradient: Tensor) -> None:
+        self._check_gradients()
         self.applied_by_loss = True
         self.in_gradients = {target.name for target in self.targets()}
-        ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", _ONE_DOOR)
+        ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", self._way_out())
+
+    def _way_out(self) -> str:
+        return _OUTPUTS_ALONE if self.activities else _ONE_DOOR
 
     def check_loss(self) -> None:
         """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached, of any plan."""
@@ -140,7 +273,7 @@ class Plan(Probed, LivePlan):
                 ledger.check_free(
                     claims_of(plan.targets()),
                     "plan.penalty() in a compiled function, with gradients enabled",
-                    f"{_ONE_DOOR}; to look at it there, call it under torch.no_grad()",
+                    f"{plan._way_out()}; to look at it there, call it under torch.no_grad()",
                 )
 
     def breakdown(self) -> dict[str, float]:
@@ -148,9 +281,40 @@ class Plan(Probed, LivePlan):
         with torch.no_grad():
             return {
                 target.name: float(target.regularizer(target.binding.read()))
-                for target in self.targets()
+                for target in self._now()
                 if _has_values(target.binding)
             }
+
+    # --- the outputs of modules -------------------------------------------------------------
+
+    @property
+    def activities(self) -> tuple[Activity, ...]:
+        """The modules whose outputs are penalized, each with name, regularizer, declared_at."""
+        return self._activities.rows
+
+    def activity_penalty(self) -> Tensor:
+        """Σ Ω(output)/batch over the forwards that no loss has used yet: a scalar for the loss.
+
+        It belongs beside ``plan.attach(optimizer)``; :meth:`penalty` has it in it. Each forward of
+        a module counts once. Reading uses nothing up: a term waits until a gradient has come back
+        through it, a backward pass has freed its graph, or an optimizer steps the model; one that
+        was in no loss by then is warned of. Read in a compiled function, with gradients enabled,
+        it counts as used when the next forward begins.
+        """
+        outputs = self._activities.total()
+        return self._nothing() if outputs is None else outputs
+
+    def activity_breakdown(self) -> dict[str, float]:
+        """The penalty of the last forward of each module that had one, by name, for logging."""
+        return self._activities.breakdown()
+
+    def remove_activities(self) -> None:
+        """End the penalties on outputs: the hooks go, and what waits for a loss."""
+        self._activities.remove()
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n\n{self._activities}" if self.activities else text
 
     # --- the attachment ---------------------------------------------------------------------
 
@@ -241,6 +405,19 @@ class Plan(Probed, LivePlan):
             for attachment in attachments:
                 attachment.muted = False
 
+    @contextmanager
+    def counts_kept(self) -> Iterator[None]:
+        """Steps within the block are not counted once it is over."""
+        counts = dict(self._counts)
+        steps = [(attachment, attachment.steps) for attachment in self.attachments()]
+        try:
+            yield
+        finally:
+            self._counts = WeakKeyDictionary(counts)
+            self._show_count()
+            for attachment, counted in steps:
+                attachment.steps = counted
+
     def acts_on(self, optimizer: Optimizer) -> bool:
         """Whether an attachment of this plan acts in the steps of this optimizer."""
         mine = self.attachments()
@@ -286,7 +463,14 @@ class Plan(Probed, LivePlan):
             )
 
 
+_KEPT = ("model", "_entries", "_targets", "_activities")
+"""What a copy of a plan has from it."""
+
 _ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"
+_OUTPUTS_ALONE = (
+    "Write plan.activity_penalty() in the loss in place of plan.penalty(), or detach() the "
+    "attachment"
+)
 
 
 def _parameters(binding: Binding) -> tuple[nn.Parameter, ...]:

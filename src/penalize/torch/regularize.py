@@ -5,10 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from penalize.backends import open_array
+from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
 from penalize.planning import Planned, Roles, planned
 from penalize.rules import Rules
+from penalize.torch.activities import Activities
 from penalize.torch.bindings import Binding
+from penalize.torch.modules import ActivityRules, chosen
 from penalize.torch.parameters import read
 from penalize.torch.plan import Entry, Plan
 from penalize.torch.watch import watch
@@ -19,6 +22,8 @@ def regularize(
     rules: Rules | None = None,
     *,
     roles: Roles | None = None,
+    activities: ActivityRules | None = None,
+    activities_in_eval: bool = False,
 ) -> Plan:
     """Resolve rules, scopes and declarations against a model.
 
@@ -32,12 +37,21 @@ def regularize(
             names no parameter in full acts on kernels. None if scopes and declarations say it all.
         roles: corrects what a parameter is taken for, selector → role:
             ``roles={of_type(MyNorm): "norm"}``.
+        activities: penalties on the outputs of modules: a mapping (or list of pairs) from
+            ``of_type(nn.ReLU)``, the name of a module, or a combination of these, to regularizer
+            or None. Later rows win. Ω(output)/batch of each forward, the batch being the first
+            axis, waits in ``plan.penalty()`` and ``plan.activity_penalty()`` for the loss. An
+            output must not be changed in place afterwards.
+        activities_in_eval: whether modules in evaluation have their outputs penalized as well.
+            Never where gradients are disabled.
 
     Raises:
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
-        ConflictError: two declarations of the same rank disagree on a tied parameter.
-        GroupsError, ShapeError: a regularizer does not fit a parameter.
+        ConflictError: two declarations of the same rank disagree on a tied parameter, or on a
+            shared module.
+        GroupsError, ShapeError: a regularizer does not fit a parameter, or an output.
+        NoGradientError: a regularizer of an output has no gradient.
         ArrayError: a trainable parameter with a regularizer is not real floating-point.
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
         AppliedTwiceError: a parameter has a regularizer in TensorFlow 1's vocabulary already.
@@ -47,8 +61,9 @@ def regularize(
     parameters = [parameter for parameter, _ in found]
     rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
     entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
+    outputs = chosen(model, {} if activities is None else activities, callsite())
     watch()
-    return Plan(entries, model)
+    return Plan(entries, model, Activities(outputs, in_eval=activities_in_eval))
 
 
 def _entry(row: Planned, binding: Binding) -> Entry:

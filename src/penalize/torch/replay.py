@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -47,11 +47,16 @@ Act = Callable[[Optimizer], None]
 class Replay:
     """A model, and whatever the optimizers step beside it, put back after each run.
 
+    Args:
+        model: the model.
+        kept: what else is put back when the stack that it gives is closed.
+
     Raises:
         ModelError: a parameter has no values: it is lazy, or on the meta device.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, kept: Callable[[], ExitStack]) -> None:
+        self._kept = kept
         self._parameters = list(model.parameters())
         if any(isinstance(p, UninitializedParameter) or p.is_meta for p in self._parameters):
             raise ModelError(
@@ -82,7 +87,7 @@ class Replay:
                 stepped one by a closure, or one of them twice.
         """
         seen = Seen({}, {}, {}, {}, {})
-        with torch.random.fork_rng(), self._listening(seen, act):
+        with self._kept(), torch.random.fork_rng(), self._listening(seen, act):
             try:
                 value = call()
                 if not seen.groups:

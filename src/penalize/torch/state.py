@@ -1,4 +1,4 @@
-"""The state of an attachment as plain data, and whether two states agree."""
+"""The state of a plan or an attachment as plain data, and whether two states agree."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from penalize.errors import StateError
-from penalize.torch.modes import Mode, Target
+from penalize.regularizers.base import Regularizer, described, read_from
+from penalize.regularizers.constants import without_start
+from penalize.torch.modes import Target
 
-VERSION = 1
+VERSION = 2
 
 
-def state_of(mode: Mode, targets: Iterable[Target]) -> dict[str, Any]:
+def state_of(targets: Iterable[Target], **how: Any) -> dict[str, Any]:
     """What is applied, and how: names, numbers and strings only."""
-    return {
-        "version": VERSION,
-        "mode": mode.name,
-        "clip": mode.clip,
-        "penalties": {
-            target.name: {
-                "class_name": type(target.regularizer).__name__,
-                "config": target.regularizer.get_config(),
-            }
-            for target in targets
-        },
-    }
+    penalties = {target.name: described(target.regularizer) for target in targets}
+    return {"version": VERSION, **how, "penalties": penalties}
 
 
-def check_same(saved: object, here: Mapping[str, Any]) -> None:
-    """Raise :class:`StateError`, with every difference, unless the two states agree."""
-    if not (isinstance(saved, Mapping) and saved.keys() == here.keys()):
-        raise StateError("it was not saved by an attachment")
+def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]:
+    """What has to be taken from a saved state: regularizers with values at the start, by name.
+
+    Raises:
+        StateError: the two states do not agree; with every difference.
+    """
+    beside = {"activities"}  # where there are any
+    if not (isinstance(saved, Mapping) and saved.keys() - beside == here.keys() - beside):
+        raise StateError("it was not saved by one of these")
     if saved["version"] != VERSION:
         raise StateError(f"its version is {saved['version']!r}, and {VERSION} is read here")
     if not isinstance(saved["penalties"], Mapping):
@@ -38,11 +35,20 @@ def check_same(saved: object, here: Mapping[str, Any]) -> None:
     problems = [
         f"it has {key}={saved[key]!r}, and here it is {here[key]!r}"
         for key in ("mode", "clip")
-        if saved[key] != here[key]
+        if saved.get(key) != here.get(key)
     ]
-    problems += _differences(saved["penalties"], here["penalties"])
+    outputs = [state.get("activities", {}) for state in (saved, here)]
+    if not isinstance(outputs[0], Mapping):
+        raise StateError("its activities are no mapping from name to regularizer")
+    problems += [f"the output of {text}" for text in _differences(*outputs)]
+    problems += _differences(without_start(saved["penalties"]), without_start(here["penalties"]))
     if problems:
         raise StateError("; ".join(problems))
+    return {
+        name: read_from("load_state_dict", found, found)
+        for name, found in saved["penalties"].items()
+        if found != here["penalties"][name]
+    }
 
 
 def _differences(saved: Mapping[Any, Any], here: Mapping[str, Any]) -> list[str]:

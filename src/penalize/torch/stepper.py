@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
+from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import trainable
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Mode, Target
@@ -45,26 +47,27 @@ class Stepper:
         self._mode = mode
         self._acted = False
         self._stepped = {t.name for t in targets if trainable(t.binding)}
-        self._depth = 0
-        self._outermost: FrameType | None = None
-
-    # A subclass whose step() calls super().step() fires the hooks once for each of the two. Only
-    # the outermost step counts. A step that raised leaves its depth behind; that it is over is seen
-    # by its frame, which is no longer on the stack.
+        self._nesting = Nesting()
+        self.steps = 0
+        """How many steps there were: what schedules are functions of."""
 
     @property
     def is_running(self) -> bool:
         """Whether its optimizer is in the middle of a step."""
-        return bool(self._depth) and _is_running(self._outermost)
+        return self._nesting.is_running
+
+    def adopt(self, regularizers: Mapping[str, Regularizer]) -> None:
+        """Take other regularizers for parameters of these names."""
+        self._targets = [
+            replace(t, regularizer=regularizers.get(t.name, t.regularizer)) for t in self._targets
+        ]
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before ``step``: acts, or wraps the closure so that it acts."""
         if self.owner.muted:
             return None
-        if self.is_running:
-            self._depth += 1
+        if not self._nesting.enter():
             return None
-        self._depth, self._outermost = 1, _caller()
         self._acted = False
         return when_gradients_are_ready(optimizer, args, kwargs, self._act_before, self._penalty)
 
@@ -72,10 +75,8 @@ class Stepper:
         """The hook after ``step``."""
         if self.owner.muted:
             return
-        self._depth -= 1
-        if self._depth:
+        if not self._nesting.leave():
             return
-        self._outermost = None
         if not self.owner.alive:  # detached within the step
             return
         if not self._acted:
@@ -88,6 +89,7 @@ class Stepper:
         groups = groups_of(optimizer)
         with torch.no_grad():
             self._mode.after(self.active(groups), groups, optimizer)
+        self.steps += 1
 
     def _act_before(self, optimizer: Optimizer) -> None:
         if not self.owner.alive or (self._mode.once and self._acted):
@@ -102,14 +104,17 @@ class Stepper:
             self._mode.before(active, groups, optimizer)
 
     def active(self, groups: Mapping[int, Group]) -> list[Target]:
-        """The targets that are trainable now, each checked to be what the optimizer steps."""
+        """The targets that are trainable now, each checked to be what the optimizer steps.
+
+        Strengths that follow a schedule are those of this step.
+        """
         if self.owner.muted:
             return []
         active, lost = [], []
         for target in self._targets:
             held = [id(p) in groups for p in target.binding.parameters() if p.requires_grad]
             if held and all(held):
-                active.append(target)
+                active.append(target.at(self.steps))
                 self._stepped.add(target.name)
             elif held and (any(held) or target.name in self._stepped):
                 lost.append(target.name)
@@ -125,9 +130,43 @@ class Stepper:
             return sum(penalties)
 
 
+class Nesting:
+    """Tells the step that the user called from those within it.
+
+    A subclass whose step() calls super().step() fires hooks once for each of the two. A step that
+    raised leaves its depth behind; that it is over is seen by its frame, which is no longer on the
+    stack.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._outermost: FrameType | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a step is under way."""
+        return bool(self._depth) and _is_running(self._outermost)
+
+    def enter(self) -> bool:
+        """A step begins; called by a hook before it. Whether it is the outermost one."""
+        if self.is_running:
+            self._depth += 1
+            return False
+        self._depth, self._outermost = 1, _caller()
+        return True
+
+    def leave(self) -> bool:
+        """A step ends. Whether it is the outermost one."""
+        self._depth = max(self._depth - 1, 0)
+        if self._depth:
+            return False
+        self._outermost = None
+        return True
+
+
 def _caller() -> FrameType | None:
     """The frame that called the hook, beneath the ones that keep the compiler out of it."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("torch._dynamo"):
         frame = frame.f_back
     return frame

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from penalize.regularizers.base import Regularizer
 from penalize.steps import SLACK, Step
 
 StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
@@ -150,9 +151,9 @@ def is_per_element(optimizer: Optimizer) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-def bounded(step: Step, penalty_gradient: Tensor) -> Any:
-    """The step as a number or tensor, with a floor of |∇Ω(w)| / SLACK under the denominator."""
+def bounded(step: Step, regularizer: Regularizer, w: Tensor) -> Any:
+    """The step as a number or tensor, with a floor of Ω's pull / SLACK under the denominator."""
     if step.denominator is None:
         return step.factor
-    floored = step.denominator.maximum(penalty_gradient.abs() / SLACK)
+    floored = step.denominator.maximum(regularizer.pull(w) / SLACK)
     return step.factor / floored.clamp(min=torch.finfo(floored.dtype).tiny)

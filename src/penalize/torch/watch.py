@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -28,7 +29,7 @@ from penalize.torch.attachment import (
 from penalize.torch.checks import check_weight_decay, groups_of
 from penalize.torch.modes import Group, Target
 from penalize.torch.plan import plans
-from penalize.torch.stepper import when_gradients_are_ready
+from penalize.torch.stepper import Nesting, when_gradients_are_ready
 
 
 @functools.cache
@@ -42,7 +43,12 @@ _acts_before: WeakKeyDictionary[Optimizer, dict[Attachment, int]] = WeakKeyDicti
 """How often the attachments around an optimizer had acted when its step began."""
 
 
+_nestings: WeakKeyDictionary[Optimizer, Nesting] = WeakKeyDictionary()
+
+
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    if not torch.compiler.is_compiling():  # which cannot trace a look at the stack
+        _nestings.setdefault(optimizer, Nesting()).enter()
     if lacks_attachments(optimizer):
         raise LostAttachmentError(type(optimizer).__name__)
     _acts_before[optimizer] = {a: a.acts for a in attachments_around(optimizer)}
@@ -61,9 +67,14 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     around = _acts_before.pop(optimizer, {})
     acting = {a for a, count in around.items() if a.acts > count or a.is_stepping}
     acting.update(attachments_of(optimizer))
+    nesting = _nestings.get(optimizer)
+    outermost = nesting is None or nesting.leave()
     for plan in list(plans):
         groups = groups_of(optimizer)
         stepped = [t.name for t in plan.targets() if _was_stepped(t, groups)]
+        moved = outermost and (bool(stepped) or plan.trains(groups))
+        if moved:
+            plan.count_step(optimizer)
         plan.in_gradients = plan.in_gradients.difference(stepped)
         applied = plan.applied_by_loss or plan.detached or not acting.isdisjoint(plan.attachments())
         if stepped and not applied and not plan.warned:
@@ -75,6 +86,8 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
                 NeverAppliedWarning,
                 stacklevel=2,
             )
+        if moved:
+            plan.settle(optimizer)
 
 
 def _was_stepped(target: Target, groups: Mapping[int, Group]) -> bool:

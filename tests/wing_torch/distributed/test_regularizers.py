@@ -63,7 +63,7 @@ class Centred(L2):
 
 
 @dataclass(frozen=True, repr=False)
-class Huber(Elementwise):
+class Robust(Elementwise):
     """Elementwise, but its sum is PyTorch's."""
 
     strength: float
@@ -101,8 +101,9 @@ def layouts(w: Tensor) -> Iterator[DTensor]:
         return
     square = init_device_mesh("cpu", (2, 2))
     yield cut(w, square, [Shard(0), Shard(0)])
-    yield cut(w, square, [Shard(0), Shard(1)])
-    yield cut(w, square, [Replicate(), Shard(1)])
+    if w.ndim > 1:
+        yield cut(w, square, [Shard(0), Shard(1)])
+        yield cut(w, square, [Replicate(), Shard(1)])
 
 
 def check(r: Regularizer, d: DTensor, w: Tensor) -> None:
@@ -110,12 +111,13 @@ def check(r: Regularizer, d: DTensor, w: Tensor) -> None:
     d, w = d.detach().requires_grad_(), w.clone().requires_grad_()
     value, expected = r(d), r(w)
     assert type(value) is Tensor
-    (3 * value).backward()
-    (3 * expected).backward()
     same(value, expected)
-    assert isinstance(d.grad, DTensor)
-    assert d.grad.placements == d.placements
-    same(d.grad.full_tensor(), w.grad)
+    if r.differentiable:
+        (3 * value).backward()
+        (3 * expected).backward()
+        assert isinstance(d.grad, DTensor)
+        assert d.grad.placements == d.placements
+        same(d.grad.full_tensor(), w.grad)
     with torch.no_grad():
         if r.differentiable:
             same_sharded(r.gradient(d), d, r.gradient(w))
@@ -151,7 +153,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 OWN = [
     Case(Quartic(0.3), lambda w: 0.0),
     Case(Centred(0.3), lambda w: 0.0),
-    Case(Huber(0.3), lambda w: 0.0),
+    Case(Robust(0.3), lambda w: 0.0),
     Case(L1(0.1) + Quartic(0.3), lambda w: 0.0),
     Case(GroupLasso(0.3, groups=0), lambda w: 0.0, shape=(1, 5)),
     Case(GroupLasso(0.3, groups=1) + L1(0.1), lambda w: 0.0, shape=(7, 1)),
@@ -194,8 +196,8 @@ def test_strided_shards(rows: int) -> None:
     d, w = weight_of(rows)
     assert type(d.placements[0]).__name__ == "_StridedShard"
     for case in CASES + OWN:
-        said = repr(case.regularizer)
-        if case.shape == (3, 4) and "((" not in said and "3×4" not in said:
+        fits = case.shape == (3, 4) and "((" not in repr(case.regularizer) and case.typed
+        if fits and "blocks" not in repr(case.regularizer):
             check(case.regularizer, d, w)
     partition = [list(range(5)), list(range(5, 4 * rows))]
     check(GroupLasso(0.3, groups=partition), d, w)

@@ -1,0 +1,298 @@
+"""Penalties on the singular values of a matrix.
+
+A kernel with more than two axes is read as the matrix whose rows are its outputs: the axes that
+``rows`` names come first, all others lie flat behind them. The values of a matrix do not depend on
+which of its two axes is called rows.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from penalize.backends import Array, Backend
+from penalize.errors import GroupsError, RegularizerError, ShapeError
+from penalize.regularizers import grouping
+from penalize.regularizers.base import Regularizer, check_above
+from penalize.regularizers.elementwise import soft_threshold
+from penalize.regularizers.levels import level
+from penalize.regularizers.place import Place
+
+
+class OfMatrix(Regularizer):
+    """What reads an array as a matrix; has a field ``rows``."""
+
+    rows: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows = grouping.normalise(self.rows)
+        if not isinstance(rows, str | int) and not _are_axes(rows):
+            raise GroupsError(
+                rows, "the rows of a matrix are along axes", "name an axis, axes or a word"
+            )
+        object.__setattr__(self, "rows", rows)
+
+    def resolve(self, place: Place) -> Self:
+        shape = place.shape
+        if shape is not None and len(shape) < 2:
+            raise ShapeError(self, shape, "a matrix, or an array with more axes", str(place))
+        if shape is not None and len(shape) == 2 and isinstance(self.rows, str):
+            axis = place.axes.get(self.rows)
+            return self._with(rows=0 if axis is None else axis)
+        return self._with(rows=grouping.resolve(self.rows, place))
+
+    def _axes(self, w: Array) -> tuple[list[int], list[int]]:
+        """The axes of the rows, and the others."""
+        ndim = len(w.shape)
+        if ndim < 2:
+            raise ShapeError(self, tuple(w.shape), "a matrix, or an array with more axes")
+        word = isinstance(self.rows, str) and ndim == 2
+        found = grouping.grouping_of(0 if word else self.rows, tuple(w.shape))
+        assert isinstance(found, grouping.Axes)
+        rows = sorted({axis % ndim for axis in found.axes})
+        return rows, [axis for axis in range(ndim) if axis not in rows]
+
+    def _matrix(self, w: Array, xp: Backend) -> Array:
+        rows, others = self._axes(w)
+        height, width = (math.prod([w.shape[axis] for axis in axes]) for axes in (rows, others))
+        return xp.reshape(xp.transpose(w, [*rows, *others]), (height, width))
+
+    def _array(self, matrix: Array, w: Array, xp: Backend) -> Array:
+        """A matrix as the array that it was read from."""
+        order = [axis for axes in self._axes(w) for axis in axes]
+        back = [order.index(axis) for axis in range(len(order))]
+        return xp.transpose(xp.reshape(matrix, [w.shape[axis] for axis in order]), back)
+
+
+def _are_axes(rows: Any) -> bool:
+    return isinstance(rows, tuple) and all(isinstance(axis, int) for axis in rows)
+
+
+class Spectral(OfMatrix):
+    """Ω(W) = φ(σ), a symmetric function of the singular values of W = U diag(σ) Vᵀ.
+
+    ``gradient`` is U diag(φ′(σ)) Vᵀ, with 0 for a σ that is 0 to rounding, and ``prox`` is
+    U diag(prox_φ(σ)) Vᵀ (Lewis, The convex analysis of unitarily invariant matrix functions, 1995).
+
+    The derivative of a singular value decomposition does not exist where two values are equal, that
+    of Ω does. So the value carries this gradient as a constant: it can be differentiated once.
+    """
+
+    def _of(self, s: Array, xp: Backend) -> Array:
+        """φ."""
+        raise NotImplementedError
+
+    def _slopes(self, s: Array, xp: Backend) -> Array:
+        """φ′ by each singular value."""
+        raise NotImplementedError
+
+    def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
+        """prox_φ, for singular values in order."""
+        raise NotImplementedError
+
+    def _no_prox(self, per_element: bool) -> str:
+        if type(self)._shrunk is Spectral._shrunk:
+            return "no closed form is known"
+        return super()._no_prox(per_element)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        if not math.prod(w.shape):
+            return xp.sum(w)
+        fixed = xp.stop(w)
+        u, s, vt = xp.svd(self._matrix(fixed, xp))
+        slope = xp.stop(self._array(self._slope(u, s, vt, xp), w, xp))
+        # w − fixed is 0, and has the derivative 1.
+        return xp.stop(self._of(s, xp)) + xp.sum(slope * (w - fixed))
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        if not math.prod(w.shape):
+            return w
+        return self._array(self._slope(*xp.svd(self._matrix(w, xp)), xp), w, xp)
+
+    def _slope(self, u: Array, s: Array, vt: Array, xp: Backend) -> Array:
+        """U diag(φ′(σ)) Vᵀ, with 0 for a σ that is 0 to rounding."""
+        smallest = max(u.shape[0], vt.shape[1]) * xp.eps(s) * s[:1]
+        return (u * xp.where(s <= smallest, 0.0, self._slopes(s, xp))) @ vt
+
+    def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
+        if not math.prod(w.shape):
+            return w
+        u, s, vt = xp.svd(self._matrix(w, xp))
+        # What is taken away, so that a step of 0 leaves w as it is.
+        taken = s - self._shrunk(s, step, xp)
+        kept = w - self._array((u * taken) @ vt, w, xp)
+        # Where everything goes, exact zeros.
+        return xp.where(taken[:1] >= s[:1], 0.0 * w, kept)
+
+
+@dataclass(frozen=True, repr=False)
+class NuclearNorm(Spectral):
+    """The nuclear (trace) norm: λ Σ σ, the convex penalty for a low rank.
+
+    ``gradient`` is λ·U Vᵀ over the singular values that are not 0; ``prox`` soft-thresholds them by
+    step·λ, so that the rank falls (to rounding: the array itself is dense).
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        rows: ``"outputs"``, ``"inputs"``, an axis or axes: what the rows of the matrix are, where
+            the array has more than two axes.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        GroupsError: the rows are along no such axes.
+        ShapeError: when it is applied to a vector or a scalar.
+
+    Source: Fazel, Hindi and Boyd, A rank minimization heuristic (2001); the prox: Cai, Candès and
+    Shen, A singular value thresholding algorithm for matrix completion (2010).
+    """
+
+    weak_convexity: ClassVar[float | None] = 0.0
+
+    strength: float
+    rows: Any = "outputs"
+
+    def _of(self, s: Array, xp: Backend) -> Array:
+        return self.strength * xp.sum(s)
+
+    def _slopes(self, s: Array, xp: Backend) -> Array:
+        return self.strength + 0.0 * s
+
+    def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
+        return soft_threshold(s, step * self.strength, xp)
+
+
+@dataclass(frozen=True, repr=False)
+class SpectralNorm(Spectral):
+    """The squared spectral norm: λ σ₁², of the largest singular value.
+
+    ``gradient`` is 2λσ₁·u₁v₁ᵀ, shared evenly where several values are the largest to rounding;
+    ``prox`` cuts the singular values at the t with Σ(σ_i − t)₊ = 2·step·λ·t.
+
+    With ``iterations`` σ₁ is found by that many power iterations from a fixed start instead of a
+    decomposition: cheaper, from below, and the same in each call. Then there is no prox.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        iterations: None: exactly. A whole number ≥ 1: by so many power iterations.
+        rows: as for :class:`NuclearNorm`.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        RegularizerError: the iterations are no whole number ≥ 1.
+        GroupsError, ShapeError: as for :class:`NuclearNorm`.
+
+    Source: Yoshida and Miyato, Spectral norm regularization for improving the generalizability of
+    deep learning (2017), with ½λ.
+    """
+
+    weak_convexity: ClassVar[float | None] = 0.0
+
+    strength: float
+    iterations: int | None = None
+    rows: Any = "outputs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterations is not None:
+            try:
+                count = operator.index(self.iterations)
+            except TypeError:
+                count = 0
+            if count < 1 or isinstance(self.iterations, bool):
+                raise RegularizerError(
+                    f"SpectralNorm got iterations={self.iterations!r}",
+                    "expected a whole number >= 1, or None for the exact norm",
+                )
+            object.__setattr__(self, "iterations", count)
+
+    def _of(self, s: Array, xp: Backend) -> Array:
+        return self.strength * xp.sum(s[:1] * s[:1])
+
+    def _slopes(self, s: Array, xp: Backend) -> Array:
+        largest = xp.where(s >= s[:1] * (1 - 8 * xp.eps(s)), 1.0 + 0.0 * s, 0.0 * s)
+        return (2 * self.strength) * s[:1] * largest / xp.sum(largest)
+
+    def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
+        row = xp.reshape(s, (1, -1))
+        t = level(row, 1.0 + 0.0 * row, 0.0, 2 * step * self.strength, xp)
+        return xp.clip(s, 0.0 * s, t[0] + 0.0 * s)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        if self.iterations is None or not math.prod(w.shape):
+            return super()._value(w, xp)
+        matrix = self._matrix(w, xp)
+        u, v = self._vectors(xp.stop(matrix), xp)
+        norm = xp.sum(u * (matrix @ v))
+        return self.strength * norm * norm
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        if self.iterations is None or not math.prod(w.shape):
+            return super()._gradient(w, xp)
+        matrix = self._matrix(w, xp)
+        u, v = self._vectors(matrix, xp)
+        norm = xp.sum(u * (matrix @ v))
+        return self._array((2 * self.strength) * norm * (u @ xp.transpose(v)), w, xp)
+
+    def _vectors(self, matrix: Array, xp: Backend) -> tuple[Array, Array]:
+        """Left and right singular vectors to σ₁, as columns, as far as the iterations lead."""
+        # A start that is orthogonal to few matrices' vectors: not of equal elements.
+        width = matrix.shape[1]
+        v = xp.reshape(xp.constant([math.cos(i * i + 1.0) for i in range(width)], matrix), (-1, 1))
+        v = _unit(v, xp)
+        turned = xp.transpose(matrix)
+        for _ in range(self.iterations or 0):
+            v = _unit(turned @ (matrix @ v), xp)
+        return xp.stop(_unit(matrix @ v, xp)), xp.stop(v)
+
+    def _no_prox(self, per_element: bool) -> str:
+        if self.iterations is not None:
+            return "it is known for the exact norm, iterations=None"
+        return super()._no_prox(per_element)
+
+
+def _unit(x: Array, xp: Backend) -> Array:
+    squares = xp.sum(x * x)
+    return x / xp.sqrt(xp.where(squares <= 0, 1.0, squares))
+
+
+@dataclass(frozen=True, repr=False)
+class LogDet(Spectral):
+    """λ log det(I + WᵀW/ε) = λ Σ log(1 + σ²/ε): a smooth penalty for a low rank.
+
+    It shrinks small singular values and hardly the large ones. ``gradient`` is
+    U diag(2λσ/(ε + σ²)) Vᵀ. There is no ``prox``: no closed form is used here.
+
+    Args:
+        strength: λ, finite and ≥ 0.
+        epsilon: ε > 0, in the units of σ².
+        rows: as for :class:`NuclearNorm`.
+
+    Raises:
+        StrengthError: the strength is not a finite number ≥ 0.
+        RegularizerError: ε is not a finite number > 0.
+        GroupsError, ShapeError: as for :class:`NuclearNorm`.
+
+    Source: Fazel, Hindi and Boyd, Log-det heuristic for matrix rank minimization (2003).
+    """
+
+    strength: float
+    epsilon: float = 1.0
+    rows: Any = "outputs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "epsilon", check_above(self, "epsilon", self.epsilon, 0.0))
+
+    @property
+    def weak_convexity(self) -> float:  # type: ignore[override]
+        """See :attr:`Regularizer.weak_convexity`."""
+        return self.strength / (4 * self.epsilon)  # where σ² = 3ε
+
+    def _of(self, s: Array, xp: Backend) -> Array:
+        return self.strength * xp.sum(xp.log1p(s * s / self.epsilon))
+
+    def _slopes(self, s: Array, xp: Backend) -> Array:
+        return (2 * self.strength) * s / (self.epsilon + s * s)
