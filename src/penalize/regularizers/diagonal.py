@@ -16,6 +16,7 @@ from __future__ import annotations
 from penalize.backends import Array, Backend
 from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.grouping import Grouping
+from penalize.regularizers.levels import at_least
 
 _BISECTIONS, _NEWTON_STEPS = 7, 6
 # Where the steps of a group differ by orders of magnitude, Newton's method alone creeps: over
@@ -55,8 +56,7 @@ def ratios(w: Array, steps: Array, groups: Grouping, xp: Backend) -> Array:
     whole = groups.spread(groups.sum(steps, xp), w, xp)
     none = whole <= 0
     s = xp.where(none, 1.0, steps / xp.where(none, 1.0, whole))
-    least = xp.eps(w) ** 3
-    return xp.where(s < least, least, s)
+    return at_least(xp.eps(w) ** 3, s, xp)
 
 
 def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:

@@ -58,6 +58,7 @@ class GroupMCP(ByNorm):
 
     @property
     def weak_convexity(self) -> float:  # type: ignore[override]
+        """c/γ."""
         return self.factor / self.gamma
 
     def _heights(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array]:

@@ -14,6 +14,7 @@ from penalize.regularizers.place import Place
 
 
 def _unless_blocks(self: Any) -> bool:
+    """Whether no group is a block of an axis."""
     return not isinstance(self.groups, grouping.Blocks)
 
 

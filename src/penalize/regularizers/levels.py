@@ -32,7 +32,8 @@ def level(m: Array, a: Array, b: Array, c: float, xp: Backend) -> Array:
     # Comparisons are so turned that they are false where a NaN is to stay visible.
     fixed = a <= 0
     always = xp.where(m > 0, math.inf, 0.0 * m - math.inf)
-    order = xp.descending(xp.where(fixed, always, m / xp.where(fixed, 1.0, a)))
+    ratios = _parts(m, xp) / xp.where(fixed, 1.0, at_least(xp.eps(m) ** 3, _parts(a, xp), xp))
+    order = xp.descending(xp.where(fixed, always, ratios))
     slopes = c + xp.cumsum(xp.along(a, order))
     flat = slopes <= 0
     roots = (xp.cumsum(xp.along(m, order)) - b) / xp.where(flat, 1.0, slopes)
@@ -43,3 +44,14 @@ def level(m: Array, a: Array, b: Array, c: float, xp: Backend) -> Array:
     near = left > -64 * xp.eps(m) * xp.abs(m)
     slope = c + xp.sum(xp.where(near, a, 0.0), [-1])
     return root + xp.where(slope <= 0, 0.0, rest / xp.where(slope <= 0, 1.0, slope))
+
+
+def _parts(x: Array, xp: Backend) -> Array:
+    """x over the largest |x| of its row, so that a ratio to be sorted by does not overflow."""
+    top = xp.max(xp.abs(x))
+    return x / xp.where(top <= 0, 1.0, top)
+
+
+def at_least(least: float | Array, x: Array, xp: Backend) -> Array:
+    """The larger of both; NaN where x is."""
+    return xp.where(x < least, least, x)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from penalize.backends import Array, Backend
 from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.groups import Grouped
-from penalize.regularizers.levels import level
+from penalize.regularizers.levels import at_least, level
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +61,7 @@ class LInf1(Grouped):
         if len(getattr(step, "shape", ())):
             c = groups.rows(c, 0.0, xp)
             moves, highest = c > 0, xp.max(c)
+            c = at_least(xp.eps(w) ** 3 * highest, c, xp)  # beyond all rounding; nothing overflows
             a = xp.where(moves, highest / xp.where(moves, c, 1.0), 0.0)
             t = level(a * sizes, a, highest, 0.0, xp)
             stays = xp.max(xp.where(moves, 0.0, sizes))

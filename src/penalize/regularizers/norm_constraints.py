@@ -19,16 +19,17 @@ def to_norm(w: Array, low: float, high: float, groups: Grouping, xp: Backend) ->
     """Each group scaled so that its norm is in [low, high]; one of zeros to equal elements."""
     whole = groups.sum(xp.abs(w), xp)
     zero = whole <= 0
-    unit = xp.where(zero, 1.0, whole)
-    parts = w / groups.spread(unit, w, xp)  # whose squares neither overflow nor all vanish
-    norms = xp.where(zero, 1.0, unit * xp.sqrt(groups.sum(parts * parts, xp)))
-    scales = xp.where(
-        norms > high, high / norms, xp.where(norms < low, low / norms, 1.0 + 0.0 * unit)
-    )
-    w = w * groups.spread(scales, w, xp)
+    # Parts of their sum, whose squares neither overflow nor all vanish.
+    parts = w / groups.spread(xp.where(zero, 1.0, whole), w, xp)
+    lengths = xp.where(zero, 1.0, xp.sqrt(groups.sum(parts * parts, xp)))
+    norms = whole * lengths
+    goals = xp.where(norms > high, high, xp.where(norms < low, low, 0.0 * norms))
+    stays = xp.where(norms > high, 0.0, xp.where(norms < low, 0.0, 1.0 + 0.0 * norms))
+    scaled = parts * groups.spread(goals / lengths, w, xp)
+    w = xp.where(groups.spread(stays, w, xp) > 0, w, scaled)
     if low <= 0:
         return w
-    equal = xp.where(zero, 1.0 + 0.0 * unit, 0.0) * low / groups.root_sizes(w, xp)
+    equal = xp.where(zero, 1.0 + whole, 0.0) * low / groups.root_sizes(w, xp)
     return w + groups.spread(equal, w, xp)
 
 
@@ -154,10 +155,12 @@ class MinMaxNorm(Constraint, Grouped):
 
     @property
     def weak_convexity(self) -> float | None:  # type: ignore[override]
+        """0 where the least norm is 0; else the set is not convex."""
         return None if self.min_value else 0.0
 
     @property
     def prox_follows_l1(self) -> bool:  # type: ignore[override]
+        """Where the least norm is 0."""
         return not self.min_value
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
