@@ -8,6 +8,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -463,6 +464,18 @@ def test_an_optimizer_made_anew_leaves_no_trace() -> None:
     del optimizer
     gc.collect()
     assert not attachment.alive
+
+
+def test_a_step_that_raises_keeps_nothing_alive() -> None:
+    model = network()
+    optimizer = opt.SGD(model.parameters(), lr=0.5)
+    regularize(model, L2(0.1)).attach(optimizer)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    held = ref(optimizer)
+    del model, optimizer
+    gc.collect()
+    assert held() is None
 
 
 # --- life after attaching -------------------------------------------------------------------

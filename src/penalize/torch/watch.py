@@ -10,7 +10,7 @@ import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch.optim import Optimizer
@@ -39,19 +39,23 @@ def watch() -> None:
     register_optimizer_step_post_hook(_after_step)
 
 
-_acts_before: WeakKeyDictionary[Optimizer, dict[Attachment, int]] = WeakKeyDictionary()
-"""How often the attachments around an optimizer had acted when its step began."""
+_acts_before: WeakKeyDictionary[Optimizer, list[tuple[ref[Attachment], int]]] = WeakKeyDictionary()
+"""How often the attachments around an optimizer had acted when its step began.
 
+A step that raises leaves its entry, and an attachment has its optimizer: held, neither would go.
+"""
 
-_nestings: WeakKeyDictionary[Optimizer, Nesting] = WeakKeyDictionary()
+_NESTING = "_penalize_nesting"
+"""An attribute of the optimizer: after a step that raised, it has that step's frame, which has the
+optimizer."""
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
     if not torch.compiler.is_compiling():  # which cannot trace a look at the stack
-        _nestings.setdefault(optimizer, Nesting()).enter()
+        vars(optimizer).setdefault(_NESTING, Nesting()).enter()
     if lacks_attachments(optimizer):
         raise LostAttachmentError(type(optimizer).__name__)
-    _acts_before[optimizer] = {a: a.acts for a in attachments_around(optimizer)}
+    _acts_before[optimizer] = [(ref(a), a.acts) for a in attachments_around(optimizer)]
     return when_gradients_are_ready(optimizer, args, kwargs, _check_losses)
 
 
@@ -64,10 +68,10 @@ def _check_losses(optimizer: Optimizer) -> None:
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     # Those of an optimizer that it wraps, or that wraps it, if they acted in this step.
-    around = _acts_before.pop(optimizer, {})
-    acting = {a for a, count in around.items() if a.acts > count or a.is_stepping}
+    around = [(held(), count) for held, count in _acts_before.pop(optimizer, [])]
+    acting = {a for a, count in around if a is not None and (a.acts > count or a.is_stepping)}
     acting.update(attachments_of(optimizer))
-    nesting = _nestings.get(optimizer)
+    nesting: Nesting | None = getattr(optimizer, _NESTING, None)
     outermost = nesting is None or nesting.leave()
     for plan in list(plans):
         groups = groups_of(optimizer)
