@@ -48,7 +48,7 @@ on_each = pytest.mark.parametrize("framework", FRAMEWORKS)
         (LogSum(0.5 / math.log(3.0), epsilon=0.5), pyproximal.Log(0.5, 2.0)),
         (LogSum(3.0 / math.log(5.0), epsilon=0.25), pyproximal.Log(3.0, 4.0)),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, Regularizer) else type(value).__name__,
 )
 def test_value_and_prox_are_those_of_pyproximal(
     ours: Regularizer, theirs: Any, step: float
