@@ -11,7 +11,16 @@ import tensorflow as tf
 from cases import CASES, Case
 from frameworks import FRAMEWORKS
 
-from penalize import L1, L2, ArrayError, GroupLasso, Orthogonal, Regularizer
+from penalize import (
+    L1,
+    L2,
+    ArrayError,
+    FusedLasso,
+    GroupLasso,
+    Orthogonal,
+    Regularizer,
+    Smoothness,
+)
 from penalize.backends import open_array
 
 v1 = tf.compat.v1
@@ -185,3 +194,12 @@ def test_a_shard_whose_name_was_taken() -> None:
         session.run(v1.global_variables_initializer())
         assert session.run(total) == pytest.approx(float(r(w)))
         assert sum(session.run(entries)) == pytest.approx(float(r(w)))
+
+
+@pytest.mark.parametrize("r", [FusedLasso(0.3), Smoothness(0.3)], ids=str)
+def test_what_runs_on_the_host_is_not_compiled_by_xla(r: Regularizer) -> None:
+    """A gap that the catalogue names; tf.function without XLA has none."""
+    w = tf.constant(np.random.default_rng(0).normal(size=(2, 5)))
+    assert tf.function(L1(0.3).prox, jit_compile=True)(w, 0.5).shape == w.shape
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
+        tf.function(r.prox, jit_compile=True)(w, 0.5)

@@ -11,6 +11,7 @@ from penalize.errors import AnchorError, ConfigError, RegularizerError
 from penalize.regularizers import constants
 from penalize.regularizers.base import Elementwise, Regularizer, described, read_from
 from penalize.regularizers.place import Place
+from penalize.regularizers.wrapped import Wrapped
 
 
 def toward(reference: Any, regularizer: Regularizer) -> Anchored:
@@ -33,7 +34,7 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
 
 
 @dataclass(frozen=True, repr=False)
-class Anchored(Regularizer):
+class Anchored(Wrapped):
     """Ω(w − w₀), for any Ω: what :func:`toward` makes.
 
     ``gradient`` is ∇Ω(w − w₀); ``prox`` is w₀ + prox(w − w₀), and exists where that of Ω does: what
@@ -50,6 +51,7 @@ class Anchored(Regularizer):
     convolutional networks (2018).
     """
 
+    on_shards = Wrapped.on_shards
     strengths: ClassVar[tuple[str, ...]] = ()
 
     reference: Any
@@ -63,23 +65,6 @@ class Anchored(Regularizer):
             )
         reference = constants.as_reference(self.reference, "toward", "reference")
         object.__setattr__(self, "reference", reference)
-
-    @property
-    def elementwise(self) -> bool:  # type: ignore[override]
-        return self.regularizer.elementwise
-
-    @property
-    def on_shards(self) -> bool:  # type: ignore[override]
-        return self.regularizer.on_shards
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        return self.regularizer.differentiable
-
-    @property
-    def weak_convexity(self) -> float | None:  # type: ignore[override]
-        """See :attr:`Regularizer.weak_convexity`."""
-        return self.regularizer.weak_convexity
 
     @property
     def scheduled(self) -> bool:
@@ -135,9 +120,6 @@ class Anchored(Regularizer):
         new = self.regularizer._prox(moved, step, xp)
         # What stays is w itself, to the last bit, and not w₀ + (w − w₀).
         return xp.where(new == moved, w, anchor + new)
-
-    def _no_prox(self, per_element: bool) -> str:
-        return self.regularizer._no_prox(per_element)
 
     def get_config(self) -> dict[str, Any]:
         return {

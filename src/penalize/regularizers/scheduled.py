@@ -12,10 +12,11 @@ from penalize.backends import Array, Backend
 from penalize.errors import ConfigError
 from penalize.regularizers.base import Regularizer, check_strength, described, read_from
 from penalize.regularizers.place import Place
+from penalize.regularizers.wrapped import Wrapped
 
 
 @dataclass(frozen=True, repr=False)
-class Scheduled(Regularizer):
+class Scheduled(Wrapped):
     """schedule(t)·Ω at step t, written ``r * schedule``.
 
     Value, gradient and prox are known :meth:`at` a step only; whoever applies a plan counts the
@@ -32,27 +33,11 @@ class Scheduled(Regularizer):
         NoStepError: when it is computed without a step.
     """
 
+    on_shards = Wrapped.on_shards
     strengths: ClassVar[tuple[str, ...]] = ()
 
     regularizer: Regularizer
     schedule: Callable[[Any], Any]
-
-    @property
-    def elementwise(self) -> bool:  # type: ignore[override]
-        return self.regularizer.elementwise
-
-    @property
-    def on_shards(self) -> bool:  # type: ignore[override]
-        return self.regularizer.on_shards
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        return self.regularizer.differentiable
-
-    @property
-    def weak_convexity(self) -> float | None:  # type: ignore[override]
-        """See :attr:`Regularizer.weak_convexity`."""
-        return self.regularizer.weak_convexity
 
     @property
     def prox_follows_l1(self) -> bool:  # type: ignore[override]
@@ -70,9 +55,6 @@ class Scheduled(Regularizer):
 
     def _value(self, w: Array, xp: Backend) -> Array:
         raise NotImplementedError  # at() first, which a sentence says
-
-    def _no_prox(self, per_element: bool) -> str:
-        return self.regularizer._no_prox(per_element)
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.regularizer.split()
