@@ -172,3 +172,13 @@ def test_bad_configs() -> None:
 def test_a_constant_prints_its_size() -> None:
     assert repr(toward(W, L1(1.0))) == "toward(<float64 2×3>, L1(1.0))"
     assert repr(Constant("float32", (), b"\0\0\0\0")) == "<float32 scalar>"
+
+
+def test_what_inference_mode_makes_is_not_kept() -> None:
+    w = torch.tensor(W + 1.0, requires_grad=True)
+    r = toward(W, L2(1.0))
+    with torch.inference_mode():
+        assert float(r(w)) == pytest.approx(6.0)
+    assert not r.reference.held
+    r(w).backward()
+    torch.testing.assert_close(w.grad, torch.full((2, 3), 2.0, dtype=torch.float64))

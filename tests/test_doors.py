@@ -126,6 +126,16 @@ def test_a_scheduled_penalty_is_audited_at_its_step() -> None:
     assert (attachment.steps, plan.steps) == before == ([1], 1)
 
 
+@pytest.mark.parametrize("mode", ["decoupled", "proximal"])
+def test_a_schedule_on_half_precision_weights(mode: str) -> None:
+    """Whether steps would be rounded away is asked of the first one."""
+    model = nn.Linear(3, 2, bias=False).bfloat16()
+    optimizer = SGD(model.parameters(), 0.1)
+    regularize(model, L1(1.0) * warmup(4)).attach(optimizer, mode)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+
+
 def test_a_plan_that_only_constrains_and_is_not_attached_is_seen() -> None:
     model = layer()
     optimizer = SGD(model.parameters(), 0.1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, KINDS, Case
 from frameworks import FRAMEWORKS, Framework
 from hypothesis import given
 from hypothesis import strategies as st
@@ -855,7 +855,7 @@ def test_a_matrix_penalty_refuses_what_is_no_matrix() -> None:
         Orthogonal(1.0).resolve(Place(("conv",), (3, 3, 2)))
 
 
-@all_cases
+@pytest.mark.parametrize("case", KINDS, ids=str)
 def test_traceable_by_torch_compile(case: Case) -> None:
     torch._dynamo.reset()
     r = case.regularizer

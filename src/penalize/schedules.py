@@ -57,6 +57,12 @@ class Ramp(Schedule):
     steps: int
     begin: int = 0
 
+    def __repr__(self) -> str:
+        if self == Ramp(0.0, 1.0, self.steps):
+            return f"warmup({self.steps})"
+        begin = f", {self.begin}" if self.begin else ""
+        return f"{self.word}({self.start!r}, {self.stop!r}, {self.steps}{begin})"
+
     def _done(self, t: Array, xp: Backend) -> Array:
         """How much of the way is done: from 0 to 1."""
         return xp.clip((t - self.begin) / self.steps, 0.0, 1.0)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, Case
+from cases import KINDS, Case
 from frameworks import FRAMEWORKS
 
 from penalize import L1, L2, ArrayError, GroupLasso
 
-all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
 
 
 def array(case: Case) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, Case
+from cases import KINDS, Case
 from frameworks import FRAMEWORKS
 
 from penalize import (
@@ -24,7 +24,7 @@ from penalize import (
 from penalize.backends import open_array
 
 v1 = tf.compat.v1
-all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
 
 
 def values(case: Case) -> np.ndarray:

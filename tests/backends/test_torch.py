@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case
+from cases import KINDS, Case
 
-all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
 
 
 def array(case: Case) -> torch.Tensor:

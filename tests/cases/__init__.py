@@ -2,6 +2,7 @@
 
 from cases import anchored, constraints, differences, elementwise, groups, matrices, nonconvex
 from cases.case import Case
+from penalize import Sum
 
 CASES: list[Case] = [
     *elementwise.CASES,
@@ -13,4 +14,17 @@ CASES: list[Case] = [
     *anchored.CASES,
 ]
 
-__all__ = ["CASES", "Case"]
+
+def _kind(case: Case) -> tuple[str, ...]:
+    """The classes in it, and the kinds of groups."""
+    r = case.regularizer
+    terms = r.terms if isinstance(r, Sum) else (r,)
+    groups = [type(getattr(term, "groups", getattr(term, "rows", None))).__name__ for term in terms]
+    partition = ["partition"] if "((" in repr(r) else []
+    return (*(type(term).__name__ for term in terms), *groups, *partition)
+
+
+KINDS: list[Case] = list({_kind(case): case for case in reversed(CASES)}.values())[::-1]
+"""One case of each kind: enough for what asks whether a framework can trace it."""
+
+__all__ = ["CASES", "KINDS", "Case"]

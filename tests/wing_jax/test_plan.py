@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, Case
+from cases import KINDS, Case
 from flax import nnx
 
 from penalize import (
@@ -81,7 +81,7 @@ def with_zeros(case: Case) -> Any:
     return jnp.asarray(w)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.regularizer.differentiable], ids=str)
+@pytest.mark.parametrize("case", [c for c in KINDS if c.regularizer.differentiable], ids=str)
 def test_subgradients_at_kinks(case: Case) -> None:
     """Forward and reverse: the subgradient of least norm, which ``gradient`` gives."""
     penalty = regularize({"w": jnp.zeros(case.shape)}, {"w": case.regularizer}).penalty

@@ -84,9 +84,11 @@ def eye(size: int, x: Tensor) -> Tensor:
 def fixed(values: Fixed, w: Tensor) -> Tensor:
     dtype = w.dtype if w.dtype.itemsize >= 4 else torch.float32
     key = (w.device, dtype)
-    if key not in values.held:
-        values.held[key] = torch.tensor(values.numpy()).to(*key)
-    held: Tensor = values.held[key]
+    held: Tensor | None = values.held.get(key)
+    if held is None:
+        held = torch.tensor(values.numpy()).to(*key)
+        if type(held) is Tensor and not held.is_inference():  # else of no use to others
+            values.held[key] = held
     return held
 
 

@@ -47,7 +47,7 @@ def to_keras(regularizer: Regularizer) -> Any:
     Raises:
         RegularizerError: Keras has none like it.
     """
-    if isinstance(regularizer, Regularizer):
+    if isinstance(regularizer, Regularizer) and not regularizer.scheduled:
         if isinstance(regularizer, Orthogonal):
             return regularizers.OrthogonalRegularizer(regularizer.strength, regularizer.mode)
         l1, l2, rest = regularizer.split()

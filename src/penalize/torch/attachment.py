@@ -237,7 +237,7 @@ def _check(mode: Mode, optimizer: Optimizer, share: Sequence[Target]) -> None:
     check_weight_decay(active, optimizer, groups)
     for target in share:
         mode.check(target, optimizer)
-    mode.advise(active, groups, optimizer)
+    mode.advise([target.at(0) for target in active], groups, optimizer)
 
 
 def _mark(optimizer: Optimizer) -> None:
