@@ -76,7 +76,8 @@ class Activities:
             hook.owner = self
         held = [(ref(module), hook) for module, hook in self._hooks]
         finalize(plan, _remove, held).atexit = False
-        open_array(torch.empty(()))  # looked up now: torch.compile cannot trace the search
+        if held:
+            open_array(torch.empty(()))  # looked up now: torch.compile cannot trace the search
         return self
 
     def remove(self) -> None:
