@@ -244,6 +244,19 @@ def test_a_graph_of_tensorflow_1_follows_its_global_step(mode: str) -> None:
             assert float(session.run(kernel)[0, 0]) == pytest.approx(w, rel=1e-12)
 
 
+def test_the_breakdown_of_a_graph_is_of_the_step_that_is_asked_for() -> None:
+    import tensorflow as tf
+
+    from penalize.tensorflow import regularize as regularize_variables
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        kernel = v1.get_variable("kernel", initializer=np.ones((2, 2)))
+        plan = regularize_variables([kernel], L2(0.5) * warmup(4))
+        session.run(kernel.initializer)
+        assert [plan.breakdown(at=t)["kernel"] for t in (1, 4, 2)] == [0.5, 2.0, 1.0]
+
+
 def test_a_constraint_in_a_graph_of_tensorflow_1() -> None:
     import tensorflow as tf
 

@@ -146,10 +146,15 @@ class Plan(Probed, LivePlan):
             )
         with session.graph.as_default():
             shown = self._shown.setdefault(session.graph, {})
-            for t in targets:
+            # What was asked for at one step is not what is asked for at another.
+            steady = [t for t in targets if at is None or not t.regularizer.scheduled]
+            asked = {
+                t.name: _at(t.regularizer, at)(t.weight.read()) for t in targets if t not in steady
+            }
+            for t in steady:
                 if t.name not in shown:
                     shown[t.name] = _at(t.regularizer, at)(t.weight.read())
-        values = session.run([shown[t.name] for t in targets])
+        values = session.run([{**shown, **asked}[t.name] for t in targets])
         return {t.name: float(v) for t, v in zip(targets, values, strict=True)}
 
     def __str__(self) -> str:
