@@ -191,7 +191,7 @@ def described(schedule: Any) -> dict[str, Any]:
 def read_from(owner: str, config: Any, found: Any) -> Schedule:
     """What :func:`described` wrote. Raises :class:`ConfigError` where that is not known here."""
     arguments = dict(found) if isinstance(found, Mapping) else {}
-    make = _MAKERS.get(arguments.pop("schedule", None))
+    make = _MAKERS.get(str(arguments.pop("schedule", None)))
     if make is None:
         raise ConfigError(
             owner, config, f"its schedule is none of {sorted(_MAKERS)}, and a function is not saved"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from penalize import EWC, L2, kernels, toward
+from penalize import EWC, L2, ConfigError, StateError, kernels, toward
 from penalize.torch import regularize
 
 
@@ -118,6 +118,29 @@ def test_resumed_from_a_file(door: str) -> None:
     assert plan.steps == 2
     train(model, optimizer, 3, plan if door == "loss" else None)
     torch.testing.assert_close(dict(model.state_dict()), dict(reference), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda start: start.update(shape=[3, 4]), r"'0\.weight' has .*\[3, 4\]"),
+        (lambda start: start.update(data="?"), "its array is damaged"),
+        (lambda start: start.update(data=""), "its array is damaged"),
+        (lambda start: start.pop("data"), "its array is damaged"),
+        (lambda start: start.update(dtype="object", data=""), "its array is damaged"),
+    ],
+)
+def test_a_damaged_anchor_is_refused_and_nothing_is_taken(change: Any, message: str) -> None:
+    model = pretrained()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    attachment = regularize(model, RULES).attach(optimizer)
+    state = copy.deepcopy(attachment.state_dict())
+    change(state["penalties"]["0.weight"]["config"]["reference"]["start"])
+    state["steps"] = [7]
+    with pytest.raises((StateError, ConfigError), match=message):
+        attachment.load_state_dict(state)
+    assert attachment.steps == [0]
+    train(model, optimizer, 1)
 
 
 def test_the_anchor_is_a_copy() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penalize.backends import Array, open_array
-from penalize.errors import AnchorError, ArrayError, PenalizeError
+from penalize.errors import AnchorError, ArrayError, ConfigError, PenalizeError
 from penalize.regularizers.place import Place
 
 START = "start"
@@ -185,15 +185,31 @@ def from_data(data: Any) -> Any:
         return ByName(tuple((name, from_data(found)) for name, found in data["by_name"].items()))
     if isinstance(data, Mapping) and (data.keys() == {START} or data.keys() == {"array"}):
         ((kind, config),) = data.items()
-        raw = base64.b64decode(config["data"])
-        return Constant(config["dtype"], tuple(config["shape"]), raw, kind == START)
+        return _read(config, kind == START)
     return data
 
 
+def _read(config: Any, at_start: bool) -> Constant:
+    import numpy as np
+
+    try:
+        raw = base64.b64decode(config["data"], validate=True)
+        found = Constant(config["dtype"], tuple(config["shape"]), raw, at_start)
+        whole = np.dtype(found.dtype).kind == "f" and found.numpy().shape == found.shape
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ConfigError("toward", _short(config), "its array is damaged")
+    return found
+
+
 def without_start(config: Any) -> Any:
-    """A configuration less the values at the start, which differ from run to run."""
+    """A configuration with the shapes of the values at the start alone: they differ by run."""
+    if isinstance(config, Mapping) and config.keys() == {START}:
+        found = config[START]
+        return {START: found.get("shape") if isinstance(found, Mapping) else None}
     if isinstance(config, Mapping):
-        return {k: None if k == START else without_start(v) for k, v in config.items()}
+        return {k: without_start(v) for k, v in config.items()}
     if isinstance(config, list | tuple):
         return [without_start(item) for item in config]
     return config
