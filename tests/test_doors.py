@@ -238,9 +238,7 @@ def test_a_graph_of_tensorflow_1_follows_its_global_step(mode: str) -> None:
         for t in range(6):
             session.run(train)
             strength = 0.5 * min(t / 4, 1)
-            # The step counts before the proximal one reads it.
-            later = 0.5 * min((t + 1) / 4, 1)
-            w = w / (1 + 0.25 * later) if mode == "proximal" else w - 0.25 * strength * w
+            w = w / (1 + 0.25 * strength) if mode == "proximal" else w - 0.25 * strength * w
             assert float(session.run(kernel)[0, 0]) == pytest.approx(w, rel=1e-12)
 
 

@@ -19,7 +19,7 @@ from penalize.tensorflow.checks import (
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.plan import Plan
-from penalize.tensorflow.proximal import proximal_update, targets_of
+from penalize.tensorflow.proximal import proximal_update, steps_before, targets_of
 from penalize.tensorflow.steps import step_size_of
 
 v1 = tf.compat.v1
@@ -205,8 +205,10 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             return self._optimizer.apply_gradients(pairs, global_step, name)
         declared = self._declared(v1.get_default_graph(), [variable for _, variable in pairs])
         targets = targets_of(declared, pairs, self._optimizer)
-        update = self._optimizer.apply_gradients(pairs, global_step)
-        whole = proximal_update(update, targets, self._optimizer, name)
+        counted = steps_before(targets)
+        with tf.control_dependencies([] if counted is None else [counted]):
+            update = self._optimizer.apply_gradients(pairs, global_step)
+        whole = proximal_update(update, targets, self._optimizer, counted, name)
         _replace(v1.get_default_graph().get_collection_ref(v1.GraphKeys.TRAIN_OP), update, whole)
         return whole
 

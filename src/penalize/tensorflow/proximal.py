@@ -86,17 +86,29 @@ def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> N
         )
 
 
+def steps_before(targets: Sequence[Acting]) -> Any:
+    """How many steps there were before the update, which may count itself; None if nobody asks."""
+    step = global_step() if any(target.regularizer.scheduled for target in targets) else None
+    # A cast is a copy; what reads a variable may be an alias of it.
+    return None if step is None else tf.cast(step, tf.int32)
+
+
 def proximal_update(
-    update: Any, targets: Sequence[Acting], optimizer: Any, name: str | None
+    update: Any, targets: Sequence[Acting], optimizer: Any, counted: Any, name: str | None
 ) -> Any:
-    """The operation that runs the update and then the proximal steps."""
+    """The operation that runs the update and then the proximal steps.
+
+    Args:
+        counted: see :func:`steps_before`.
+        update, targets, optimizer, name: what they are called.
+    """
     step_size, _ = step_size_of(optimizer)
     with tf.control_dependencies([update]), v1.name_scope("proximal"):
         done = []
         for weight, regularizer in targets:
             w = weight.joined(lambda variable: variable.read_value())
             taken = step_size(optimizer, weight)
-            acting = regularizer.at(global_step()) if regularizer.scheduled else regularizer
+            acting = regularizer if counted is None else regularizer.at(counted)
             step = bounded(taken, acting.pull(w))
             done += weight.assign(acting.prox(w, step))
     return tf.group(update, *done, name=name)
