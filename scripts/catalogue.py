@@ -71,7 +71,7 @@ CATALOGUE: dict[str, list[Regularizer]] = {
 }  # fmt: skip
 
 GAPS = {
-    FusedLasso: "its prox and gradient run on the host: not in a `tf.function(jit_compile=True)`",
+    FusedLasso: "its prox runs on the host: not in a `tf.function(jit_compile=True)`",
     Smoothness: "its prox runs on the host: not in a `tf.function(jit_compile=True)`",
     NuclearNorm: "differentiable once; NumPy and PyTorch raise where there is a NaN",
     SpectralNorm: "differentiable once; NumPy and PyTorch raise where there is a NaN",

@@ -1,4 +1,4 @@
-"""What chains of neighbours ask for, exactly and in linear time, in NumPy on the host.
+"""Proximal operators of chains of neighbours, exactly and in linear time, in NumPy on the host.
 
 A chain is the last axis; all others are treated alike. Both loop over positions, and work on all
 chains at once. ``c`` holds the step times the strength, one for each element; an element whose c is
@@ -186,23 +186,3 @@ def _prefix_sums(x: Array) -> Array:
         sums[0, i + 1] = rounded + low
         sums[1, i + 1] = low - (sums[0, i + 1] - rounded)
     return sums
-
-
-def least_norm_slopes(w: Array) -> Array:
-    """The shortest subgradient of Σ |w_{i+1} − w_i| along the last axis.
-
-    It is Dᵀz, where z is the sign of each difference, and free in [−1, 1] where that is 0. Over a
-    run of equal elements the sum is what z is at its ends, whatever it is in between, and shortest
-    if it is spread evenly: z runs in a straight line from one end to the other, which it may.
-    """
-    rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
-    count, n = rows.shape
-    z = np.zeros((count, n + 1))  # before each element, and after the last
-    z[:, 1:-1] = np.sign(np.diff(rows, axis=1))
-    ends = np.ones((count, n + 1), dtype=bool)
-    ends[:, 1:-1] = z[:, 1:-1] != 0
-    # The run of each element, numbered through all rows.
-    run = np.cumsum(ends[:, :-1].ravel()) - 1
-    length = np.bincount(run, minlength=count)
-    pull = np.bincount(run, weights=(z[:, :-1] - z[:, 1:]).ravel())
-    return (pull / length)[run].reshape(w.shape).astype(w.dtype)
