@@ -274,12 +274,11 @@ def test_steps_that_differ_by_orders_of_magnitude(large: float) -> None:
         u = r.prox(w, large)
         np.testing.assert_allclose(u.mean(axis=1), w.mean(axis=1), atol=1e-12)
         np.testing.assert_allclose(u, u.mean(axis=1, keepdims=True) + 0 * u, atol=0.03)
-    steps = 10 ** rng.uniform(-16, 3, size=w.shape)
+    steps = 10 ** rng.uniform(-5, 3, size=w.shape)
     u = FusedLasso(1.0).prox(w, steps)
     z = np.cumsum((u - w) / steps, axis=1)
-    assert np.isfinite(u).all()
-    assert (u.min(1) >= w.min(1) - 1e-12).all()
-    assert np.isfinite(z).all()
+    np.testing.assert_allclose(z[:, -1], 0, atol=1e-9)
+    assert (np.abs(z) <= 1 + 1e-9).all()
 
 
 # --- messages -------------------------------------------------------------------------------
@@ -309,7 +308,7 @@ def test_steps_that_differ_by_orders_of_magnitude(large: float) -> None:
         (lambda: blocks("rows", 2), GroupsError, "there is no such word; write one of"),
         (lambda: blocks(0, 0), GroupsError, "no axis and no number of blocks; write blocks"),
         (lambda: blocks(0.5, 2), GroupsError, r"groups=blocks\(0.5, 2\): these are no axis"),
-        (lambda: blocks(0, "2"), GroupsError, r"groups=blocks\(0, 2\)|blocks\(0, '?2"),
+        (lambda: blocks(0, "2"), GroupsError, r"groups=blocks\(0, '2'\): these are no axis"),
     ],
 )
 def test_at_construction(make: Any, kind: type[Exception], message: str) -> None:

@@ -28,7 +28,7 @@ class Blocks:
     count: int
 
     def __repr__(self) -> str:
-        return f"blocks({self.axis!r}, {self.count})"
+        return f"blocks({self.axis!r}, {self.count!r})"
 
 
 def blocks(axis: str | int, count: int) -> Blocks:
