@@ -188,6 +188,9 @@ class EWC(Elementwise):
             self, fisher=fisher, reference=constants.resolve(self.reference, place, self)
         )
 
+    def by_rows(self, ndim: int) -> None:
+        return None  # where an element stands decides what it is drawn to
+
     def _weighted(self, w: Array, xp: Backend) -> tuple[Array, Array]:
         """w − w₀, and λF."""
         shape = xp.shape(w)

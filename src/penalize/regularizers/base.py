@@ -242,6 +242,19 @@ class Regularizer(ABC):
         """This regularizer for one parameter: words resolved to axes, and its shape checked."""
         return self
 
+    def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
+        """Ω as the sum of a penalty on each row, for kernels that treat rows one by one.
+
+        Args:
+            ndim: how many axes the array has.
+
+        Returns:
+            The same penalty on a matrix of rows, which may be some of the rows only, and how many
+            leading axes of the array index them: all where Ω is a sum over elements. None where Ω
+            is no such sum, or depends on where in the array a row stands.
+        """
+        return None
+
     # --- over time --------------------------------------------------------------------------
 
     @property
@@ -404,6 +417,9 @@ class Elementwise(Regularizer):
     """A sum over elements: separable, and its prox takes one step per element."""
 
     elementwise = True
+
+    def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
+        return (self, ndim) if self.on_shards else None
 
 
 def _as_meant(value: Any) -> Any:

@@ -96,16 +96,16 @@ class Axes:
 
     axes: tuple[int, ...]
 
-    def _within(self, ndim: int) -> list[int]:
+    def within(self, ndim: int) -> list[int]:
         index = {axis % ndim for axis in self.axes}
         return [axis for axis in range(ndim) if axis not in index]
 
     def sum(self, x: Array, xp: Backend) -> Array:
-        return xp.sum(x, self._within(len(x.shape)))
+        return xp.sum(x, self.within(len(x.shape)))
 
     def total(self, per_group: Array, xp: Backend) -> Array:
         ndim = len(per_group.shape)
-        index = [axis for axis in range(ndim) if axis not in self._within(ndim)]
+        index = [axis for axis in range(ndim) if axis not in self.within(ndim)]
         return xp.reshape(xp.sum(per_group, index), ())
 
     def spread(self, per_group: Array, w: Array, xp: Backend) -> Array:
@@ -113,10 +113,10 @@ class Axes:
 
     def root_sizes(self, w: Array, xp: Backend) -> Any:
         shape = xp.shape(w)
-        return math.sqrt(math.prod([shape[axis] for axis in self._within(len(shape))]) or 1)
+        return math.sqrt(math.prod([shape[axis] for axis in self.within(len(shape))]) or 1)
 
     def rows(self, x: Array, fill: float, xp: Backend) -> Array:
-        shape, within = tuple(x.shape), self._within(len(x.shape))
+        shape, within = tuple(x.shape), self.within(len(x.shape))
         index = [axis for axis in range(len(shape)) if axis not in within]
         count, length = (math.prod([shape[axis] for axis in axes]) for axes in (index, within))
         if not length:
@@ -124,7 +124,7 @@ class Axes:
         return xp.reshape(xp.transpose(x, [*index, *within]), (count, length))
 
     def per_group(self, column: Array, x: Array, xp: Backend) -> Array:
-        within = self._within(len(x.shape))
+        within = self.within(len(x.shape))
         shape = [1 if axis in within else size for axis, size in enumerate(x.shape)]
         return xp.reshape(column, shape)
 
@@ -305,6 +305,15 @@ def _split_of(groups: Blocks, shape: tuple[int, ...], where: str) -> Split:
             where,
         )
     return Split(axis, groups.count)
+
+
+def leading_axes(groups: Groups, ndim: int) -> int | None:
+    """How many leading axes index the groups; None where other axes do, or none."""
+    axes = (groups,) if isinstance(groups, int) else groups
+    if not isinstance(axes, tuple) or (axes and isinstance(axes[0], tuple)):
+        return None
+    index = {axis % ndim for axis in cast(tuple[int, ...], axes)}
+    return len(index) if index == set(range(len(index))) else None
 
 
 def as_data(groups: Any) -> Any:

@@ -35,6 +35,10 @@ class Grouped(Regularizer):
         new: Self = replace(cast(Any, self), groups=grouping.resolve(self.groups, place))
         return new
 
+    def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
+        leading = grouping.leading_axes(self.groups, ndim)
+        return None if leading is None else (self._with(groups=0), leading)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": grouping.as_data(self.groups)}
 

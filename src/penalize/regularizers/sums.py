@@ -131,6 +131,15 @@ class Sum(Regularizer):
                 _merge(rest, other)
         return l1, l2, tuple(rest)
 
+    def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
+        found = [term.by_rows(ndim) for term in self.terms]
+        terms = [each for each in found if each is not None]
+        # A sum over elements is one over rows, too. Groups have one kind of row only.
+        kinds = {n for term, n in terms if not term.elementwise} or {ndim}
+        if len(terms) < len(found) or len(kinds) > 1:
+            return None
+        return Sum(tuple(term for term, _ in terms)), kinds.pop()
+
     def resolve(self, place: Place) -> Self:
         return type(self)(tuple(term.resolve(place) for term in self.terms))
 

@@ -23,6 +23,7 @@ from penalize.torch.checks import (
     share_out,
 )
 from penalize.torch.modes import Group, Mode, Target
+from penalize.torch.routes import Route, Routes
 from penalize.torch.state import check_same, state_of
 from penalize.torch.stepper import Stepper
 from penalize.torch.steps import stepped_by
@@ -88,6 +89,7 @@ class Attachment:
         modes = [new_mode() for _ in optimizers]
         self._plan = plan
         self._targets = tuple(targets)
+        self._modes = modes
         self._mode = modes[0]
         self._place = place
         self._optimizers = [ref(optimizer) for optimizer in optimizers]
@@ -152,6 +154,23 @@ class Attachment:
             if optimizer is not None:
                 _mark(optimizer)
         self._plan.note_detached()
+
+    def explain(self) -> Routes:
+        """How the penalty of each parameter was computed in the last step: prints as a table.
+
+        ``path`` is one of those in :mod:`penalize.torch.kernels`, or ``"autograd"`` for a weight
+        that is computed from other parameters. ``why`` says what kept a weight from a fast path.
+        """
+        taken = {name: how for mode in self._modes for name, how in mode.router.taken.items()}
+        autograd = ("autograd", "it is computed from other parameters")
+        return Routes(
+            Route(
+                t.name,
+                t.regularizer,
+                *(autograd if t.binding.effective else taken.get(t.name, ("", ""))),
+            )
+            for t in self._targets
+        )
 
     @property
     def is_stepping(self) -> bool:

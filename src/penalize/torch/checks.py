@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import AppliedTwiceError, OptimizerError, some
 from penalize.torch.ledger import Claim
-from penalize.torch.modes import Group, Target
+from penalize.torch.modes import Group, Live, Target
 
 
 def groups_of(optimizer: Optimizer) -> dict[int, Group]:
@@ -90,13 +90,15 @@ def _is_stepping(optimizer: Optimizer) -> bool:
 
 
 def check_weight_decay(
-    targets: Iterable[Target], optimizer: Optimizer, groups: Mapping[int, Group]
+    targets: Iterable[Target | Live], optimizer: Optimizer, groups: Mapping[int, Group]
 ) -> None:
     """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
+    if not any(group.get("weight_decay") for group in optimizer.param_groups):
+        return
     for target in targets:
         if not target.regularizer.split()[1]:
             continue
-        for parameter in target.binding.parameters():
+        for parameter in target.parameters:
             decay = groups.get(id(parameter), {}).get("weight_decay", 0.0)
             if decay:
                 raise AppliedTwiceError(

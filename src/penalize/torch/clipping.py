@@ -28,6 +28,7 @@ from penalize.torch.modes import (
     Active,
     Gradient,
     Group,
+    Live,
     Mode,
     Target,
     check_dense,
@@ -96,11 +97,11 @@ class AtBackward(Gradient):
         # DDP and FSDP end a backward pass by callbacks of their own, which come first.
         _at_the_end(partial(_at_the_end, partial(self._ended, active, optimizer)))
 
-    def _look_at_what_is_there(self, targets: Sequence[Target], accumulated: Tensor | None) -> None:
+    def _look_at_what_is_there(self, targets: Sequence[Live], accumulated: Tensor | None) -> None:
         """Between the passes of one step nothing but accumulation may change a gradient."""
         for target in targets:
             held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}
-            for p in target.binding.parameters():
+            for p in target.parameters:
                 if p.grad is None or is_stepped(p.grad):
                     # Cleared, or about to be: a generator's pass goes through its discriminator.
                     self._held.pop(target.name, None)
@@ -123,34 +124,34 @@ class AtBackward(Gradient):
             check_dense(targets)
             self._is_adding = True
             try:
-                for target in targets:
-                    if target.name not in self._held:
-                        self._add(target, groups, self._scaled)
+                new = [target for target in targets if target.name not in self._held]
+                self._add(new, groups, self._scale_on(optimizer))
             finally:
                 self._is_adding = False
             for target in targets:
-                parameters = target.binding.parameters()
+                parameters = target.parameters
                 held = [(p, p.grad) for p in parameters if p.grad is not None]
                 self._held[target.name] = held
                 for _, gradient in held:
                     setattr(gradient, _HELD, version_of(gradient))
 
-    def _scaled(self, gradient: Tensor) -> Tensor:
+    def _scale_on(self, optimizer: Optimizer) -> Tensor | None:
         if self._scaler is None:
-            return gradient
-        return gradient * self._scaler.scale(torch.ones((), device=gradient.device))
+            return None
+        first = optimizer.param_groups[0]["params"][0]
+        return self._scaler.scale(torch.ones((), device=first.device))
 
     # --- the step ---------------------------------------------------------------------------
 
     def before(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         """What no backward pass has reached is added now."""
         self._check_scaler(optimizer)
         missing = []
         for target in targets:
             held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}
-            parameters = target.binding.parameters()
+            parameters = target.parameters
             if all(p.grad is None for p in parameters):
                 missing.append(target)
             elif any(p.grad is not None and p.grad is not held.get(id(p)) for p in parameters):
@@ -163,7 +164,7 @@ class AtBackward(Gradient):
         super().before(missing, groups, optimizer)
 
     def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         self._held.clear()
         super().after(targets, groups, optimizer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,12 @@ from torch.utils.hooks import RemovableHandle
 from penalize.errors import ModeError, OptimizerError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.bindings import Binding
-from penalize.torch.scaling import assign, scaled
+from penalize.torch.kernels import Router, Works
+from penalize.torch.scaling import assign, may_be_skipped, scale_of
+from penalize.torch.sharding import is_sharded, local_parts
 from penalize.torch.steps import (
     KNOWN,
+    Taken,
     bounded,
     is_per_element,
     rate_of,
@@ -32,7 +35,7 @@ from penalize.torch.steps import (
 )
 
 Group = Mapping[str, Any]
-Active = Callable[[Mapping[int, Group]], "list[Target]"]
+Active = Callable[[Mapping[int, Group]], "list[Live]"]
 """Param groups by id of the parameter → the targets that are trainable now."""
 
 
@@ -44,10 +47,24 @@ class Target:
     binding: Binding
     regularizer: Regularizer
 
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """What is behind the weight, as it is now."""
+        return self.binding.parameters()
+
     def at(self, step: Any) -> Target:
         """The same with its strength at a step of training."""
         regularizer = self.regularizer
         return replace(self, regularizer=regularizer.at(step)) if regularizer.scheduled else self
+
+
+class Live(NamedTuple):
+    """A target in one step: its strength at that step, and the parameters found behind it."""
+
+    name: str
+    binding: Binding
+    regularizer: Regularizer
+    parameters: tuple[nn.Parameter, ...]
 
 
 class Mode:
@@ -65,6 +82,9 @@ class Mode:
         self._without: list[nn.Parameter] = []
         """Parameters that had no gradient, and were given one for this step."""
 
+        self.router = Router()
+        """Decides how each weight is computed with."""
+
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
 
@@ -80,7 +100,7 @@ class Mode:
         return []
 
     def before(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         """Act before the update; ``groups`` are the param groups by id of the parameter.
 
@@ -88,14 +108,18 @@ class Mode:
         """
 
     def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         """Act after the update."""
         self._take_back()
 
-    def _give(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        parameter.grad = gradient
-        self._without.append(parameter)
+    def _gradient_of(self, parameter: nn.Parameter) -> Tensor:
+        """Its gradient; where it has none, zeros for this step."""
+        gradient = parameter.grad
+        if gradient is None:
+            gradient = parameter.grad = torch.zeros_like(parameter)
+            self._without.append(parameter)
+        return gradient
 
     def _take_back(self) -> None:
         for parameter in self._without:
@@ -112,36 +136,68 @@ class Gradient(Mode):
         target.regularizer.check_gradient(repr(target.name))
 
     def before(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         check_dense(targets)
-        for target in targets:
-            _check_new(target)
-        for target in targets:
-            self._add(target, groups, lambda gradient: scaled(gradient, optimizer))
+        _check_new(targets)
+        self._add(targets, groups, scale_of(optimizer))
         _stamp(targets)
 
     def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         super().after(targets, groups, optimizer)
         _stamp(targets)  # optimizers may change gradients in place
 
     def _add(
-        self, target: Target, groups: Mapping[int, Group], in_units: Callable[[Tensor], Tensor]
+        self, targets: Sequence[Live], groups: Mapping[int, Group], scale: Tensor | None
     ) -> None:
-        """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now."""
-        for parameter, gradient in gradients_of(target):
-            sign = -1 if groups[id(parameter)].get("maximize", False) else 1
-            if parameter.grad is None:
-                self._give(parameter, sign * in_units(gradient))
-            else:
-                parameter.grad.add_(in_units(gradient), alpha=sign)
+        """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now: multiplied by a scale."""
+        plain = [target for target in targets if not target.binding.effective]
+        ws = [target.parameters[0] for target in plain]
+        tos = [self._gradient_of(w) for w in ws]
+        keys: list[Any] = [id(groups[id(w)]) for w in ws]
+        signs = {key: _sign(groups[id(w)]) for key, w in zip(keys, ws, strict=True)}
+        scales: dict[Any, float | Tensor] = {**signs}
+        if scale is not None:
+            keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
+            scales = {key: signs[key[0]] * scale.to(key[1]) for key in keys}
+        self.router.add(works_of(plain, ws, tos, keys, [scale is not None] * len(ws)), scales)
+        for target in targets:
+            if target.binding.effective:
+                for parameter, gradient in gradients_of(target):
+                    sign = _sign(groups[id(parameter)])
+                    factor = sign if scale is None else sign * scale.to(gradient.device)
+                    self._gradient_of(parameter).add_(factor * gradient)
+
+
+def _sign(group: Group) -> float:
+    return -1.0 if group.get("maximize", False) else 1.0
+
+
+def works_of(
+    targets: Sequence[Live],
+    ws: Sequence[Tensor],
+    besides: Sequence[Tensor],
+    keys: Sequence[Any],
+    on_device: Sequence[bool],
+    *,
+    is_prox: bool = False,
+) -> Works:
+    """What a router has to do, with the shards of what is sharded where these are enough."""
+    names = [target.name for target in targets]
+    regularizers = [target.regularizer for target in targets]
+    if any(map(is_sharded, ws)):
+        pairs = [local_parts(*each) for each in zip(ws, besides, regularizers, strict=True)]
+        ws, besides = [w for w, _ in pairs], [beside for _, beside in pairs]
+    return Works(names, ws, besides, regularizers, keys, on_device, is_prox)
 
 
 def version_of(gradient: Tensor) -> int:
     """How often a gradient was changed in place; for a sharded one, its shard."""
-    local: Tensor = getattr(gradient, "_local_tensor", gradient)
+    local: Tensor = gradient
+    if type(gradient) is not Tensor:
+        local = getattr(gradient, "_local_tensor", gradient)
     return -1 if local.is_inference() else local._version
 
 
@@ -149,11 +205,12 @@ _STEPPED = "_penalize_stepped"
 """On a gradient: its version when a penalty was last in it for a step."""
 
 
-def _stamp(targets: Iterable[Target]) -> None:
+def _stamp(targets: Iterable[Live]) -> None:
     for target in targets:
-        for parameter in target.binding.parameters():
-            if parameter.grad is not None:
-                setattr(parameter.grad, _STEPPED, version_of(parameter.grad))
+        for parameter in target.parameters:
+            gradient = parameter.grad
+            if gradient is not None:
+                setattr(gradient, _STEPPED, version_of(gradient))
 
 
 def is_stepped(gradient: Tensor) -> bool:
@@ -161,20 +218,22 @@ def is_stepped(gradient: Tensor) -> bool:
     return bool(getattr(gradient, _STEPPED, None) == version_of(gradient))
 
 
-def _check_new(target: Target) -> None:
+def _check_new(targets: Iterable[Live]) -> None:
     """The penalty stays in ``.grad`` after a step, until that is cleared."""
-    for parameter in target.binding.parameters():
-        if parameter.grad is not None and is_stepped(parameter.grad):
-            raise OptimizerError(
-                f"{target.name!r} is stepped again with the gradient of the last step, which has "
-                "the penalty in it already",
-                "call zero_grad() and backward() before each step",
-            )
+    for target in targets:
+        for parameter in target.parameters:
+            gradient = parameter.grad
+            if gradient is not None and is_stepped(gradient):
+                raise OptimizerError(
+                    f"{target.name!r} is stepped again with the gradient of the last step, which "
+                    "has the penalty in it already",
+                    "call zero_grad() and backward() before each step",
+                )
 
 
-def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """The gradient of the penalty with respect to each parameter behind the weight."""
-    sources = [p for p in target.binding.parameters() if p.requires_grad]
+    sources = [p for p in target.parameters if p.requires_grad]
     if not target.binding.effective:
         yield sources[0], target.regularizer.gradient(sources[0])
         return
@@ -184,15 +243,18 @@ def gradients_of(target: Target) -> Iterator[tuple[nn.Parameter, Tensor]]:
     yield from ((p, g) for p, g in zip(sources, computed, strict=True) if g is not None)
 
 
-def check_dense(targets: Iterable[Target]) -> None:
+def check_dense(targets: Iterable[Live]) -> None:
     """A penalty on all rows of an embedding has no sparse gradient."""
     for target in targets:
-        if any(p.grad is not None and p.grad.is_sparse for p in target.binding.parameters()):
-            raise ModeError(
-                f"{target.name!r} has a sparse gradient, and the gradient of "
-                f"{target.regularizer!r} is dense",
-                "build the embedding with sparse=False, or exempt it with a rule that gives None",
-            )
+        for parameter in target.parameters:
+            gradient = parameter.grad
+            if gradient is not None and gradient.is_sparse:
+                raise ModeError(
+                    f"{target.name!r} has a sparse gradient, and the gradient of "
+                    f"{target.regularizer!r} is dense",
+                    "build the embedding with sparse=False, or exempt it with a rule that gives "
+                    "None",
+                )
 
 
 class Decoupled(Mode):
@@ -225,12 +287,20 @@ class Decoupled(Mode):
         _warn_if_rounded_away(self, targets, groups, moved)
 
     def before(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
-        for target in targets:
-            (parameter,) = target.binding.parameters()
-            moved = _decayed(parameter, target.regularizer, rate_of(groups[id(parameter)]))
-            assign(parameter, moved, optimizer)
+        if may_be_skipped(optimizer):
+            for target in targets:
+                (parameter,) = target.parameters
+                moved = _decayed(parameter, target.regularizer, rate_of(groups[id(parameter)]))
+                assign(parameter, moved, optimizer)
+            return
+        ws = [target.parameters[0] for target in targets]
+        keys = [id(groups[id(w)]) for w in ws]
+        rates = {key: rate_of(groups[id(w)]) for key, w in zip(keys, ws, strict=True)}
+        on_device = [isinstance(rates[key], Tensor) for key in keys]
+        scales = {key: -rate for key, rate in rates.items()}
+        self.router.add(works_of(targets, ws, ws, keys, on_device), scales)
 
 
 def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
@@ -311,25 +381,46 @@ class Proximal(Mode):
             _warn_if_rounded_away(self, targets, groups, moved)
 
     def before(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         for target in targets:
-            (parameter,) = target.binding.parameters()
-            if parameter.grad is None:
-                # Otherwise the optimizer would take no step here, and the prox would have no size.
-                self._give(parameter, torch.zeros_like(parameter))
+            # Without one the optimizer would take no step here, and the prox would have no size.
+            self._gradient_of(target.parameters[0])
 
     def after(
-        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         step_size = step_size_of(optimizer)
         assert step_size is not None  # by check()
-        for target in targets:
-            (parameter,) = target.binding.parameters()
-            taken = step_size(groups[id(parameter)], optimizer.state.get(parameter, {}))
-            step = bounded(taken, target.regularizer, parameter)
-            assign(parameter, target.regularizer.prox(parameter, step), optimizer)
+        ws = [target.parameters[0] for target in targets]
+        steps = [step_size(groups[id(w)], optimizer.state.get(w, {})) for w in ws]
+        if may_be_skipped(optimizer):
+            for target, w, taken in zip(targets, ws, steps, strict=True):
+                step = bounded(taken, target.regularizer, w)
+                assign(w, target.regularizer.prox(w, step), optimizer)
+        else:
+            self._shrink(targets, ws, steps)
         self._take_back()
+
+    def _shrink(
+        self, targets: Sequence[Live], ws: Sequence[Tensor], steps: Sequence[Taken]
+    ) -> None:
+        numbers: dict[Any, int] = {}
+        keys, on_device = [], []
+        for step in steps:
+            factors = (step.factor, step.scale, step.offset, step.is_squared, step.second is None)
+            tensor = any(isinstance(factor, Tensor) for factor in factors)
+            on_device.append(tensor)
+            keys.append(-1 if tensor else numbers.setdefault(factors, len(numbers)))
+        seconds = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
+        works = works_of(targets, ws, seconds, keys, on_device, is_prox=True)
+        self.router.shrink(
+            works,
+            [
+                step if step.second is None else step._replace(second=beside)
+                for step, beside in zip(steps, works.besides, strict=True)
+            ],
+        )
 
 
 def moves_weights(optimizer: Optimizer) -> bool:

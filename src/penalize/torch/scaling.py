@@ -12,10 +12,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def scaled(gradient: Tensor, optimizer: Optimizer) -> Tensor:
-    """A gradient in the units of the ``.grad`` that the optimizer is about to read."""
+def scale_of(optimizer: Optimizer) -> Tensor | None:
+    """What the ``.grad`` that the optimizer is about to read is multiplied by; None for 1."""
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-    return gradient if scale is None else gradient * scale.to(gradient.device)
+    return scale
+
+
+def may_be_skipped(optimizer: Optimizer) -> bool:
+    """Whether only the device knows if the optimizer is to skip this step."""
+    return getattr(optimizer, "found_inf", None) is not None
 
 
 def assign(parameter: Tensor, value: Tensor, optimizer: Optimizer) -> None:

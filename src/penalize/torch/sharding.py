@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import Tensor, nn
 
+from penalize.regularizers.base import Regularizer
+
 _managed: WeakKeyDictionary[nn.Module, dict[str, ref[Any]]] = WeakKeyDictionary()
 """Module → its parameters' names → what ``fully_shard`` keeps of each."""
 
@@ -41,8 +43,10 @@ def lasting(module: nn.Module, name: str, shown: Tensor) -> Tensor:
 
 
 def _look_through_new_states() -> None:
-    from torch.distributed._composable_state import _module_state_mapping
-
+    states = sys.modules.get("torch.distributed._composable_state")
+    _module_state_mapping = getattr(states, "_module_state_mapping", None)
+    if not _module_state_mapping:  # nothing is sharded
+        return
     for held in list(_module_state_mapping.values()):
         state = held()
         if state is None or state in _known:
@@ -68,6 +72,21 @@ def _params_of(state: Any) -> Iterator[Any]:
 def is_sharded(parameter: Tensor) -> bool:
     """Whether it is a DTensor, told without loading them, in a way that torch.compile traces."""
     return type(parameter).__name__ == "DTensor"
+
+
+def local_parts(w: Any, beside: Any, regularizer: Regularizer) -> tuple[Tensor, Tensor]:
+    """The shards of a weight and of what is beside it, where Ω treats them as it does the whole."""
+    if not (is_sharded(w) and is_sharded(beside) and w.placements == beside.placements):
+        return w, beside
+    found = regularizer.by_rows(w.ndim)
+    if found is None:
+        return w, beside
+    rows, leading = found
+    whole = all(
+        p.is_replicate() or (p.is_shard() and (rows.elementwise or p.dim < leading))
+        for p in w.placements
+    )
+    return (w.to_local(), beside.to_local()) if whole else (w, beside)
 
 
 @contextmanager

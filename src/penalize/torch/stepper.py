@@ -15,9 +15,9 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
 from penalize.regularizers.base import Regularizer
-from penalize.torch.bindings import trainable
+from penalize.torch.bindings import Plain, trainable
 from penalize.torch.checks import check_weight_decay, groups_of
-from penalize.torch.modes import Group, Mode, Target
+from penalize.torch.modes import Group, Live, Mode, Target
 
 
 class Owner(Protocol):
@@ -48,6 +48,7 @@ class Stepper:
         self._acted = False
         self._stepped = {t.name for t in targets if trainable(t.binding)}
         self._nesting = Nesting()
+        self._found: Found | None = None
         self.steps = 0
         """How many steps there were: what schedules are functions of."""
 
@@ -61,6 +62,7 @@ class Stepper:
         self._targets = [
             replace(t, regularizer=regularizers.get(t.name, t.regularizer)) for t in self._targets
         ]
+        self._found = None
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before ``step``: acts, or wraps the closure so that it acts."""
@@ -103,24 +105,30 @@ class Stepper:
         with torch.no_grad():
             self._mode.before(active, groups, optimizer)
 
-    def active(self, groups: Mapping[int, Group]) -> list[Target]:
+    def active(self, groups: Mapping[int, Group]) -> list[Live]:
         """The targets that are trainable now, each checked to be what the optimizer steps.
 
         Strengths that follow a schedule are those of this step.
         """
         if self.owner.muted:
             return []
+        if self._found is None or not self._found.still_holds(groups):
+            self._found = self._find(groups)
+        return self._found.at(self.steps)
+
+    def _find(self, groups: Mapping[int, Group]) -> Found:
         active, lost = [], []
         for target in self._targets:
-            held = [id(p) in groups for p in target.binding.parameters() if p.requires_grad]
+            parameters = target.parameters
+            held = [id(p) in groups for p in parameters if p.requires_grad]
             if held and all(held):
-                active.append(target.at(self.steps))
+                active.append(Live(target.name, target.binding, target.regularizer, parameters))
                 self._stepped.add(target.name)
             elif held and (any(held) or target.name in self._stepped):
                 lost.append(target.name)
         if lost:
             raise ReplacedParameterError(lost)
-        return active
+        return Found(self._targets, active, groups)
 
     def _penalty(self, optimizer: Optimizer) -> Tensor | float:
         """Σ Ω(w), for an optimizer that compares the values of its closure."""
@@ -128,6 +136,39 @@ class Stepper:
             active = self.active(groups_of(optimizer))
             penalties: list[Tensor] = [t.regularizer(t.binding.read()) for t in active]
             return sum(penalties)
+
+
+class Found:
+    """The targets of an optimizer as they were found, and whether they still are the same."""
+
+    def __init__(
+        self, targets: Sequence[Target], live: list[Live], groups: Mapping[int, Group]
+    ) -> None:
+        self._live = live
+        self._is_scheduled = any(each.regularizer.scheduled for each in live)
+        self._places: list[tuple[Mapping[str, Any], str, Tensor, bool, bool]] | None = None
+        if all(isinstance(target.binding, Plain) for target in targets):
+            self._places = [
+                (t.binding.module._parameters, t.binding.name, p, p.requires_grad, id(p) in groups)
+                for t in targets
+                for p in t.parameters
+            ]
+
+    def still_holds(self, groups: Mapping[int, Group]) -> bool:
+        """Whether each module has its parameter still, as trainable and in the optimizer as then.
+
+        Where something else may stand behind a weight it is False: it is then looked for again.
+        """
+        return self._places is not None and all(
+            held.get(name) is p and p.requires_grad is trains and (id(p) in groups) is stepped
+            for held, name, p, trains, stepped in self._places
+        )
+
+    def at(self, step: int) -> list[Live]:
+        """The targets, strengths as they are at a step."""
+        if not self._is_scheduled:
+            return self._live
+        return [each._replace(regularizer=each.regularizer.at(step)) for each in self._live]
 
 
 class Nesting:

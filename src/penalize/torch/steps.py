@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,33 @@ from torch.optim import Optimizer
 from penalize.regularizers.base import Regularizer
 from penalize.steps import SLACK, Step
 
-StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Step]
+
+class Taken(NamedTuple):
+    """The step that was taken: factor/(scale·√second + offset), or the factor alone.
+
+    Numbers may also be tensors without axes, where a capturable optimizer keeps its count on the
+    device.
+    """
+
+    factor: float | Tensor
+    second: Tensor | None = None
+    """The second moment that the optimizer keeps, or its like; None where it keeps none."""
+
+    scale: float | Tensor = 1.0
+    offset: float | Tensor = 0.0
+    is_squared: bool = True
+    """Whether the root of ``second`` is taken."""
+
+    @property
+    def denominator(self) -> Tensor | None:
+        """Of the step, per element."""
+        if self.second is None:
+            return None
+        root = self.second.sqrt() if self.is_squared else self.second
+        return root * self.scale + self.offset
+
+
+StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Taken]
 """(param group, state of the parameter) → its step."""
 
 
@@ -26,24 +52,24 @@ def rate_of(group: Mapping[str, Any]) -> float | Tensor:
     return lr.reshape(()) if isinstance(lr, Tensor) else lr
 
 
-def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     momentum = group["momentum"]
     if not momentum:
-        return Step(rate_of(group))
-    return Step(rate_of(group) * (1 - group["dampening"]) / (1 - momentum))
+        return Taken(rate_of(group))
+    return Taken(rate_of(group) * (1 - group["dampening"]) / (1 - momentum))
 
 
 # A capturable optimizer counts its steps on the device. There the formulas below are of tensors, so
 # that nothing waits for it.
 
 
-def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
-    return Step(rate_of(group), (second / correction).sqrt() + group["eps"])
+    return Taken(rate_of(group), second, correction**-0.5, group["eps"])
 
 
-def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     beta1, beta2 = group["betas"]
     count = _count(state)
     mu = beta1 * (1 - 0.5 * 0.96 ** (count * group["momentum_decay"]))
@@ -52,10 +78,10 @@ def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
     factor = rate_of(group) * ((1 - mu) / (1 - product) + from_momentum)
-    return Step(factor, (state["exp_avg_sq"] / (1 - beta2**count)).sqrt() + group["eps"])
+    return Taken(factor, state["exp_avg_sq"], (1 - beta2**count) ** -0.5, group["eps"])
 
 
-def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     beta2 = group["betas"][1]
     count = _count(state)
     correction = 1 - beta2**count
@@ -65,27 +91,28 @@ def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
     rectified = rectified / ((longest - 4) * (longest - 2) * length)
     adaptive = length > 5
     if adaptive is False:
-        return Step(rate_of(group))  # in its first steps it takes those of momentum alone
+        return Taken(rate_of(group))  # in its first steps it takes those of momentum alone
     factor = rate_of(group) * _choose(adaptive, abs(rectified) ** 0.5, 1.0)
-    denominator = (state["exp_avg_sq"].sqrt() + group["eps"]) / correction**0.5
-    return Step(factor, _choose(adaptive, denominator, torch.ones_like(denominator)))
+    scale = correction**-0.5
+    offset = _choose(adaptive, group["eps"] * scale, 1.0)
+    return Taken(factor, state["exp_avg_sq"], _choose(adaptive, scale, 0.0), offset)
 
 
-def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
-    return Step(rate_of(group), state["exp_inf"])
+def _adamax(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
+    return Taken(rate_of(group), state["exp_inf"], is_squared=False)
 
 
-def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     rate = rate_of(group) / (1 + (_count(state) - 1) * group["lr_decay"])
-    return Step(rate, state["sum"].sqrt() + group["eps"])
+    return Taken(rate, state["sum"], 1.0, group["eps"])
 
 
-def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Step:
+def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     # It does not correct its average for the zero that it began with. Here the denominator is the
     # corrected one, which compares with a gradient, and the factor undoes it.
-    root = (1 - group["alpha"] ** _count(state)) ** 0.5
-    factor = rate_of(group) / (1 - group["momentum"]) / root
-    return Step(factor, (state["square_avg"].sqrt() + group["eps"]) / root)
+    scale = (1 - group["alpha"] ** _count(state)) ** -0.5
+    factor = rate_of(group) / (1 - group["momentum"]) * scale
+    return Taken(factor, state["square_avg"], scale, group["eps"] * scale)
 
 
 def _count(state: Mapping[str, Any]) -> Any:
@@ -151,9 +178,10 @@ def is_per_element(optimizer: Optimizer) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-def bounded(step: Step, regularizer: Regularizer, w: Tensor) -> Any:
+def bounded(step: Step | Taken, regularizer: Regularizer, w: Tensor) -> Any:
     """The step as a number or tensor, with a floor of Ω's pull / SLACK under the denominator."""
-    if step.denominator is None:
+    denominator = step.denominator
+    if denominator is None:
         return step.factor
-    floored = step.denominator.maximum(regularizer.pull(w) / SLACK)
+    floored = denominator.maximum(regularizer.pull(w) / SLACK)
     return step.factor / floored.clamp(min=torch.finfo(floored.dtype).tiny)

@@ -1,0 +1,18 @@
+"""How penalties are computed fast: a plain reference, and paths that pass over memory once.
+
+===========  ======================================================================
+path         what takes it
+===========  ======================================================================
+``foreach``  L2: one call for all tensors of one strength
+``chunked``  a large weight, on the CPU, part by part while a part is in the cache
+``packed``   small weights, on the CPU, copied side by side and treated as one
+``whole``    a group lasso along other axes than the leading ones, on the CPU
+``plain``    everything else, by the regularizer's own functions
+===========  ======================================================================
+
+:mod:`~penalize.torch.kernels.router` decides; ``attachment.explain()`` tells what it decided.
+"""
+
+from penalize.torch.kernels.router import Router, Works, reference
+
+__all__ = ["Router", "Works", "reference"]
