@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from penalize import (
     MCP,
     GroupLasso,
     Huber,
+    LInf1,
     NuclearNorm,
     Regularizer,
     SparseGroupLasso,
@@ -26,9 +31,11 @@ from penalize import (
     toward,
 )
 from penalize.torch import regularize
-from penalize.torch.kernels import Router, Works, reference
-from penalize.torch.kernels.jobs import PACK, PACKED
+from penalize.torch.kernels import Router, Works, reference, triton
+from penalize.torch.kernels.jobs import PACK, PACKED, rows_of
 from penalize.torch.steps import Taken
+
+PROGRAM = Path(__file__).parent / "programs" / "triton_kernels.py"
 
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     "small": [(3, 4), (7, 4), (4,), (2, 3, 3, 3), (5, 4)],
@@ -64,11 +71,14 @@ def draw(shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
 
 
 def works(
-    regularizer: Regularizer, ws: list[Tensor], besides: list[Tensor], *, is_prox: bool = False
+    regularizer: Regularizer,
+    ws: list[Tensor],
+    besides: list[Tensor],
+    steps: list[Taken] | None = None,
 ) -> Works:
     count = len(ws)
     names = [str(i) for i in range(count)]
-    return Works(names, ws, besides, [regularizer] * count, [0] * count, [False] * count, is_prox)
+    return Works(names, ws, besides, [regularizer] * count, [0] * count, [False] * count, steps)
 
 
 def fitting(regularizer: Regularizer, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -124,9 +134,9 @@ class TestEachPath:
         router = Router()
         for factor in (0.5, 1.5):
             steps = [Taken(factor)] * len(ws)
-            router.shrink(works(regularizer, ws, ws, is_prox=True), steps)
+            router.shrink(works(regularizer, ws, ws, steps))
             with reference():
-                Router().shrink(works(regularizer, expected, expected, is_prox=True), steps)
+                Router().shrink(works(regularizer, expected, expected, steps))
         for w, other in zip(ws, expected, strict=True):
             torch.testing.assert_close(w, other, **tolerance(dtype))
             assert torch.equal(w == 0, other == 0)
@@ -141,9 +151,9 @@ class TestEachPath:
         steps = [Taken(0.4, second, 1.1, 1e-8) for second in seconds]
         expected = [w.clone() for w in ws]
         router = Router()
-        router.shrink(works(regularizer, ws, seconds, is_prox=True), steps)
+        router.shrink(works(regularizer, ws, seconds, steps))
         with reference():
-            Router().shrink(works(regularizer, expected, seconds, is_prox=True), steps)
+            Router().shrink(works(regularizer, expected, seconds, steps))
         for w, other in zip(ws, expected, strict=True):
             torch.testing.assert_close(w, other, rtol=1e-4, atol=1e-5)
             assert torch.equal(w == 0, other == 0)
@@ -161,7 +171,7 @@ def test_every_case_of_the_table(case: Case) -> None:
         torch.testing.assert_close(to, expected, rtol=1e-12, atol=1e-14)
     if case.has_prox:
         moved = w.clone()
-        Router().shrink(works(case.regularizer, [moved], [moved], is_prox=True), [Taken(0.3)])
+        Router().shrink(works(case.regularizer, [moved], [moved], [Taken(0.3)]))
         torch.testing.assert_close(moved, case.regularizer.prox(w, 0.3), rtol=1e-12, atol=1e-14)
 
 
@@ -371,3 +381,72 @@ def test_memory_beyond_the_weights_does_not_grow_with_the_model() -> None:
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [x for x in torch.utils._pytree.tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+def test_the_generated_kernels_in_tritons_interpreter() -> None:
+    """The program compares each with the reference; here it is seen which path ran."""
+    done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert set(seen["many"]) == {"triton"}
+    gaps = {key.removeprefix("no kernel: ") for key in seen["seen"] if key.startswith("no kernel")}
+    assert gaps == SORTED
+    for kind in ("gradient", "one", "root", "each"):
+        assert seen["seen"][f"{kind}: triton"] >= 80
+
+
+SORTED = {"LInf1", "ExclusiveLasso", "Simplex"}
+"""What has to sort the elements of a group, which no kernel does."""
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+def test_generated_kernels_have_no_strength_in_them(regularizer: Regularizer) -> None:
+    """Another strength, and another number of groups, is another number and not another kernel."""
+    programs = []
+    for factor, shape in ((1.0, (3, 4)), (2.0, (4, 3))):
+        w = torch.randn(shape)
+        rows = rows_of(factor * regularizer, w.ndim)
+        programs.append(triton.program_for(rows, w, w, None))
+    assert programs[0] == programs[1]
+    if not isinstance(programs[0], str):
+        assert "0.3" not in triton.source_of(programs[0])
+
+
+def test_why_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = torch.randn(3, 4)
+    row = torch.randn(2, triton.LONGEST + 1)
+    group = GroupLasso(0.1, groups=0)
+    assert "rows" in str(triton.program_for(None, w, w, None))
+    assert "longer" in str(triton.program_for(rows_of(group, 2), row, row, None))
+    assert "formula" in str(triton.program_for(rows_of(LInf1(0.1, groups=0), 2), w, w, None))
+    monkeypatch.setattr(triton, "is_available", lambda: False)
+    assert triton.program_for(rows_of(group, 2), w, w, None) == "Triton is not installed"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+class TestOnTheGPU:
+    """The same paths where they are meant to run, and captured in a graph."""
+
+    @pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+    def test_equals_the_reference(self, regularizer: Regularizer) -> None:
+        ws = [w.cuda() for w in draw(fitting(regularizer, SHAPES["mixed"]), torch.float32)]
+        tos = [torch.ones_like(w) for w in ws]
+        expected = [torch.ones_like(w) for w in ws]
+        router = Router()
+        router.add(works(regularizer, ws, tos), {0: 0.5})
+        with reference():
+            Router().add(works(regularizer, ws, expected), {0: 0.5})
+        torch.testing.assert_close(tos, expected, rtol=1e-5, atol=1e-6)
+        if regularizer != REGULARIZERS["last axis"]:
+            assert {path for path, _ in router.taken.values()} <= {"triton", "foreach"}
+
+    def test_a_step_can_be_captured(self) -> None:
+        w, to = torch.randn(300, 257, device="cuda"), torch.zeros(300, 257, device="cuda")
+        router, work = Router(), works(L1(0.3), [w], [to])
+        router.add(work, {0: 1.0})
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            router.add(work, {0: 1.0})
+        to.zero_()
+        graph.replay()
+        torch.testing.assert_close(to, 0.3 * w.sign())

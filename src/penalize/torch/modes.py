@@ -162,7 +162,9 @@ class Gradient(Mode):
         if scale is not None:
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: signs[key[0]] * scale.to(key[1]) for key in keys}
-        self.router.add(works_of(plain, ws, tos, keys, [scale is not None] * len(ws)), scales)
+        self.router.add(
+            works_of(plain, ws, tos, keys, on_device=[scale is not None] * len(ws)), scales
+        )
         for target in targets:
             if target.binding.effective:
                 for parameter, gradient in gradients_of(target):
@@ -180,9 +182,9 @@ def works_of(
     ws: Sequence[Tensor],
     besides: Sequence[Tensor],
     keys: Sequence[Any],
-    on_device: Sequence[bool],
     *,
-    is_prox: bool = False,
+    on_device: Sequence[bool],
+    steps: Sequence[Taken] | None = None,
 ) -> Works:
     """What a router has to do, with the shards of what is sharded where these are enough."""
     names = [target.name for target in targets]
@@ -190,7 +192,12 @@ def works_of(
     if any(map(is_sharded, ws)):
         pairs = [local_parts(*each) for each in zip(ws, besides, regularizers, strict=True)]
         ws, besides = [w for w, _ in pairs], [beside for _, beside in pairs]
-    return Works(names, ws, besides, regularizers, keys, on_device, is_prox)
+    if steps is not None:
+        steps = [
+            step if step.second is None else step._replace(second=beside)
+            for step, beside in zip(steps, besides, strict=True)
+        ]
+    return Works(names, ws, besides, regularizers, keys, on_device, steps)
 
 
 def version_of(gradient: Tensor) -> int:
@@ -300,7 +307,7 @@ class Decoupled(Mode):
         rates = {key: rate_of(groups[id(w)]) for key, w in zip(keys, ws, strict=True)}
         on_device = [isinstance(rates[key], Tensor) for key in keys]
         scales = {key: -rate for key, rate in rates.items()}
-        self.router.add(works_of(targets, ws, ws, keys, on_device), scales)
+        self.router.add(works_of(targets, ws, ws, keys, on_device=on_device), scales)
 
 
 def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
@@ -413,14 +420,7 @@ class Proximal(Mode):
             on_device.append(tensor)
             keys.append(-1 if tensor else numbers.setdefault(factors, len(numbers)))
         seconds = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
-        works = works_of(targets, ws, seconds, keys, on_device, is_prox=True)
-        self.router.shrink(
-            works,
-            [
-                step if step.second is None else step._replace(second=beside)
-                for step, beside in zip(steps, works.besides, strict=True)
-            ],
-        )
+        self.router.shrink(works_of(targets, ws, seconds, keys, on_device=on_device, steps=steps))
 
 
 def moves_weights(optimizer: Optimizer) -> bool:

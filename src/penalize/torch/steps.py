@@ -6,6 +6,7 @@ Each function reads the state after the update.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
 def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** _count(state)
-    return Taken(rate_of(group), second, correction**-0.5, group["eps"])
+    return Taken(rate_of(group), second, _over_root(correction), group["eps"])
 
 
 def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
@@ -78,7 +79,7 @@ def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
     from_momentum = mu_next / (1 - product * mu_next) * (1 - beta1**count)
     factor = rate_of(group) * ((1 - mu) / (1 - product) + from_momentum)
-    return Taken(factor, state["exp_avg_sq"], (1 - beta2**count) ** -0.5, group["eps"])
+    return Taken(factor, state["exp_avg_sq"], _over_root(1 - beta2**count), group["eps"])
 
 
 def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
@@ -93,7 +94,7 @@ def _radam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     if adaptive is False:
         return Taken(rate_of(group))  # in its first steps it takes those of momentum alone
     factor = rate_of(group) * _choose(adaptive, abs(rectified) ** 0.5, 1.0)
-    scale = correction**-0.5
+    scale = _over_root(correction)
     offset = _choose(adaptive, group["eps"] * scale, 1.0)
     return Taken(factor, state["exp_avg_sq"], _choose(adaptive, scale, 0.0), offset)
 
@@ -110,9 +111,14 @@ def _adagrad(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
 def _rmsprop(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     # It does not correct its average for the zero that it began with. Here the denominator is the
     # corrected one, which compares with a gradient, and the factor undoes it.
-    scale = (1 - group["alpha"] ** _count(state)) ** -0.5
+    scale = _over_root(1 - group["alpha"] ** _count(state))
     factor = rate_of(group) / (1 - group["momentum"]) * scale
     return Taken(factor, state["square_avg"], scale, group["eps"] * scale)
+
+
+def _over_root(correction: Any) -> Any:
+    """1/√correction; infinite before the first step, which a scaler has the optimizer skip."""
+    return correction**-0.5 if isinstance(correction, Tensor) or correction else math.inf
 
 
 def _count(state: Mapping[str, Any]) -> Any:

@@ -14,5 +14,6 @@ path         what takes it
 """
 
 from penalize.torch.kernels.router import Router, Works, reference
+from penalize.torch.kernels.triton import interpreted
 
-__all__ = ["Router", "Works", "reference"]
+__all__ = ["Router", "Works", "interpreted", "reference"]

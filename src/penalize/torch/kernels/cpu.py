@@ -33,9 +33,6 @@ class Kernel(Protocol):
     def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
         """w ← prox of step·Ω at w."""
 
-    def value(self, w: Tensor) -> Tensor:
-        """Ω(w)."""
-
 
 @dataclass(frozen=True)
 class Generic:
@@ -53,10 +50,6 @@ class Generic:
 
     def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
         w.copy_(self.regularizer.prox(w, step))
-
-    def value(self, w: Tensor) -> Tensor:
-        found: Tensor = self.regularizer(w)
-        return found
 
 
 @dataclass(frozen=True)
@@ -89,18 +82,6 @@ class Elastic:
         if self.l2:
             w.div_(1 + 2 * self.l2 * step)
 
-    def value(self, w: Tensor) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
-        if self.l1:
-            total += self.l1 * torch.linalg.vector_norm(w, 1, dtype=_wide(w)).double()
-        if self.l2:
-            total += self.l2 * torch.linalg.vector_norm(w, dtype=_wide(w)).double().square()
-        return total
-
-
-def _wide(w: Tensor) -> torch.dtype:
-    return w.dtype if w.dtype.itemsize >= 4 else torch.float32
-
 
 @dataclass(frozen=True)
 class Groups:
@@ -132,10 +113,6 @@ class Groups:
         kept = (1 - _over(step * weight, norms)).clamp_(min=0.0)
         w.mul_(kept)
 
-    def value(self, w: Tensor) -> Tensor:
-        norms, weight = self._norms(w)
-        return weight * norms.sum().double()
-
 
 def _over(weight: float, norms: Tensor) -> Tensor:
     """weight/‖w_g‖, and 0 for a group of zeros."""
@@ -145,7 +122,7 @@ def _over(weight: float, norms: Tensor) -> Tensor:
 def kernels_of(
     regularizer: Regularizer, within: tuple[int, ...], *, wide: bool = True
 ) -> Sequence[Kernel]:
-    """The kernels whose gradients and values add up to those of a regularizer.
+    """The kernels whose gradients add up to that of a regularizer.
 
     Args:
         regularizer: on a part.

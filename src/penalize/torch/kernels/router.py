@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.grouping import Axes, grouping_of
 from penalize.regularizers.groups import GroupLasso
+from penalize.torch.kernels import triton
 from penalize.torch.kernels.cpu import Groups
 from penalize.torch.kernels.jobs import (
     PACK,
@@ -58,12 +59,16 @@ class Works:
     on_device: Sequence[bool]
     """Whether the scale, or step, is a tensor that nobody may wait for."""
 
-    is_prox: bool
+    steps: Sequence[Taken] | None = None
+    """Of a proximal operator; None for a gradient."""
 
     def fingerprint(self) -> list[Any]:
         """What the decision depends on, but for what jobs look at themselves."""
         identities = [*map(id, self.ws), *map(id, self.regularizers)]
-        return [*identities, *self.keys, *self.on_device, self.is_prox, bool(_only_plain)]
+        steps = (
+            None if self.steps is None else [(s.second is None, s.is_squared) for s in self.steps]
+        )
+        return [*identities, *self.keys, *self.on_device, steps, bool(_only_plain)]
 
 
 Make = Callable[[Sequence[int]], Iterable[Job]]
@@ -93,8 +98,9 @@ class Router:
             ws, tos = [works.ws[i] for i in numbers], [works.besides[i] for i in numbers]
             job.add(ws, tos, scales[works.keys[numbers[0]]])
 
-    def shrink(self, works: Works, steps: Sequence[Taken]) -> None:
+    def shrink(self, works: Works) -> None:
         """w ← prox of step·Ω at w for each weight."""
+        steps = works.steps or []
         for job in self._jobs_for(works):
             job.shrink([works.ws[i] for i in job.numbers], [steps[i] for i in job.numbers])
 
@@ -125,23 +131,29 @@ class Router:
 
         if _only_plain:
             return plain("it was asked for")
-        if works.on_device[i]:
-            return plain("a scale is known on the device only")
         if not all(type(x) in (Tensor, nn.Parameter) for x in (w, beside)):
             return plain(f"it is a {type(w).__name__}")
         if beside.dtype is not w.dtype or beside.device != w.device:
             return plain("the optimizer keeps something of another type beside it")
-        per_element = works.is_prox and beside is not w
+        per_element = works.steps is not None and beside is not w
         kind = (works.keys[i], w.device, w.dtype)
+        rows = rows_of(regularizer, w.ndim)
         l1, l2, rest = regularizer.split()
         wide = w.dtype.itemsize >= 4
         # As a factor of an addition, a strength would be rounded to half precision.
         exact = wide or beside is w
-        if not (l1 or rest or per_element) and isinstance(l2, float) and exact:
+        known = not works.on_device[i]
+        if known and not (l1 or rest or per_element) and isinstance(l2, float) and exact:
             return ("foreach", l2, *kind), lambda numbers: [Foreach(numbers, l2)]
+        if triton.acts_on(w.device):
+            program = triton.program_for(rows, w, beside, works.steps[i] if works.steps else None)
+            if isinstance(program, str):
+                return plain(program)
+            return ("triton", program, *kind), _launches(works, program)
+        if not known:
+            return plain("a scale is known on the device only")
         if w.device.type != "cpu":
             return plain(f"there is no kernel for {w.device.type}")
-        rows = rows_of(regularizer, w.ndim)
         if rows is None or not rows.can_view(w, beside):
             kernel = _kernel_of_whole(regularizer, w)
             if kernel is None or per_element or not wide:
@@ -157,6 +169,14 @@ class Router:
                 yield Packed(pack, rows, shapes, w.new_empty(0), self._buffers)
 
         return ("packed", rows, 0 if rows.is_flat else length, *kind), packs
+
+
+def _launches(works: Works, program: triton.Program) -> Make:
+    def launch(numbers: Sequence[int]) -> Iterator[Job]:
+        found = [rows_of(works.regularizers[i], works.ws[i].ndim) for i in numbers]
+        yield triton.Triton(numbers, [rows for rows in found if rows is not None], program)
+
+    return launch
 
 
 def _kernel_of_whole(regularizer: Regularizer, w: Tensor) -> Groups | None:

@@ -1,0 +1,442 @@
+"""What a penalty costs in PyTorch on the CPU, against one pass over memory, and against the loops
+that people write.
+
+The floor of a gradient is one ``g.add_(w, alpha=…)`` over all weights laid end to end; that of a
+proximal step is one ``w.mul_(…)``. Prints a page and writes it, with pictures, beside this file.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+from timing import RESULTS, Work, interleaved, machine, ratios, shown, table, write
+from torch import Tensor, nn
+
+from penalize import L1, L1L2, L2, GroupLasso, Regularizer, kernels, named
+from penalize.torch import regularize
+from penalize.torch.attachment import Attachment
+from penalize.torch.kernels import reference
+
+TURNS = 15
+REGULARIZERS: dict[str, Regularizer] = {
+    "L2": L2(1e-4),
+    "L1": L1(1e-4),
+    "L1L2": L1L2(1e-4, 1e-4),
+    "group lasso": GroupLasso(1e-4, groups="outputs"),
+}
+TARGETS = {"L2": 1.1, "L1": 1.4, "L1L2": 1.4, "group lasso": 1.3}
+RESNET = [(64, 147), *[(64, 576)] * 4, (128, 576), *[(128, 1152)] * 3, (128, 64)]
+RESNET += [(256, 1152), *[(256, 2304)] * 3, (512, 2304), *[(512, 4608)] * 3]
+GPT2 = [(50257, 768), *[(2304, 768), (768, 768), (3072, 768), (768, 3072)] * 12]
+SMALL = [(64, 64)] * 2000
+MODELS = {"18 tensors": RESNET, "49 tensors": GPT2, "2,000 small tensors": SMALL}
+
+
+class Weights(nn.Module):
+    """Kernels of these shapes, each of a module of its own."""
+
+    def __init__(self, shapes: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for rows, columns in shapes:
+            layer = nn.Linear(columns, rows, bias=False, device="meta").to_empty(device="cpu")
+            nn.init.normal_(layer.weight, std=0.02)
+            self.layers.append(layer)
+
+    def weights(self) -> list[nn.Parameter]:
+        return list(self.parameters())
+
+
+# --- what people write --------------------------------------------------------------------------
+
+BY_HAND: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+    "L2": {
+        "`sum(w.pow(2).sum())`": lambda w: 1e-4 * w.pow(2).sum(),
+        "`sum(w.norm() ** 2)`": lambda w: 1e-4 * w.norm() ** 2,
+    },
+    "L1": {"`sum(w.abs().sum())`": lambda w: 1e-4 * w.abs().sum()},
+    "L1L2": {
+        "`sum(w.abs().sum() + w.pow(2).sum())`": lambda w: (
+            1e-4 * w.abs().sum() + 1e-4 * w.pow(2).sum()
+        )
+    },
+    "group lasso": {
+        "`sum(w.norm(dim=1).sum())`": lambda w: 1e-4 * w.shape[1] ** 0.5 * w.norm(dim=1).sum()
+    },
+}
+
+
+def in_the_loss(weights: list[nn.Parameter], term: Callable[[Tensor], Tensor]) -> Work:
+    def work() -> None:
+        sum((term(w) for w in weights), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+
+    return Work(work)
+
+
+def foreach_norm(weights: list[nn.Parameter]) -> Work:
+    def work() -> None:
+        total = torch.stack(torch._foreach_norm(weights)).square().sum()
+        (1e-4 * total).backward()  # type: ignore[no-untyped-call]
+
+    return Work(work)
+
+
+def soft_threshold(weights: list[nn.Parameter]) -> Work:
+    @torch.no_grad()
+    def work() -> None:
+        for w in weights:
+            w.copy_(w.sign() * torch.relu(w.abs() - 1e-9))
+
+    return Work(work)
+
+
+def shrink_rows(weights: list[nn.Parameter]) -> Work:
+    @torch.no_grad()
+    def work() -> None:
+        for w in weights:
+            w.copy_(w * torch.relu(1 - 1e-9 / w.norm(dim=1, keepdim=True)))
+
+    return Work(work)
+
+
+# --- ours ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def attached(
+    model: nn.Module, rules: Any, mode: str = "gradient"
+) -> Iterator[tuple[Work, Attachment]]:
+    """All that hangs on a step: the checks of both hooks, and the penalty."""
+    weights = list(model.parameters())
+    optimizer = torch.optim.SGD(weights, lr=1e-9)
+    attachment = regularize(model, rules).attach(optimizer, mode=mode)
+    (stepper,) = attachment._steppers
+
+    def new_gradients() -> None:
+        for w in weights:  # what a step has left would be refused
+            w.grad = w.grad.detach()  # type: ignore[union-attr]
+
+    def work() -> None:
+        stepper.before(optimizer, (optimizer,), {})
+        stepper.after(optimizer, (optimizer,), {})
+
+    yield Work(work, new_gradients), attachment
+    attachment.detach()
+
+
+def paths(attachment: Attachment) -> str:
+    """The paths that the weights took."""
+    return ", ".join(sorted({route.path for route in attachment.explain()}))
+
+
+def referred(work: Work) -> Work:
+    """The same on the plain path."""
+
+    def plain() -> None:
+        with reference():
+            work.timed()
+
+    return Work(plain, work.before)
+
+
+# --- the comparisons ----------------------------------------------------------------------------
+
+
+def floor_of(model: nn.Module, *, prox: bool = False) -> Work:
+    """One pass over as many bytes: two arrays are read and one written, or one read and written."""
+    count = sum(p.numel() for p in model.parameters())
+    w, g = torch.full((count,), 1e-3), torch.zeros(count)
+    return Work((lambda: w.mul_(1.0)) if prox else (lambda: g.add_(w, alpha=1e-9)))
+
+
+def with_gradients(shapes: list[tuple[int, int]]) -> Weights:
+    model = Weights(shapes)
+    for w in model.parameters():
+        w.grad = torch.zeros_like(w)
+    return model
+
+
+def gradients() -> list[str]:
+    rows = []
+    for title, shapes in MODELS.items():
+        model = with_gradients(shapes)
+        for name in REGULARIZERS:
+            target = 5.0 if shapes is SMALL else TARGETS[name]
+            rows.append([title, name, *gradient_of(model, name, target)])
+        del model
+        gc.collect()
+    header = ["weights", "penalty", "floor, ms", "penalize", "target", "plain path"]
+    return table([*header, "by hand", "path"], rows)
+
+
+def gradient_of(model: Weights, name: str, target: float) -> list[str]:
+    weights = list(model.parameters())
+    by_hand = {key: in_the_loss(weights, term) for key, term in BY_HAND[name].items()}
+    if name == "L2":
+        by_hand["`torch._foreach_norm`"] = foreach_norm(weights)
+    with attached(model, REGULARIZERS[name]) as (ours, attachment):
+        works = {"floor": floor_of(model), "ours": ours, **by_hand}
+        taken = interleaved(works, TURNS)
+        path = paths(attachment)
+        plain = interleaved({"floor": works["floor"], "plain": referred(ours)}, 5)
+    floor = f"{1e3 * statistics.median(taken['floor']):.1f}"
+    others = [
+        f"{key}: {statistics.median(ratios(taken[key], taken['floor'])):.0f}" for key in by_hand
+    ]
+    slow = f"{statistics.median(ratios(plain['plain'], plain['floor'])):.1f}"
+    ratio = shown(ratios(taken["ours"], taken["floor"]))
+    return [floor, ratio, f"{target:g}", slow, "; ".join(others), path]
+
+
+def proximal() -> list[str]:
+    model = with_gradients(GPT2[1:])
+    weights = list(model.parameters())
+    rows = []
+    for name, hand in (("L1", soft_threshold(weights)), ("group lasso", shrink_rows(weights))):
+        with attached(model, REGULARIZERS[name], "proximal") as (ours, attachment):
+            floor = floor_of(model, prox=True)
+            taken = interleaved({"floor": floor, "ours": ours, "hand": hand}, TURNS)
+            path = paths(attachment)
+            plain = interleaved({"floor": floor, "ours": referred(ours)}, 5)
+        cells = [shown(ratios(each, taken["floor"])) for each in (taken["ours"], taken["hand"])]
+        slow = f"{statistics.median(ratios(plain['ours'], plain['floor'])):.1f}"
+        rows.append([name, cells[0], "1.5", slow, cells[1], path])
+    return table(["penalty", "penalize", "target", "plain path", "by hand", "path"], rows)
+
+
+# --- a whole step -------------------------------------------------------------------------------
+
+
+def language_model() -> tuple[nn.Module, Callable[[], Tensor]]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config())
+    tokens = torch.randint(0, 50257, (1, 256))
+    return model, lambda: model(tokens, labels=tokens).loss
+
+
+class Block(nn.Module):
+    """Two convolutions and what they are added to."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)])
+        same = inputs == outputs
+        self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norms[0](self.first(x)))
+        return torch.relu(self.norms[1](self.second(y)) + self.skip(x))
+
+
+def image_model() -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Of ResNet-18's size: 11 M weights."""
+    torch.manual_seed(0)
+    widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2)]
+    widths += [(256, 256, 1), (256, 512, 2), (512, 512, 1)]
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
+    blocks = [Block(*width) for width in widths]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    model = nn.Sequential(*stem, *blocks, *head)
+    x, y = torch.randn(8, 3, 224, 224), torch.randint(0, 1000, (8,))
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def whole_steps() -> list[str]:
+    rows = []
+    makers = {"GPT-2 small, 256 tokens": language_model, "ResNet-18's size, 8 images": image_model}
+    for title, make in makers.items():
+        model, loss = make()
+        names = ("L2", "L1", "group lasso")
+        rows.extend([title, name, *whole_step(model, loss, name)] for name in names)
+        del model, loss
+        gc.collect()
+    header = ["step of AdamW", "penalty", "without, s", "penalize, % more", "target"]
+    return table([*header, "by hand, % more"], rows)
+
+
+def whole_step(model: nn.Module, loss: Callable[[], Tensor], name: str) -> list[str]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0)
+    regularizer = GroupLasso(1e-4, groups=0) if name == "group lasso" else REGULARIZERS[name]
+    plan = regularize(model, regularizer)
+    penalized = [target.parameters[0] for target in plan.targets()]
+    term = next(iter(BY_HAND[name].values()))
+    held: list[Attachment] = []
+
+    def detach() -> None:
+        while held:
+            held.pop().detach()
+
+    def by_hand() -> Tensor:
+        return sum((term(w.flatten(1)) for w in penalized), torch.zeros(()))
+
+    def step(penalty: Callable[[], Tensor | float] = lambda: 0.0) -> None:
+        optimizer.zero_grad()
+        (loss() + penalty()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    works = {
+        "none": Work(step, detach),
+        "ours": Work(step, lambda: held.append(plan.attach(optimizer)) if not held else None),
+        "hand": Work(lambda: step(by_hand), detach),
+    }
+    taken = interleaved(works, 9)
+    detach()
+    seconds = f"{statistics.median(taken['none']):.2f}"
+    more = [[100 * (r - 1) for r in ratios(taken[key], taken["none"])] for key in ("ours", "hand")]
+    return [seconds, shown(more[0], 1), "1", shown(more[1], 1)]
+
+
+FLOOR = "one pass over memory"
+
+
+# --- memory, plans, laws ------------------------------------------------------------------------
+
+
+def memory() -> list[str]:
+    """How far the resident memory rises above where it was, by the kernel's own high-water mark."""
+    model = with_gradients(GPT2)
+    weights = list(model.parameters())
+    rows = []
+    for name, regularizer in REGULARIZERS.items():
+        cells = []
+        for mode in ("gradient", "proximal"):
+            with attached(model, regularizer, mode) as (work, _):
+                cells.append(f"{_rise(work):.1f}")
+                plain = f"{_rise(referred(work)):.1f}"
+        term = next(iter(BY_HAND[name].values()))
+        rows.append([name, *cells, "2", plain, f"{_rise(in_the_loss(weights, term)):.1f}"])
+    return table(["MiB", "gradient", "proximal", "target", "plain path", "by hand"], rows)
+
+
+def _rise(work: Work) -> float:
+    for _ in range(2):
+        work.before()
+        work.timed()
+    work.before()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmHWM")
+    work.timed()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def resolving() -> list[str]:
+    rows = []
+    for count in (100, 1000, 10_000):
+        with torch.device("meta"):
+            model = nn.ModuleList([nn.Linear(4, 4) for _ in range(count // 2)])
+        rules = {kernels: L2(1e-4), named("0"): L1(1e-5)}
+        work = Work(lambda model=model, rules=rules: regularize(model, rules))
+        seconds = interleaved({"": work}, TURNS)[""]
+        milliseconds = shown([1e3 * x for x in seconds], 1)
+        rows.append([f"{count:,}", milliseconds, "200" if count == 10_000 else "–"])
+    return table(["parameters", "ms", "target"], rows)
+
+
+def laws() -> None:
+    """The picture: seconds against weights, tensors and rules."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    sizes = [10**5, 10**6, 10**7, 10**8]
+    settings: list[tuple[str, list[int], Callable[[int], tuple[list[tuple[int, int]], int]]]] = [
+        ("weights", sizes, lambda n: ([(n // 10_000, 1000)] * 10, 1)),
+        (
+            "tensors, 8 M weights together",
+            [1, 10, 100, 1000],
+            lambda n: ([(8000 // n, 1000)] * n, 1),
+        ),
+        (
+            "rules, 100 tensors, 8 M weights",
+            [1, 10, 100],
+            lambda n: ([(80, 1000)] * 100, n),
+        ),
+    ]
+    for ax, (title, xs, make) in zip(axes, settings, strict=True):
+        curves: dict[str, list[float]] = {}
+        for x in xs:
+            shapes, count = make(x)
+            model = with_gradients(shapes)
+            for name, kind in (("L2", L2), ("L1", L1)):
+                rules: dict[Any, Any] = {kernels: kind(1e-4)}
+                rules |= {f"layers.{i}": kind(1e-4 * (2 + i)) for i in range(count - 1)}
+                with attached(model, rules) as (work, _):
+                    taken = interleaved({FLOOR: floor_of(model), name: work}, 9)
+                for key, seconds in taken.items():
+                    if name == "L2" or key != FLOOR:
+                        curves.setdefault(key, []).append(1e3 * statistics.median(seconds))
+        for name, ys in curves.items():
+            ax.plot(xs, ys, "k--" if name == FLOOR else "o-", label=name)
+        ax.set(xscale="log", yscale="log", xlabel=title, ylabel="ms per step")
+        if title != "weights":
+            ax.set_ylim(0.3, 100)
+    axes[0].legend()
+    figure.savefig(RESULTS / "torch_laws.png", dpi=110)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    lines = [
+        "# Penalties in PyTorch, on the CPU",
+        "",
+        "All of it is what hangs on a step: the hooks, their checks and the penalty. Written by",
+        f"`make bench`; medians and quartiles of {TURNS} turns, in which everything in a row ran",
+        "once, in one process.",
+        "",
+        "## Gradients",
+        "",
+        "In multiples of one pass over memory, `g.add_(w, alpha=…)` over all weights end to end.",
+        "By hand: the term in the loss, and its backward pass.",
+        "",
+        *gradients(),
+        "",
+        "## Proximal steps",
+        "",
+        "In multiples of one pass that reads and writes as many weights; 85 M of them.",
+        "",
+        *proximal(),
+        "",
+        "## A whole training step",
+        "",
+        *whole_steps(),
+        "",
+        "## Memory",
+        "",
+        "How far resident memory rises during a step, in MiB, with 124 M weights (473 MiB) and",
+        "their gradients there before.",
+        "",
+        *memory(),
+        "",
+        "## Making a plan",
+        "",
+        *resolving(),
+        "",
+        "## How it grows",
+        "",
+        "![Time against weights, tensors and rules](torch_laws.png)",
+        "",
+        f"{machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads.",
+    ]
+    laws()
+    write("torch_penalties.md", lines)
+
+
+if __name__ == "__main__":
+    main()

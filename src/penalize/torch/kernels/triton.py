@@ -1,0 +1,306 @@
+"""Weights on a GPU: one launch for all of one type, whatever their number and their strengths.
+
+A kernel is generated for each form of regularizer from its own functions (:mod:`symbols`). It finds
+a weight by a table of addresses. Strengths, scales and steps are numbers in a second table, so
+that neither another strength nor another learning rate compiles anything. Nothing waits for the
+device: what only it knows, such as a capturable optimizer's rate, is copied there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import linecache
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from penalize.regularizers import L1, L2, Sum
+from penalize.regularizers.base import Regularizer
+from penalize.regularizers.groups import ByNorm
+from penalize.steps import SLACK
+from penalize.torch.kernels.jobs import Rows
+from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer
+from penalize.torch.steps import Taken
+
+LONGEST = 2**13
+"""The longest row that one program holds."""
+
+BLOCK = 1024
+"""How many elements one program treats."""
+
+_TYPES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+}
+
+
+@cache
+def is_available() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+_interpreted: list[None] = []
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Within the block weights on the CPU take this path, for tests by Triton's interpreter.
+
+    It needs the environment variable ``TRITON_INTERPRET=1`` from the start of the process.
+    """
+    _interpreted.append(None)
+    try:
+        yield
+    finally:
+        _interpreted.pop()
+
+
+def acts_on(device: torch.device) -> bool:
+    """Whether weights on a device take this path."""
+    return device.type == "cuda" or (device.type == "cpu" and bool(_interpreted))
+
+
+# --- what kernels have in common ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Form:
+    """A regularizer without its strengths: what one kernel is for."""
+
+    terms: tuple[Regularizer, ...]
+    """On rows, each at strength one, and without sizes of groups: they are in the numbers."""
+
+    def build(self, numbers: Sequence[Any]) -> Regularizer:
+        """It with these strengths, which may be symbols."""
+        left = list(numbers)
+        terms = [t._with(**{name: left.pop(0) for name in t.strengths}) for t in self.terms]
+        return Sum(tuple(terms)) if len(terms) > 1 else terms[0]
+
+
+def form_of(rows: Rows, length: int) -> tuple[Form, list[float]]:
+    """The form of a regularizer on rows of a length, and its numbers."""
+    l1, l2, rest = rows.regularizer.split()
+    simple: list[Regularizer] = [L1(l1)] if l1 or not (l2 or rest) else []
+    terms, numbers = [*simple, *([L2(l2)] if l2 else []), *rest], []
+    units = []
+    for term in terms:
+        sized = isinstance(term, ByNorm) and term.size_weighted
+        for name in term.strengths:
+            root = math.sqrt(length) if sized and name == "strength" else 1.0
+            numbers.append(float(getattr(term, name)) * root)
+        unit = term.unit()
+        units.append(unit._with(size_weighted=False) if sized else unit)
+    return Form(tuple(units)), numbers
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one kernel does."""
+
+    form: Form
+    dtype: torch.dtype
+    length: int
+    """Of a tile: a power of two. Rows are no longer; where there are none, they are cut so."""
+
+    prox: str
+    """Empty for a gradient; "one" for a step per weight, "each" and "root" for one per element."""
+
+
+@cache
+def compiled(program: Program) -> Any:
+    """The kernel. Raises :class:`NotTraceableError` where there is none."""
+    source = source_of(program)
+    name = f"<penalize kernel {abs(hash(source)):x}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    made: dict[str, Any] = {"__name__": "penalize.torch.kernels.generated"}
+    exec(compile(source, name, "exec"), made)
+    return made["kernel"]
+
+
+def source_of(program: Program) -> str:
+    """The text of the kernel."""
+    wide = "float64" if program.dtype is torch.float64 else "float32"
+    eps = torch.finfo(torch.float64 if wide == "float64" else torch.float32).eps
+    tracer = Tracer(program.length, eps)
+    w, beside = tracer.symbol("w", is_tile=True), tracer.symbol("beside", is_tile=True)
+    count = sum(len(term.strengths) for term in program.form.terms)
+    regularizer = program.form.build([tracer.symbol(f"s{i}") for i in range(count)])
+    factor, scale, offset = (tracer.symbol(name) for name in ("factor", "scale", "offset"))
+    xp: Any = tracer
+    if not program.prox:
+        out = beside + factor * regularizer._gradient(w, xp)
+    else:
+        step: Symbol = factor
+        if program.prox != "one":
+            root = tracer.sqrt(beside) if program.prox == "root" else beside
+            floor = tracer.abs(regularizer._pull(w, xp)) / SLACK
+            denominator = tracer.write(
+                f"tl.maximum({(root * scale + offset).name}, {floor.name})", w
+            )
+            tiny = torch.finfo(torch.float32).tiny
+            step = factor / tracer.write(f"tl.maximum({denominator.name}, {tiny!r})", w)
+        out = regularizer._prox(w, step, xp)
+    lines = [
+        *(f"s{i} = tl.load(numbers + {i} * count + which)" for i in range(count)),
+        *(
+            f"{name} = tl.load(numbers + {count + i} * count + which)"
+            for i, name in enumerate(("factor", "scale", "offset"))
+        ),
+        *tracer.lines,
+    ]
+    stored = "w_at" if program.prox else "beside_at"
+    typed = _TYPES[program.dtype]
+    lines.append(f"tl.store({stored} + at, {out.name}.to(tl.{typed}), mask=inside)")
+    return _HEAD.format(wide=wide, typed=typed) + "".join(f"    {line}\n" for line in lines)
+
+
+_HEAD = """\
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(places, numbers, blocks, count, ROWS: tl.constexpr, LENGTH: tl.constexpr):
+    block = tl.program_id(0)
+    which = tl.load(blocks + 2 * block)
+    first = tl.load(blocks + 2 * block + 1)
+    w_at = tl.load(places + which).to(tl.pointer_type(tl.{typed}))
+    beside_at = tl.load(places + count + which).to(tl.pointer_type(tl.{typed}))
+    height = tl.load(places + 2 * count + which)
+    length = tl.load(places + 3 * count + which)
+    row = first + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, LENGTH)[None, :]
+    in_rows = row < height
+    at = row * length + column
+    inside = in_rows & (column < length) & (at < tl.load(places + 4 * count + which))
+    w = tl.load(w_at + at, mask=inside, other=0.0).to(tl.{wide})
+    beside = tl.load(beside_at + at, mask=inside, other=0.0).to(tl.{wide})
+    one = tl.load(numbers) * 0 + 1
+"""
+
+
+# --- the job ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Triton:
+    """Weights of one form and type, by one kernel."""
+
+    path: ClassVar[str] = "triton"
+    why: ClassVar[str] = ""
+
+    numbers: Sequence[int]
+    rows: Sequence[Rows]
+    program: Program
+    _tables: dict[str, tuple[Any, Tensor]] = field(default_factory=dict)
+    _strengths: tuple[Any, list[list[float]]] | None = None
+
+    def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
+        return all(
+            rows.can_view(w, beside) and w.dtype is beside.dtype is self.program.dtype
+            for rows, w, beside in zip(self.rows, ws, besides, strict=True)
+        )
+
+    def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
+        self._launch(ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+
+    def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
+        besides = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
+        self._launch(ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
+
+    def _launch(self, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]) -> None:
+        device, shapes = ws[0].device, [self._shape(i, w) for i, w in enumerate(ws)]
+        addresses = [
+            *(w.data_ptr() for w in ws),
+            *(beside.data_ptr() for beside in besides),
+            *(height for height, _ in shapes),
+            *(length for _, length in shapes),
+            *(w.numel() for w in ws),
+        ]
+        height = max(1, BLOCK // self.program.length)
+        blocks = self._table("blocks", shapes, torch.int64, device, lambda: [
+            x for i, (rows, _) in enumerate(shapes) for first in range(0, rows, height)
+            for x in (i, first)
+        ])  # fmt: skip
+        numbers = self._numbers(shapes, factors, device)
+        kernel = compiled(self.program)
+        grid = (len(blocks) // 2,)
+        places = self._table("places", addresses, torch.int64, device)
+        kernel[grid](places, numbers, blocks, len(ws), ROWS=height, LENGTH=self.program.length)
+
+    def _shape(self, i: int, w: Tensor) -> tuple[int, int]:
+        """How many rows, and their length; what has none is cut into rows of a tile's length."""
+        rows, count = self.rows[i], w.numel()
+        if not rows.is_flat:
+            height = math.prod(w.shape[: rows.leading])
+            return height, count // height
+        length = self.program.length
+        return (1, count) if count <= length else (-(-count // length), length)
+
+    def _numbers(self, shapes: Any, factors: Sequence[Any], device: torch.device) -> Tensor:
+        """Strengths, factor, scale and offset of each weight, number by number."""
+        wide = torch.float64 if self.program.dtype is torch.float64 else torch.float32
+        if self._strengths is None or self._strengths[0] != shapes:
+            pairs = zip(self.rows, shapes, strict=True)
+            self._strengths = shapes, [form_of(rows, length)[1] for rows, (_, length) in pairs]
+        columns = [
+            [*strengths, *factor]
+            for strengths, factor in zip(self._strengths[1], factors, strict=True)
+        ]
+        flat = [x for line in zip(*columns, strict=True) for x in line]
+        if not any(isinstance(x, Tensor) for x in flat):
+            return self._table("numbers", flat, wide, device)
+        filled = [
+            x.to(device, wide)
+            if isinstance(x, Tensor)
+            else torch.full((), x, dtype=wide, device=device)
+            for x in flat
+        ]
+        return torch.stack(filled)
+
+    def _table(
+        self,
+        name: str,
+        content: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        make: Callable[[], Any] | None = None,
+    ) -> Tensor:
+        """A list on the device; copied there again only if something in it has changed."""
+        held = self._tables.get(name)
+        if held is None or held[0] != content:
+            made = torch.tensor(content if make is None else make(), dtype=dtype)
+            if device.type == "cuda":
+                made = made.pin_memory().to(device, non_blocking=True)
+            held = self._tables[name] = content, made
+        return held[1]
+
+
+def program_for(rows: Rows | None, w: Tensor, beside: Tensor, taken: Taken | None) -> Program | str:
+    """What treats a weight with others like it, or why there is nothing."""
+    if not is_available():
+        return "Triton is not installed"
+    if w.dtype not in _TYPES or rows is None or not rows.can_view(w, beside):
+        return "it cannot be seen as rows that are penalized one by one"
+    length = 0 if rows.is_flat else w.numel() // math.prod(w.shape[: rows.leading])
+    if length > LONGEST:
+        return f"its rows are longer than {LONGEST:,}"
+    prox = ""
+    if taken is not None:
+        prox = "one" if taken.second is None else "root" if taken.is_squared else "each"
+    tile = BLOCK if rows.is_flat else 1 << max(length - 1, 0).bit_length()
+    program = Program(form_of(rows, length)[0], w.dtype, tile, prox)
+    try:
+        source_of(program)
+    except (NotTraceableError, TypeError, AttributeError) as error:
+        return f"its formula has no place in a kernel: {error}"
+    return program
