@@ -29,7 +29,9 @@ check: $(ENV) ## Check format, style, types and the arrows between modules
 
 bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/torch_penalties.py
 	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/jax_step.py
+	$(BIN)/python benchmarks/tensorflow_step.py
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py

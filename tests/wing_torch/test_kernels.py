@@ -23,6 +23,7 @@ from penalize import (
     GroupLasso,
     Huber,
     LInf1,
+    ModeError,
     NuclearNorm,
     Regularizer,
     SparseGroupLasso,
@@ -106,12 +107,15 @@ class TestEachPath:
         router = Router()
         for scale in (1.0, -0.5):
             tos = [torch.randn_like(w) for w in ws]
-            expected = [to.clone() for to in tos]
+            expected, others = [to.clone() for to in tos], [to.clone() for to in tos]
             router.add(works(regularizer, ws, tos), {0: scale})
+            values = router.value_and_add(works(regularizer, ws, others), {0: scale})
             with reference():
                 Router().add(works(regularizer, ws, expected), {0: scale})
-            for to, other in zip(tos, expected, strict=True):
-                torch.testing.assert_close(to, other, **tolerance(dtype))
+            torch.testing.assert_close(tos, expected, **tolerance(dtype))
+            torch.testing.assert_close(others, tos, rtol=0, atol=0)
+            value = sum(float(regularizer(w.double())) for w in ws)
+            assert float(sum(values)) == pytest.approx(value, rel=1e-5)
         assert "plain" not in {path for path, _ in router.taken.values()} or regularizer in (
             REGULARIZERS["last axis"],
         )
@@ -421,6 +425,46 @@ def test_why_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "formula" in str(triton.program_for(rows_of(LInf1(0.1, groups=0), 2), w, w, None))
     monkeypatch.setattr(triton, "is_available", lambda: False)
     assert triton.program_for(rows_of(group, 2), w, w, None) == "Triton is not installed"
+
+
+@pytest.mark.parametrize("mode", ["gradient", "decoupled"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_penalty_of_a_step_comes_with_its_gradient(mode: str, fused: bool) -> None:
+    """It is that of the weights before the step, effective ones and half precision included."""
+    m = model()
+    m["other"].bfloat16()
+    rules: Any = {kernels: L1(0.1) + L2(0.2), "conv": GroupLasso(0.1, groups="inputs")}
+    if mode == "decoupled":
+        rules["normed"] = None
+    optimizer = opt.SGD(m.parameters(), lr=0.1, fused=fused)
+    plan = regularize(m, rules)
+    attachment = plan.attach(optimizer, mode=mode, values=True)
+    assert attachment.penalty is None
+    for _ in range(2):
+        optimizer.zero_grad()
+        expected = float(plan.penalty().detach())
+        optimizer.step()
+        assert attachment.penalty is not None
+        assert attachment.penalty.dtype is torch.float64
+        assert float(attachment.penalty) == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_not_computed_unless_asked_for() -> None:
+    m = nn.Linear(3, 2)
+    optimizer = opt.SGD(m.parameters(), lr=0.1)
+    attachment = regularize(m, L1(0.1)).attach(optimizer)
+    optimizer.step()
+    assert attachment.penalty is None
+
+
+@pytest.mark.parametrize("how", [{"mode": "proximal"}, {"clip": "with"}])
+def test_where_no_value_comes_with_the_gradient(how: dict[str, Any]) -> None:
+    m = nn.Linear(3, 2)
+    optimizer = opt.SGD(m.parameters(), lr=0.1)
+    with pytest.raises(ModeError, match="values=True.*breakdown"):
+        regularize(m, L1(0.1)).attach(optimizer, **how, values=True)
+    with pytest.raises(ModeError, match="True or False"):
+        regularize(m, L1(0.1)).attach(optimizer, values="yes")  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

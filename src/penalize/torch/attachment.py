@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -170,6 +171,18 @@ class Attachment:
                 *(autograd if t.binding.effective else taken.get(t.name, ("", ""))),
             )
             for t in self._targets
+        )
+
+    @property
+    def penalty(self) -> Tensor | None:
+        """Σ Ω(w) of the last step, of the weights before it: a scalar in float64, for logging.
+
+        None before the first step, and where ``attach`` was not told ``values=True``. It stays on
+        the device: ``float(attachment.penalty)`` waits for it.
+        """
+        values = [mode.value for mode in self._modes if mode.value is not None]
+        return (
+            torch.stack([value.to(values[0].device) for value in values]).sum() if values else None
         )
 
     @property

@@ -226,7 +226,9 @@ def _in_scaler_step() -> bool:
     return False
 
 
-def mode_of(name: object, clip: object, scaler: GradScaler | None) -> Callable[[], Mode]:
+def mode_of(
+    name: object, clip: object, scaler: GradScaler | None, values: object = False
+) -> Callable[[], Mode]:
     """What makes the mode for each optimizer.
 
     Raises:
@@ -238,8 +240,17 @@ def mode_of(name: object, clip: object, scaler: GradScaler | None) -> Callable[[
         raise ModeError(f"scaler={scaler!r}", "expected the torch.amp.GradScaler of the loop")
     if clip not in ("without", "with"):
         raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
+    if values not in (False, True):
+        raise ModeError(f"values={values!r}", "expected True or False")
+    if values and (chosen.name == "proximal" or clip == "with"):
+        found = 'mode="proximal"' if chosen.name == "proximal" else 'clip="with"'
+        raise ModeError(
+            f"the option values=True computes the penalty with its gradient, and {found} computes "
+            "that at another time, or not at all",
+            "leave values out, and call plan.breakdown() where you log",
+        )
     if clip == "without":
-        return chosen
+        return partial(chosen, values=bool(values))
     if chosen.name != "gradient":
         raise ModeError(
             f'clip="with" clips gradients, and mode={chosen.name!r} adds none',

@@ -78,7 +78,11 @@ class Mode:
     once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, values: bool = False) -> None:
+        self._values = values
+        self.value: Tensor | None = None
+        """Σ Ω(w) of the last step, before it; None where it was not asked for."""
+
         self._without: list[nn.Parameter] = []
         """Parameters that had no gradient, and were given one for this step."""
 
@@ -112,6 +116,22 @@ class Mode:
     ) -> None:
         """Act after the update."""
         self._take_back()
+
+    def _send(  # noqa: PLR0917
+        self,
+        targets: Sequence[Live],
+        ws: Sequence[Tensor],
+        tos: Sequence[Tensor],
+        keys: Sequence[Any],
+        on_device: Sequence[bool],
+        scales: Mapping[Any, float | Tensor],
+    ) -> None:
+        """to ← to + scale·∇Ω(w), and the value where it was asked for."""
+        if not self._values:
+            self.router.add(works_of(targets, ws, tos, keys, on_device=on_device), scales)
+            return
+        works = works_of(targets, ws, tos, keys, on_device=on_device, whole=True)
+        self.value = _total(self.router.value_and_add(works, scales))
 
     def _gradient_of(self, parameter: nn.Parameter) -> Tensor:
         """Its gradient; where it has none, zeros for this step."""
@@ -162,11 +182,12 @@ class Gradient(Mode):
         if scale is not None:
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: signs[key[0]] * scale.to(key[1]) for key in keys}
-        self.router.add(
-            works_of(plain, ws, tos, keys, on_device=[scale is not None] * len(ws)), scales
-        )
+        on_device = [scale is not None] * len(ws)
+        self._send(plain, ws, tos, keys, on_device, scales)
         for target in targets:
             if target.binding.effective:
+                if self._values:
+                    self.value = _total([self.value, target.regularizer(target.binding.read())])
                 for parameter, gradient in gradients_of(target):
                     sign = _sign(groups[id(parameter)])
                     factor = sign if scale is None else sign * scale.to(gradient.device)
@@ -177,6 +198,12 @@ def _sign(group: Group) -> float:
     return -1.0 if group.get("maximize", False) else 1.0
 
 
+def _total(values: Iterable[Tensor | None]) -> Tensor:
+    """Their sum, on the device of the first."""
+    first, *others = [value for value in values if value is not None] or [torch.zeros(())]
+    return sum((value.to(first.device) for value in others), first.double())
+
+
 def works_of(
     targets: Sequence[Live],
     ws: Sequence[Tensor],
@@ -185,11 +212,15 @@ def works_of(
     *,
     on_device: Sequence[bool],
     steps: Sequence[Taken] | None = None,
+    whole: bool = False,
 ) -> Works:
-    """What a router has to do, with the shards of what is sharded where these are enough."""
+    """What a router has to do, with the shards of what is sharded where these are enough.
+
+    They are not for a value, which is of the whole.
+    """
     names = [target.name for target in targets]
     regularizers = [target.regularizer for target in targets]
-    if any(map(is_sharded, ws)):
+    if not whole and any(map(is_sharded, ws)):
         pairs = [local_parts(*each) for each in zip(ws, besides, regularizers, strict=True)]
         ws, besides = [w for w, _ in pairs], [beside for _, beside in pairs]
     if steps is not None:
@@ -202,10 +233,12 @@ def works_of(
 
 def version_of(gradient: Tensor) -> int:
     """How often a gradient was changed in place; for a sharded one, its shard."""
-    local: Tensor = gradient
     if type(gradient) is not Tensor:
-        local = getattr(gradient, "_local_tensor", gradient)
-    return -1 if local.is_inference() else local._version
+        gradient = getattr(gradient, "_local_tensor", gradient)
+    try:
+        return gradient._version
+    except RuntimeError:  # an inference tensor has none
+        return -1
 
 
 _STEPPED = "_penalize_stepped"
@@ -222,20 +255,8 @@ def _stamp(targets: Iterable[Live]) -> None:
 
 def is_stepped(gradient: Tensor) -> bool:
     """Whether it is as a step has left it: with the penalty in it."""
-    return bool(getattr(gradient, _STEPPED, None) == version_of(gradient))
-
-
-def _check_new(targets: Iterable[Live]) -> None:
-    """The penalty stays in ``.grad`` after a step, until that is cleared."""
-    for target in targets:
-        for parameter in target.parameters:
-            gradient = parameter.grad
-            if gradient is not None and is_stepped(gradient):
-                raise OptimizerError(
-                    f"{target.name!r} is stepped again with the gradient of the last step, which "
-                    "has the penalty in it already",
-                    "call zero_grad() and backward() before each step",
-                )
+    stamp = getattr(gradient, _STEPPED, None)
+    return stamp is not None and stamp == version_of(gradient)
 
 
 def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -261,6 +282,19 @@ def check_dense(targets: Iterable[Live]) -> None:
                     f"{target.regularizer!r} is dense",
                     "build the embedding with sparse=False, or exempt it with a rule that gives "
                     "None",
+                )
+
+
+def _check_new(targets: Iterable[Live]) -> None:
+    """The penalty stays in ``.grad`` after a step, until that is cleared."""
+    for target in targets:
+        for parameter in target.parameters:
+            gradient = parameter.grad
+            if gradient is not None and is_stepped(gradient):
+                raise OptimizerError(
+                    f"{target.name!r} is stepped again with the gradient of the last step, which "
+                    "has the penalty in it already",
+                    "call zero_grad() and backward() before each step",
                 )
 
 
@@ -297,6 +331,8 @@ class Decoupled(Mode):
         self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         if may_be_skipped(optimizer):
+            if self._values:
+                self.value = _total(t.regularizer(t.parameters[0]) for t in targets)
             for target in targets:
                 (parameter,) = target.parameters
                 moved = _decayed(parameter, target.regularizer, rate_of(groups[id(parameter)]))
@@ -307,7 +343,7 @@ class Decoupled(Mode):
         rates = {key: rate_of(groups[id(w)]) for key, w in zip(keys, ws, strict=True)}
         on_device = [isinstance(rates[key], Tensor) for key in keys]
         scales = {key: -rate for key, rate in rates.items()}
-        self.router.add(works_of(targets, ws, ws, keys, on_device=on_device), scales)
+        self._send(targets, ws, ws, keys, on_device, scales)
 
 
 def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
 from penalize.roles import role_by_name, role_of_ties
-from penalize.torch.bindings import Binding, bindings_of, trainable
+from penalize.torch.bindings import Binding, bindings_of
 from penalize.torch.roles import axes_of, role_of
 from penalize.torch.scope import declared_on, scopes_of
 
@@ -37,6 +37,8 @@ _WRAPPERS = {
 class _Found:
     binding: Binding
     note: str
+    parameters: tuple[nn.Parameter, ...]
+    shape: tuple[int, ...] | None
     sites: dict[str, Site] = field(default_factory=dict)
     roles: set[Role] = field(default_factory=set)
     axes: set[tuple[int | None, int | None]] = field(default_factory=set)
@@ -57,13 +59,16 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
     for path, enclosing, module in walk(model, (), ()):
         _check_is_readable(module, enclosing)
         for name, binding, note in bindings_of(module):
-            entry = found.setdefault(_identity(module, name, binding), _Found(binding, note))
+            parameters = binding.parameters()
+            key = (id(module), name) if binding.effective else id(parameters[0])
+            entry = found.get(key)
+            if entry is None:
+                entry = found[key] = _Found(binding, note, parameters, binding.shape())
             full = ".".join((*path, name))
             site = Site(full, enclosing, scopes_of(module, name), declared_on(module, name))
             entry.sites.setdefault(full, site)
-            shape = entry.binding.shape()
-            ndim = None if shape is None else len(shape)
-            entry.roles.add(_role(module, path, name, shape))
+            ndim = None if entry.shape is None else len(entry.shape)
+            entry.roles.add(_role(module, path, name, entry.shape))
             entry.axes.add(axes_of(module, ndim))
     if not found:
         raise ModelError(
@@ -124,22 +129,14 @@ def is_wrapped(module: nn.Module, name: str) -> bool:
     return name == "module" and any(c.__name__ in _WRAPPERS for c in type(module).__mro__)
 
 
-def _identity(module: nn.Module, name: str, binding: Binding) -> Hashable:
-    if binding.effective:
-        return id(module), name
-    (parameter,) = binding.parameters()
-    return id(parameter)
-
-
 def _record(entry: _Found) -> Parameter:
-    parameters = entry.binding.parameters()
     outputs, inputs = next(iter(entry.axes)) if len(entry.axes) == 1 else (None, None)
-    lazy = any(isinstance(p, UninitializedParameter) for p in parameters)
+    lazy = any(isinstance(p, UninitializedParameter) for p in entry.parameters)
     return Parameter(
         sites=tuple(entry.sites.values()),
         role=role_of_ties(entry.roles),
-        shape=None if lazy else entry.binding.shape(),
-        trainable=trainable(entry.binding),
+        shape=None if lazy else entry.shape,
+        trainable=any(p.requires_grad for p in entry.parameters),
         outputs_axis=outputs,
         inputs_axis=inputs,
         note=entry.note,

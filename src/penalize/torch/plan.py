@@ -325,6 +325,7 @@ class Plan(Probed, LivePlan):
         *,
         clip: str = "without",
         scaler: GradScaler | None = None,
+        values: bool = False,
     ) -> Attachment:
         """Apply the plan in each step of the optimizer; nothing else changes in the loop.
 
@@ -350,6 +351,8 @@ class Plan(Probed, LivePlan):
                 term has: it is added at the end of the first ``backward()`` of each step. Only for
                 ``"gradient"``; the other modes do not act through the gradient.
             scaler: the ``GradScaler`` of the loop. Only ``clip="with"`` has to know it.
+            values: whether ``attachment.penalty`` is to have Σ Ω(w) of each step. It is computed
+                with the gradient, while the weights are in the cache; not for ``"proximal"``.
 
         Raises:
             ModeError: there is no such mode, or it cannot act on a parameter or optimizer.
@@ -360,7 +363,7 @@ class Plan(Probed, LivePlan):
 
         Nothing is attached if it raises.
         """
-        new_mode = mode_of(mode, clip, scaler)
+        new_mode = mode_of(mode, clip, scaler, values)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (
             isinstance(optimizers, Sequence)

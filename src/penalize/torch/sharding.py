@@ -9,9 +9,9 @@ has no public way from one to the other.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
@@ -28,7 +28,7 @@ _known: WeakSet[Any] = WeakSet()
 
 def lasting(module: nn.Module, name: str, shown: Tensor) -> Tensor:
     """The parameter that is sharded, where ``fully_shard`` shows a gathered one in its place."""
-    if torch.compiler.is_compiling() or "torch.distributed.fsdp" not in sys.modules:
+    if torch.compiler.is_compiling() or not _states():
         return shown
     kept = _managed.get(module, {}).get(name)
     if kept is None:
@@ -42,12 +42,14 @@ def lasting(module: nn.Module, name: str, shown: Tensor) -> Tensor:
     return sharded
 
 
+def _states() -> Mapping[nn.Module, ref[Any]]:
+    """What ``fully_shard`` and its like keep of modules; empty where nothing is sharded."""
+    kept = sys.modules.get("torch.distributed._composable_state")
+    return {} if kept is None else cast(Mapping[nn.Module, ref[Any]], kept._module_state_mapping)
+
+
 def _look_through_new_states() -> None:
-    states = sys.modules.get("torch.distributed._composable_state")
-    _module_state_mapping = getattr(states, "_module_state_mapping", None)
-    if not _module_state_mapping:  # nothing is sharded
-        return
-    for held in list(_module_state_mapping.values()):
+    for held in list(_states().values()):
         state = held()
         if state is None or state in _known:
             continue
@@ -86,7 +88,10 @@ def local_parts(w: Any, beside: Any, regularizer: Regularizer) -> tuple[Tensor, 
         p.is_replicate() or (p.is_shard() and (rows.elementwise or p.dim < leading))
         for p in w.placements
     )
-    return (w.to_local(), beside.to_local()) if whole else (w, beside)
+    if not whole:
+        return w, beside
+    local = w.to_local()
+    return local, local if beside is w else beside.to_local()
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Stepper:
         self._stepped = {t.name for t in targets if trainable(t.binding)}
         self._nesting = Nesting()
         self._found: Found | None = None
+        self._active: list[Live] = []
         self.steps = 0
         """How many steps there were: what schedules are functions of."""
 
@@ -90,7 +91,8 @@ class Stepper:
             )
         groups = groups_of(optimizer)
         with torch.no_grad():
-            self._mode.after(self.active(groups), groups, optimizer)
+            active = self._active if self._acted else self.active(groups)
+            self._mode.after(active, groups, optimizer)
         self.steps += 1
 
     def _act_before(self, optimizer: Optimizer) -> None:
@@ -100,7 +102,7 @@ class Stepper:
         self.owner.acts += 1
         groups = groups_of(optimizer)
         self.owner.guard(optimizer, groups)
-        active = self.active(groups)
+        active = self._active = self.active(groups)
         check_weight_decay(active, optimizer, groups)
         with torch.no_grad():
             self._mode.before(active, groups, optimizer)

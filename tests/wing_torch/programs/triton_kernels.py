@@ -129,6 +129,11 @@ def check_many(kind: Callable[[float], Regularizer], seen: Counter[str]) -> None
     def add(router: Router, tensors: list[Tensor]) -> None:
         router.add(works(rs, ws, tensors), {0: 1.0})
 
+    with interpreted():
+        values = Router().value_and_add(works(rs, ws, [torch.ones_like(w) for w in ws]), {0: 1.0})
+    expected = sum(float(r(w.double())) for r, w in zip(rs, ws, strict=True))
+    assert abs(float(sum(values)) - expected) <= 1e-5 * expected
+
     fast, slow = both(add, [torch.ones_like(w) for w in ws], seen)
     torch.testing.assert_close(fast, slow, rtol=2e-5, atol=1e-6)
 

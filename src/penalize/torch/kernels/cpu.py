@@ -9,13 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import GroupLasso
+
+
+class Buffers:
+    """Memory that is used again in each step: a few pieces per dtype and device."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Any, ...], Tensor] = {}
+
+    def flat(self, count: int, like: Tensor, number: int = 0) -> Tensor:
+        """A piece of so many elements; another number is another piece."""
+        key = (number, like.dtype, like.device)
+        held = self._held.get(key)
+        if held is None or held.numel() < count:
+            held = like.new_empty(count)
+            self._held[key] = held
+        return held[:count]
+
+    def like(self, part: Tensor) -> Tensor:
+        """A piece of a part's shape, that nothing else has for longer than a kernel runs."""
+        return self.flat(part.numel(), part, _SCRATCH).view(part.shape)
+
+
+_SCRATCH = -1
 
 
 class Kernel(Protocol):
@@ -27,15 +50,24 @@ class Kernel(Protocol):
     def gradient(self, w: Tensor, out: Tensor) -> None:
         """out ← ∇Ω(w)."""
 
-    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffer: Tensor) -> None:
-        """to ← to + scale·∇Ω(w); ``to`` may be w itself. The buffer is of w's shape."""
+    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> None:
+        """to ← to + scale·∇Ω(w); ``to`` may be w itself."""
 
-    def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
+    def value(self, w: Tensor, buffers: Buffers) -> Tensor:
+        """Ω(w), in float64."""
+
+    def value_and_add(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> Tensor:
+        """Ω(w), and then :meth:`add_gradient`."""
+        value = self.value(w, buffers)
+        self.add_gradient(w, to, scale, buffers)
+        return value
+
+    def shrink(self, w: Tensor, step: float, buffers: Buffers) -> None:
         """w ← prox of step·Ω at w."""
 
 
 @dataclass(frozen=True)
-class Generic:
+class Generic(Kernel):
     """Any regularizer, by its own functions."""
 
     regularizer: Regularizer
@@ -44,16 +76,20 @@ class Generic:
     def gradient(self, w: Tensor, out: Tensor) -> None:
         out.copy_(self.regularizer.gradient(w))
 
-    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffer: Tensor) -> None:
+    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> None:
         gradient = self.regularizer.gradient(w)
         to.add_(gradient if scale == 1 else scale * gradient)
 
-    def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
+    def value(self, w: Tensor, buffers: Buffers) -> Tensor:
+        found: Tensor = self.regularizer(w)
+        return found.double()
+
+    def shrink(self, w: Tensor, step: float, buffers: Buffers) -> None:
         w.copy_(self.regularizer.prox(w, step))
 
 
 @dataclass(frozen=True)
-class Elastic:
+class Elastic(Kernel):
     """l1·‖w‖₁ + l2·‖w‖²."""
 
     l1: float
@@ -68,23 +104,46 @@ class Elastic:
         else:
             torch.mul(w, 2 * self.l2, out=out)
 
-    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffer: Tensor) -> None:
-        if self.l1:
-            torch.sgn(w, out=buffer)
+    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> None:
+        self._add(w, to, scale, torch.sgn(w, out=buffers.like(w)) if self.l1 else None)
+
+    def _add(self, w: Tensor, to: Tensor, scale: float, sign: Tensor | None) -> None:
         if self.l2:
             to.add_(w, alpha=2 * self.l2 * scale)
-        if self.l1:
-            to.add_(buffer, alpha=self.l1 * scale)
+        if sign is not None:
+            to.add_(sign, alpha=self.l1 * scale)
 
-    def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
+    def value_and_add(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> Tensor:
+        sign = torch.sgn(w, out=buffers.like(w)) if self.l1 else None
+        value = self._value(w, sign)
+        self._add(w, to, scale, sign)
+        return value
+
+    def value(self, w: Tensor, buffers: Buffers) -> Tensor:
+        return self._value(w, torch.sgn(w, out=buffers.like(w)) if self.l1 else None)
+
+    def _value(self, w: Tensor, sign: Tensor | None) -> Tensor:
+        if w.dtype.itemsize < 4:
+            norm: Tensor = torch.linalg.vector_norm(w, 1, dtype=torch.float32)
+            return self.l1 * norm.double()
+        # By products of vectors, which are much faster than norms.
+        total = torch.zeros((), dtype=torch.float64)
+        if self.l2:
+            total += self.l2 * torch.dot(w.view(-1), w.view(-1))
+        if sign is not None:
+            total += self.l1 * torch.dot(sign.view(-1), w.view(-1))
+        return total
+
+    def shrink(self, w: Tensor, step: float, buffers: Buffers) -> None:
         if self.l1:
-            w.sub_(torch.clamp(w, -step * self.l1, step * self.l1, out=buffer))
+            threshold = step * self.l1
+            w.sub_(torch.clamp(w, -threshold, threshold, out=buffers.like(w)))
         if self.l2:
             w.div_(1 + 2 * self.l2 * step)
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(Kernel):
     """λ Σ √|g| ‖w_g‖, the groups along some axes."""
 
     strength: float
@@ -92,7 +151,8 @@ class Groups:
     within: tuple[int, ...]
     """The axes that lie within a group."""
 
-    length = 2**18
+    length = 2**62
+    """It makes nothing but norms, and two passes over a weight cost less than parts do."""
 
     def _norms(self, w: Tensor) -> tuple[Tensor, float]:
         """‖w_g‖, and λ√|g|."""
@@ -102,16 +162,21 @@ class Groups:
 
     def gradient(self, w: Tensor, out: Tensor) -> None:
         norms, weight = self._norms(w)
-        torch.mul(w, _over(weight, norms), out=out)
+        out.zero_().addcmul_(w, _over(weight, norms))
 
-    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffer: Tensor) -> None:
+    def add_gradient(self, w: Tensor, to: Tensor, scale: float, buffers: Buffers) -> None:
         norms, weight = self._norms(w)
+        # (Of all operators that multiply rows, this one is the fast one.)
         to.addcmul_(w, _over(weight, norms), value=scale)
 
-    def shrink(self, w: Tensor, step: float, buffer: Tensor) -> None:
+    def value(self, w: Tensor, buffers: Buffers) -> Tensor:
         norms, weight = self._norms(w)
-        kept = (1 - _over(step * weight, norms)).clamp_(min=0.0)
-        w.mul_(kept)
+        return weight * norms.sum(dtype=torch.float64)
+
+    def shrink(self, w: Tensor, step: float, buffers: Buffers) -> None:
+        norms, weight = self._norms(w)
+        lost = _over(step * weight, norms).clamp_(max=1.0)  # all of it, where it is 1
+        w.addcmul_(w, lost, value=-1)
 
 
 def _over(weight: float, norms: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ that are there then. It keeps buffers, and no view of a weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from penalize.regularizers.base import Regularizer
-from penalize.torch.kernels.cpu import Kernel, kernels_of, prox_kernel_of
+from penalize.torch.kernels.cpu import Buffers, Kernel, kernels_of, prox_kernel_of
 from penalize.torch.steps import Taken, bounded
 
 PACKED = 2**15
@@ -45,6 +45,9 @@ class Job(Protocol):
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
         """to ← to + scale·∇Ω(w) for each; ``to`` may be w itself."""
+
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
+        """The same, and Σ Ω(w) of the weights before it, in float64."""
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         """w ← prox of step·Ω at w for each."""
@@ -101,6 +104,11 @@ class Plain:
         for w, to in zip(ws, tos, strict=True):
             to.add_(scale * self.regularizer.gradient(w))
 
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
+        value = torch.stack([self.regularizer(w).double() for w in ws]).sum()
+        self.add(ws, tos, scale)
+        return value
+
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         for w, step in zip(ws, steps, strict=True):
             w.copy_(self.regularizer.prox(w, bounded(step, self.regularizer, w)))
@@ -125,25 +133,19 @@ class Foreach:
         else:
             torch._foreach_add_(tos, ws, alpha=2 * self.l2 * scale)
 
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> Tensor:
+        if ws[0].device.type == "cpu" and ws[0].dtype.itemsize >= 4:
+            flat = [w.reshape(-1) for w in ws]
+            squares = torch.stack([torch.dot(w, w) for w in flat]).double()
+        else:
+            wide = torch.promote_types(ws[0].dtype, torch.float32)
+            squares = torch.stack(torch._foreach_norm(ws, dtype=wide)).double().square()
+        self.add(ws, tos, scale)
+        return self.l2 * squares.sum()
+
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         (factor,) = {step.factor for step in steps}
         torch._foreach_div_(ws, 1 + (2 * self.l2) * factor)
-
-
-class Buffers:
-    """Memory that is used again in each step: a few pieces per dtype and device."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[Any, ...], Tensor] = {}
-
-    def flat(self, count: int, like: Tensor, number: int = 0) -> Tensor:
-        """A piece of so many elements; another number is another piece."""
-        key = (number, like.dtype, like.device)
-        held = self._held.get(key)
-        if held is None or held.numel() < count:
-            held = like.new_empty(count)
-            self._held[key] = held
-        return held[:count]
 
 
 @dataclass
@@ -168,16 +170,32 @@ class Chunked:
         return self.rows.can_view(ws[0], tos[0])
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
-        w, to = self.rows.of(ws[0]), self.rows.of(tos[0])
-        count = _count(w, min(kernel.length for kernel in self._kernels))
-        for part, its in zip(torch.split(w, count), torch.split(to, count), strict=True):
-            buffer = self.buffers.flat(part.numel(), part).view(part.shape)
-            if ws[0] is tos[0] and len(self._kernels) > 1:
-                gradient = self.rows.regularizer.gradient(part)  # of the weight before it moves
-                its.add_(scale * gradient)
+        for part, its in self._parts(ws[0], tos[0]):
+            self._add(part, its, scale)
+
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> Tensor:
+        value = torch.zeros((), dtype=torch.float64)
+        for part, its in self._parts(ws[0], tos[0]):
+            if len(self._kernels) == 1:
+                value += self._kernels[0].value_and_add(part, its, scale, self.buffers)
                 continue
             for kernel in self._kernels:
-                kernel.add_gradient(part, its, scale, buffer)
+                value += kernel.value(part, self.buffers)
+            self._add(part, its, scale)
+        return value
+
+    def _parts(self, w: Tensor, to: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        w, to = self.rows.of(w), self.rows.of(to)
+        count = _count(w, min(kernel.length for kernel in self._kernels))
+        return zip(torch.split(w, count), torch.split(to, count), strict=True)
+
+    def _add(self, part: Tensor, its: Tensor, scale: float) -> None:
+        if part.data_ptr() == its.data_ptr() and len(self._kernels) > 1:
+            # All of the gradient is that of the weight before it moves.
+            its.add_(scale * self.rows.regularizer.gradient(part))
+            return
+        for kernel in self._kernels:
+            kernel.add_gradient(part, its, scale, self.buffers)
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         w, (taken,) = self.rows.of(ws[0]), steps
@@ -185,8 +203,7 @@ class Chunked:
         parts = torch.split(w, count)
         if taken.second is None:
             for part in parts:
-                buffer = self.buffers.flat(part.numel(), part).view(part.shape)
-                self._prox.shrink(part, float(taken.factor), buffer)
+                self._prox.shrink(part, float(taken.factor), self.buffers)
             return
         for part, second in zip(parts, torch.split(self.rows.of(taken.second), count), strict=True):
             step = bounded(taken._replace(second=second), self.rows.regularizer, part)
@@ -207,15 +224,19 @@ class Whole:
 
     numbers: Sequence[int]
     kernel: Kernel
+    buffers: Buffers
 
     def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
         return True
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
-        self.kernel.add_gradient(ws[0], tos[0], scale, ws[0])
+        self.kernel.add_gradient(ws[0], tos[0], scale, self.buffers)
+
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> Tensor:
+        return self.kernel.value_and_add(ws[0], tos[0], scale, self.buffers)
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
-        self.kernel.shrink(ws[0], float(steps[0].factor), ws[0])
+        self.kernel.shrink(ws[0], float(steps[0].factor), self.buffers)
 
 
 @dataclass
@@ -253,19 +274,24 @@ class Packed:
         first, *others = self._kernels
         first.gradient(w, gradient)
         for kernel in others:
-            kernel.add_gradient(w, gradient, 1.0, self._buffer(2)[0])
+            kernel.add_gradient(w, gradient, 1.0, self.buffers)
         if scale != 1:
             gradient.mul_(scale)
         torch._foreach_add_(tos, gradients)
 
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> Tensor:
+        self.add(ws, tos, scale)
+        w, _ = self._buffer(0)  # where add has put the weights as they were
+        return torch.stack([kernel.value(w, self.buffers) for kernel in self._kernels]).sum()
+
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         w, weights = self._buffer(0)
-        other, others = self._buffer(1)
         torch._foreach_copy_(weights, ws)
         taken = steps[0]
         if taken.second is None:
-            self._prox.shrink(w, float(taken.factor), other)
+            self._prox.shrink(w, float(taken.factor), self.buffers)
         else:
+            other, others = self._buffer(1)
             torch._foreach_copy_(others, [step.second for step in steps if step.second is not None])
             step = bounded(taken._replace(second=other), self.rows.regularizer, w)
             w.copy_(self.rows.regularizer.prox(w, step))

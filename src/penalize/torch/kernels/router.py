@@ -13,11 +13,10 @@ from penalize.regularizers.base import Regularizer
 from penalize.regularizers.grouping import Axes, grouping_of
 from penalize.regularizers.groups import GroupLasso
 from penalize.torch.kernels import triton
-from penalize.torch.kernels.cpu import Groups
+from penalize.torch.kernels.cpu import Buffers, Groups
 from penalize.torch.kernels.jobs import (
     PACK,
     PACKED,
-    Buffers,
     Chunked,
     Foreach,
     Job,
@@ -93,10 +92,21 @@ class Router:
 
     def add(self, works: Works, scales: Mapping[Any, float | Tensor]) -> None:
         """beside ← beside + scale·∇Ω(w) for each weight; the scale by key."""
+        for job, ws, tos, scale in self._additions(works, scales):
+            job.add(ws, tos, scale)
+
+    def value_and_add(self, works: Works, scales: Mapping[Any, float | Tensor]) -> list[Tensor]:
+        """The same; scalars in float64 that sum to Σ Ω(w) of the weights before it."""
+        additions = self._additions(works, scales)
+        return [job.value_and_add(ws, tos, scale) for job, ws, tos, scale in additions]
+
+    def _additions(
+        self, works: Works, scales: Mapping[Any, float | Tensor]
+    ) -> Iterator[tuple[Job, list[Tensor], list[Tensor], float | Tensor]]:
         for job in self._jobs_for(works):
             numbers = job.numbers
             ws, tos = [works.ws[i] for i in numbers], [works.besides[i] for i in numbers]
-            job.add(ws, tos, scales[works.keys[numbers[0]]])
+            yield job, ws, tos, scales[works.keys[numbers[0]]]
 
     def shrink(self, works: Works) -> None:
         """w ← prox of step·Ω at w for each weight."""
@@ -158,7 +168,7 @@ class Router:
             kernel = _kernel_of_whole(regularizer, w)
             if kernel is None or per_element or not wide:
                 return plain("it cannot be seen as rows that are penalized one by one")
-            return i, lambda numbers: [Whole(numbers, kernel)]
+            return i, lambda numbers: [Whole(numbers, kernel, self._buffers)]
         if w.numel() > PACKED or not w.is_contiguous():
             return i, lambda numbers: [Chunked(numbers, rows, wide, self._buffers)]
         length = w.shape[rows.leading :].numel()

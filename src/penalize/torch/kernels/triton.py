@@ -13,7 +13,7 @@ import linecache
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
 from penalize.steps import SLACK
 from penalize.torch.kernels.jobs import Rows
-from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer
+from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer, text
 from penalize.torch.steps import Taken
 
 LONGEST = 2**13
@@ -114,6 +114,9 @@ class Program:
     prox: str
     """Empty for a gradient; "one" for a step per weight, "each" and "root" for one per element."""
 
+    with_value: bool = False
+    """Whether each program of a gradient also stores its part of Ω(w)."""
+
 
 @cache
 def compiled(program: Program) -> Any:
@@ -136,6 +139,7 @@ def source_of(program: Program) -> str:
     regularizer = program.form.build([tracer.symbol(f"s{i}") for i in range(count)])
     factor, scale, offset = (tracer.symbol(name) for name in ("factor", "scale", "offset"))
     xp: Any = tracer
+    value = regularizer._value(w, xp) if program.with_value else None
     if not program.prox:
         out = beside + factor * regularizer._gradient(w, xp)
     else:
@@ -159,6 +163,8 @@ def source_of(program: Program) -> str:
     ]
     stored = "w_at" if program.prox else "beside_at"
     typed = _TYPES[program.dtype]
+    if value is not None:
+        lines.append(f"tl.store(values + block, {text(value)})")
     lines.append(f"tl.store({stored} + at, {out.name}.to(tl.{typed}), mask=inside)")
     return _HEAD.format(wide=wide, typed=typed) + "".join(f"    {line}\n" for line in lines)
 
@@ -169,7 +175,7 @@ import triton.language as tl
 
 
 @triton.jit
-def kernel(places, numbers, blocks, count, ROWS: tl.constexpr, LENGTH: tl.constexpr):
+def kernel(places, numbers, blocks, values, count, ROWS: tl.constexpr, LENGTH: tl.constexpr):
     block = tl.program_id(0)
     which = tl.load(blocks + 2 * block)
     first = tl.load(blocks + 2 * block + 1)
@@ -211,13 +217,20 @@ class Triton:
         )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
-        self._launch(ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+        self._launch(self.program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> Tensor:
+        program = replace(self.program, with_value=True)
+        return self._launch(program, ws, tos, [(scale, 1.0, 0.0)] * len(ws)).double().sum()
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         besides = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
-        self._launch(ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
+        self._launch(self.program, ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
 
-    def _launch(self, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]) -> None:
+    def _launch(
+        self, program: Program, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]
+    ) -> Tensor:
+        """What each program says of the value."""
         device, shapes = ws[0].device, [self._shape(i, w) for i, w in enumerate(ws)]
         addresses = [
             *(w.data_ptr() for w in ws),
@@ -232,10 +245,12 @@ class Triton:
             for x in (i, first)
         ])  # fmt: skip
         numbers = self._numbers(shapes, factors, device)
-        kernel = compiled(self.program)
+        kernel = compiled(program)
         grid = (len(blocks) // 2,)
         places = self._table("places", addresses, torch.int64, device)
-        kernel[grid](places, numbers, blocks, len(ws), ROWS=height, LENGTH=self.program.length)
+        values = numbers.new_empty(grid[0] if program.with_value else 0)
+        kernel[grid](places, numbers, blocks, values, len(ws), ROWS=height, LENGTH=program.length)
+        return values
 
     def _shape(self, i: int, w: Tensor) -> tuple[int, int]:
         """How many rows, and their length; what has none is cut into rows of a tile's length."""
