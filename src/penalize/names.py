@@ -13,12 +13,12 @@ from collections.abc import Iterable
 
 def components(pattern: str) -> list[str]:
     """The components of a name or pattern."""
-    return re.split(r"[./]", pattern)
+    return pattern.replace("/", ".").split(".")
 
 
 def ended(name: str) -> str:
     """The name as :func:`compile_pattern` expects it: every component ends with a dot."""
-    return ".".join(components(name)) + "."
+    return name.replace("/", ".") + "."
 
 
 def unique(names: Iterable[str]) -> list[str]:

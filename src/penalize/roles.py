@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 
 from penalize.parameters import Role
 
@@ -37,6 +38,7 @@ def is_norm(owner: str) -> bool:
     return bool(_NORM_OWNER.search(owner))
 
 
+@lru_cache(maxsize=4096)
 def role_by_name(
     name: str, shape: tuple[int, ...] | None, owner: str = "", *, holds_kernels: bool = False
 ) -> Role:

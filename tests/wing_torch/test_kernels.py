@@ -461,7 +461,7 @@ def test_it_is_not_computed_unless_asked_for() -> None:
 def test_where_no_value_comes_with_the_gradient(how: dict[str, Any]) -> None:
     m = nn.Linear(3, 2)
     optimizer = opt.SGD(m.parameters(), lr=0.1)
-    with pytest.raises(ModeError, match="values=True.*breakdown"):
+    with pytest.raises(ModeError, match=r"values=True.*breakdown"):
         regularize(m, L1(0.1)).attach(optimizer, **how, values=True)
     with pytest.raises(ModeError, match="True or False"):
         regularize(m, L1(0.1)).attach(optimizer, values="yes")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1109,3 +1110,17 @@ def test_names_of_hand_written_modules() -> None:
         "weights.q": Role.KERNEL,
         "weights.b": Role.BIAS,
     }
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_the_collector_is_as_it_was_after_planning(was_enabled: bool) -> None:
+    assert gc.isenabled()
+    try:
+        if not was_enabled:
+            gc.disable()
+        regularize(nn.Linear(3, 2), L1(0.1))
+        with pytest.raises(NoMatchError):
+            regularize(nn.Linear(3, 2), {"wieght": L1(0.1)})
+        assert gc.isenabled() is was_enabled
+    finally:
+        gc.enable()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from penalize.backends import open_array
@@ -56,14 +60,31 @@ def regularize(
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
         AppliedTwiceError: a parameter has a regularizer in TensorFlow 1's vocabulary already.
     """
-    found = read(model)
-    bindings = [binding for _, binding in found]
-    parameters = [parameter for parameter, _ in found]
-    rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
-    entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
+    with _uncollected():
+        found = read(model)
+        bindings = [binding for _, binding in found]
+        parameters = [parameter for parameter, _ in found]
+        rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
+        entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
     outputs = chosen(model, {} if activities is None else activities, callsite())
     watch()
     return Plan(entries, model, Activities(outputs, in_eval=activities_in_eval))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within the block nothing is looked through for garbage.
+
+    A plan is many small objects that stay. Making them would have the collector look several times
+    through all that a process with a framework has, which takes longer than making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _entry(row: Planned, binding: Binding) -> Entry:

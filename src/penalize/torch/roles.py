@@ -54,11 +54,9 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
         return 0 if ndim else None, None
     if ndim is not None and getattr(type(owner), "_penalize_output_last", False):
         return ndim - 1, ndim - 2
-    grouped = getattr(owner, "groups", 1) != 1
-    if isinstance(owner, _TRANSPOSED):
-        return (None if grouped else 1), 0
     if isinstance(owner, nn.modules.conv._ConvNd):
-        return 0, (None if grouped else 1)
+        repeated = None if owner.groups != 1 else 1
+        return (repeated, 0) if isinstance(owner, _TRANSPOSED) else (0, repeated)
     if isinstance(owner, nn.Bilinear):
         return 0, None
     if isinstance(owner, _EMBEDDINGS) or _is_transformers_conv1d(type(owner)):
