@@ -53,6 +53,8 @@ clean: ## Remove the environment and everything that was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Triton stands apart: a process that has loaded TensorFlow or JAX dies when it loads Triton's copy of
+# LLVM. The test of its kernels runs a process of its own.
 # torch goes first and by its exact version, so that the resolver is never offered another build of
 # it. The stamp comes last: a failed install leaves none, and the next run tries again.
 $(ENV): pyproject.toml constraints.txt
@@ -61,4 +63,5 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install -q -c constraints.txt --build-constraint constraints.txt \
 	  -e ".[demo]" --group dev
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps --target .venv/triton triton
 	@touch $@

@@ -101,8 +101,12 @@ class Plain:
         return True
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
+        l1, l2, rest = self.regularizer.split()
         for w, to in zip(ws, tos, strict=True):
-            to.add_(scale * self.regularizer.gradient(w))
+            if w is to and not (l1 or rest):
+                to.mul_(1 + scale * (2 * l2))  # rounded as AdamW does it
+            else:
+                to.add_(scale * self.regularizer.gradient(w))
 
     def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
         value = torch.stack([self.regularizer(w).double() for w in ws]).sum()
