@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -457,6 +458,20 @@ def test_the_penalty_of_a_step_comes_with_its_gradient(mode: str, fused: bool) -
         assert attachment.penalty is not None
         assert attachment.penalty.dtype is torch.float64
         assert float(attachment.penalty) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("regularizer", [L1(0.1), L2(0.1), GroupLasso(0.1), MCP(0.1)], ids=repr)
+def test_gradients_are_freed_after_a_step(regularizer: Regularizer) -> None:
+    """Nothing keeps them for the next one, which would be another copy of the model."""
+    m = nn.Sequential(nn.Linear(300, 257), nn.Linear(4, 3))
+    optimizer = opt.SGD(m.parameters(), lr=0.1)
+    regularize(m, regularizer).attach(optimizer)
+    for layer in m:
+        layer.weight.grad = torch.ones_like(layer.weight)
+    held = [ref(layer.weight.grad) for layer in m]
+    optimizer.step()
+    optimizer.zero_grad()
+    assert [gradient() for gradient in held] == [None, None]
 
 
 def test_it_is_not_computed_unless_asked_for() -> None:

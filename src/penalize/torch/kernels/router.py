@@ -86,7 +86,8 @@ class Router:
         """
 
         self._buffers = Buffers()
-        self._works: Works | None = None  # kept, so that identities stay those of what is there
+        # Kept, so that identities stay those of what is there. Gradients are not: they may go.
+        self._kept: tuple[Sequence[Tensor], Sequence[Regularizer]] = (), ()
         self._fingerprint: list[Any] = []
         self._jobs: list[Job] = []
 
@@ -126,7 +127,7 @@ class Router:
             key, make = self._decide(works, i)
             buckets.setdefault(key, (make, []))[1].append(i)
         self._jobs = [job for make, numbers in buckets.values() for job in make(numbers)]
-        self._works, self._fingerprint = works, fingerprint
+        self._kept, self._fingerprint = (works.ws, works.regularizers), fingerprint
         self.taken = {
             works.names[i]: (job.path, job.why) for job in self._jobs for i in job.numbers
         }
