@@ -322,6 +322,47 @@ def test_a_model_that_changes_between_steps_is_followed(mode: str) -> None:
         torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("regularizer", "paths"),
+    [
+        (L2(0.3), ("foreach", "chunked")),
+        (L1L2(0.2, 0.3), ("chunked", "chunked")),
+        (GroupLasso(0.3, groups=0), ("chunked", "chunked")),
+        (GroupLasso(0.3, groups=1), ("whole", "plain")),
+    ],
+    ids=repr,
+)
+def test_a_model_that_goes_to_half_precision_is_decided_anew(
+    regularizer: Regularizer, paths: tuple[str, str]
+) -> None:
+    """It keeps its parameters: what is exact for float32 would round strengths in bfloat16."""
+    m = nn.Linear(257, 300)
+    optimizer = opt.SGD(m.parameters(), lr=0.1)
+    attachment = regularize(m, regularizer).attach(optimizer)
+    for dtype, path in zip((torch.float32, torch.bfloat16), paths, strict=True):
+        m.to(dtype)
+        w = m.weight.detach().clone()
+        optimizer.zero_grad()
+        m.weight.grad = torch.zeros_like(m.weight)
+        optimizer.step()
+        torch.testing.assert_close(m.weight.grad, regularizer.gradient(w), rtol=1e-6, atol=0)
+        assert [row.path for row in attachment.explain()] == [path]
+
+
+@pytest.mark.parametrize("mode", ["decoupled", "proximal"])
+def test_explain_tells_of_a_step_that_may_be_skipped(mode: str) -> None:
+    m = nn.Linear(4, 3)
+    optimizer: Any = opt.SGD(m.parameters(), lr=0.1, fused=True)
+    attachment = regularize(m, L1(0.1)).attach(optimizer, mode=mode)
+    for found_inf, path in ((None, "packed"), (torch.zeros(()), "plain"), (None, "packed")):
+        optimizer.found_inf = found_inf
+        optimizer.zero_grad()
+        optimizer.step()
+        (row,) = attachment.explain()
+        assert row.path == path
+        assert ("skipped" in row.why) is (path == "plain")
+
+
 @pytest.mark.parametrize("groups", [0, (0, 1), 1])
 @pytest.mark.parametrize("both", [True, False])
 def test_channels_last(groups: Any, both: bool) -> None:

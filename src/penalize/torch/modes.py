@@ -117,21 +117,12 @@ class Mode:
         """Act after the update."""
         self._take_back()
 
-    def _send(  # noqa: PLR0917
-        self,
-        targets: Sequence[Live],
-        ws: Sequence[Tensor],
-        tos: Sequence[Tensor],
-        keys: Sequence[Any],
-        on_device: Sequence[bool],
-        scales: Mapping[Any, float | Tensor],
-    ) -> None:
+    def _send(self, works: Works, scales: Mapping[Any, float | Tensor]) -> None:
         """to ← to + scale·∇Ω(w), and the value where it was asked for."""
-        if not self._values:
-            self.router.add(works_of(targets, ws, tos, keys, on_device=on_device), scales)
-            return
-        works = works_of(targets, ws, tos, keys, on_device=on_device, whole=True)
-        self.value = _total(self.router.value_and_add(works, scales))
+        if self._values:
+            self.value = _total(self.router.value_and_add(works, scales))
+        else:
+            self.router.add(works, scales)
 
     def _gradient_of(self, parameter: nn.Parameter) -> Tensor:
         """Its gradient; where it has none, zeros for this step."""
@@ -183,7 +174,8 @@ class Gradient(Mode):
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: signs[key[0]] * scale.to(key[1]) for key in keys}
         on_device = [scale is not None] * len(ws)
-        self._send(plain, ws, tos, keys, on_device, scales)
+        works = works_of(plain, ws, tos, keys, on_device=on_device, whole=self._values)
+        self._send(works, scales)
         for target in targets:
             if target.binding.effective:
                 if self._values:
@@ -192,6 +184,9 @@ class Gradient(Mode):
                     sign = _sign(groups[id(parameter)])
                     factor = sign if scale is None else sign * scale.to(gradient.device)
                     self._gradient_of(parameter).add_(factor * gradient)
+
+
+_MAY_BE_SKIPPED = "only the device knows whether this step is skipped"
 
 
 def _sign(group: Group) -> float:
@@ -333,6 +328,7 @@ class Decoupled(Mode):
         if may_be_skipped(optimizer):
             if self._values:
                 self.value = _total(t.regularizer(t.parameters[0]) for t in targets)
+            self.router.pass_by((t.name for t in targets), _MAY_BE_SKIPPED)
             for target in targets:
                 (parameter,) = target.parameters
                 moved = _decayed(parameter, target.regularizer, rate_of(groups[id(parameter)]))
@@ -343,7 +339,8 @@ class Decoupled(Mode):
         rates = {key: rate_of(groups[id(w)]) for key, w in zip(keys, ws, strict=True)}
         on_device = [isinstance(rates[key], Tensor) for key in keys]
         scales = {key: -rate for key, rate in rates.items()}
-        self._send(targets, ws, ws, keys, on_device, scales)
+        works = works_of(targets, ws, ws, keys, on_device=on_device, whole=self._values)
+        self._send(works, scales)
 
 
 def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
@@ -438,6 +435,7 @@ class Proximal(Mode):
         ws = [target.parameters[0] for target in targets]
         steps = [step_size(groups[id(w)], optimizer.state.get(w, {})) for w in ws]
         if may_be_skipped(optimizer):
+            self.router.pass_by((t.name for t in targets), _MAY_BE_SKIPPED)
             for target, w, taken in zip(targets, ws, steps, strict=True):
                 step = bounded(taken, target.regularizer, w)
                 assign(w, target.regularizer.prox(w, step), optimizer)

@@ -7,9 +7,10 @@ that are there then. It keeps buffers, and no view of a weight.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,30 +26,32 @@ PACK = 2**17
 """How many elements are packed into one buffer."""
 
 
-class Job(Protocol):
+@dataclass
+class Job(ABC):
     """What is done to some of the weights."""
 
-    @property
-    def path(self) -> str:
-        """Its name, for :meth:`explain`."""
+    path: ClassVar[str]
+    """Its name, as ``attachment.explain()`` has it."""
 
-    @property
-    def why(self) -> str:
-        """Why it is the plain one; else empty."""
+    numbers: Sequence[int]
+    """Which of the weights."""
 
-    @property
-    def numbers(self) -> Sequence[int]:
-        """Which of the weights."""
+    why = ""
+    """Why it is the plain one; else empty."""
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        """Whether it can treat these tensors in the place of those that it was made for."""
+        """Whether it can treat tensors that lie in memory as these do."""
+        return True
 
+    @abstractmethod
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
         """to ← to + scale·∇Ω(w) for each; ``to`` may be w itself."""
 
+    @abstractmethod
     def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
         """The same, and Σ Ω(w) of the weights before it, in float64."""
 
+    @abstractmethod
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         """w ← prox of step·Ω at w for each."""
 
@@ -88,17 +91,13 @@ def rows_of(regularizer: Regularizer, ndim: int) -> Rows | None:
 
 
 @dataclass
-class Plain:
+class Plain(Job):
     """The reference: one weight, by the regularizer's own functions."""
 
-    path: ClassVar[str] = "plain"
+    path = "plain"
 
-    numbers: Sequence[int]
     regularizer: Regularizer
     why: str
-
-    def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
-        return True
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
         l1, l2, rest = self.regularizer.split()
@@ -119,17 +118,12 @@ class Plain:
 
 
 @dataclass
-class Foreach:
+class Foreach(Job):
     """L2, by one call for a list of tensors."""
 
-    path: ClassVar[str] = "foreach"
-    why: ClassVar[str] = ""
+    path = "foreach"
 
-    numbers: Sequence[int]
     l2: float
-
-    def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
-        return True
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         if ws[0] is tos[0]:
@@ -153,13 +147,11 @@ class Foreach:
 
 
 @dataclass
-class Chunked:
+class Chunked(Job):
     """A large weight, part by part while a part is in the cache."""
 
-    path: ClassVar[str] = "chunked"
-    why: ClassVar[str] = ""
+    path = "chunked"
 
-    numbers: Sequence[int]
     rows: Rows
     is_wide: bool
     """Whether its dtype is float32 or wider."""
@@ -220,18 +212,13 @@ def _count(w: Tensor, length: int) -> int:
 
 
 @dataclass
-class Whole:
+class Whole(Job):
     """A group lasso along other axes than the leading ones: one pass for the norms, one more."""
 
-    path: ClassVar[str] = "whole"
-    why: ClassVar[str] = ""
+    path = "whole"
 
-    numbers: Sequence[int]
     kernel: Kernel
     buffers: Buffers
-
-    def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
-        return True
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         self.kernel.add_gradient(ws[0], tos[0], scale, self.buffers)
@@ -244,13 +231,11 @@ class Whole:
 
 
 @dataclass
-class Packed:
+class Packed(Job):
     """Small weights of one regularizer, copied side by side and treated as one."""
 
-    path: ClassVar[str] = "packed"
-    why: ClassVar[str] = ""
+    path = "packed"
 
-    numbers: Sequence[int]
     rows: Rows
     shapes: Sequence[torch.Size]
     like: Tensor
@@ -263,13 +248,6 @@ class Packed:
         wide = self.like.dtype.itemsize >= 4
         self._kernels = kernels_of(self.rows.regularizer, (1,), wide=wide)
         self._prox = prox_kernel_of(self.rows.regularizer, (1,), wide=wide)
-
-    def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
-        dtype = self.like.dtype
-        return all(
-            w.shape == shape and w.dtype is dtype and to.dtype is dtype
-            for w, to, shape in zip(ws, tos, self.shapes, strict=True)
-        )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         w, weights = self._buffer(0)

@@ -62,12 +62,14 @@ class Works:
     """Of a proximal operator; None for a gradient."""
 
     def fingerprint(self) -> list[Any]:
-        """What the decision depends on, but for what jobs look at themselves."""
+        """What the decision depends on, but for the layouts, which jobs look at themselves."""
         identities = [*map(id, self.ws), *map(id, self.regularizers)]
+        # A parameter stays the same object when the model goes to another type or device.
+        kinds = [(x.dtype, x.device, x.shape) for x in (*self.ws, *self.besides)]
         steps = (
             None if self.steps is None else [(s.second is None, s.is_squared) for s in self.steps]
         )
-        return [*identities, *self.keys, *self.on_device, steps, bool(_only_plain)]
+        return [*identities, *kinds, *self.keys, *self.on_device, steps, bool(_only_plain)]
 
 
 Make = Callable[[Sequence[int]], Iterable[Job]]
@@ -90,6 +92,7 @@ class Router:
         self._kept: tuple[Sequence[Tensor], Sequence[Regularizer]] = (), ()
         self._fingerprint: list[Any] = []
         self._jobs: list[Job] = []
+        self._decided: dict[str, tuple[str, str]] = {}
 
     def add(self, works: Works, scales: Mapping[Any, float | Tensor]) -> None:
         """beside ← beside + scale·∇Ω(w) for each weight; the scale by key."""
@@ -109,6 +112,10 @@ class Router:
             ws, tos = [works.ws[i] for i in numbers], [works.besides[i] for i in numbers]
             yield job, ws, tos, scales[works.keys[numbers[0]]]
 
+    def pass_by(self, names: Iterable[str], why: str) -> None:
+        """Note that these weights are treated one by one by somebody else, for a reason."""
+        self.taken = dict.fromkeys(names, (Plain.path, why))
+
     def shrink(self, works: Works) -> None:
         """w ← prox of step·Ω at w for each weight."""
         steps = works.steps or []
@@ -121,6 +128,7 @@ class Router:
             job.fits([works.ws[i] for i in job.numbers], [works.besides[i] for i in job.numbers])
             for job in self._jobs
         ):
+            self.taken = self._decided
             return self._jobs
         buckets: dict[Hashable, tuple[Make, list[int]]] = {}
         for i in range(len(works.ws)):
@@ -128,7 +136,7 @@ class Router:
             buckets.setdefault(key, (make, []))[1].append(i)
         self._jobs = [job for make, numbers in buckets.values() for job in make(numbers)]
         self._kept, self._fingerprint = (works.ws, works.regularizers), fingerprint
-        self.taken = {
+        self.taken = self._decided = {
             works.names[i]: (job.path, job.why) for job in self._jobs for i in job.numbers
         }
         return self._jobs

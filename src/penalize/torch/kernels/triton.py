@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
 from penalize.steps import SLACK
-from penalize.torch.kernels.jobs import Rows
+from penalize.torch.kernels.jobs import Job, Rows
 from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer, text
 from penalize.torch.steps import Taken
 
@@ -129,8 +129,9 @@ def compiled(program: Program) -> Any:
     return made["kernel"]
 
 
+@cache
 def source_of(program: Program) -> str:
-    """The text of the kernel."""
+    """The text of the kernel. Raises :class:`NotTraceableError` where there is none."""
     wide = "float64" if program.dtype is torch.float64 else "float32"
     eps = torch.finfo(torch.float64 if wide == "float64" else torch.float32).eps
     tracer = Tracer(program.length, eps)
@@ -198,13 +199,11 @@ def kernel(places, numbers, blocks, values, count, ROWS: tl.constexpr, LENGTH: t
 
 
 @dataclass
-class Triton:
+class Triton(Job):
     """Weights of one form and type, by one kernel."""
 
-    path: ClassVar[str] = "triton"
-    why: ClassVar[str] = ""
+    path = "triton"
 
-    numbers: Sequence[int]
     rows: Sequence[Rows]
     program: Program
     _tables: dict[str, tuple[Any, Tensor]] = field(default_factory=dict)
@@ -212,8 +211,7 @@ class Triton:
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         return all(
-            rows.can_view(w, beside) and w.dtype is beside.dtype is self.program.dtype
-            for rows, w, beside in zip(self.rows, ws, besides, strict=True)
+            rows.can_view(w, beside) for rows, w, beside in zip(self.rows, ws, besides, strict=True)
         )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
