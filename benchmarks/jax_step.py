@@ -7,22 +7,17 @@ Prints a table and writes it beside this file.
 
 from __future__ import annotations
 
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from timing import Work, interleaved, machine, ratios, shown, write
 
 from penalize import L1, L2, GroupLasso, Regularizer
 from penalize.jax import regularize
 
-RESULTS = Path(__file__).parent / "results" / "jax_step.md"
 WIDTH, LAYERS, BATCH, RATE, TURNS = 512, 6, 128, 1e-3, 60
 
 Params = list[dict[str, Any]]
@@ -93,19 +88,13 @@ def cost(step: Any) -> tuple[float, float]:
 
 
 def times(steps: list[tuple[Any, Any]]) -> list[list[float]]:
-    """Seconds of each step in each turn; the order changes from turn to turn."""
+    """Seconds of each step in each turn."""
     params = make()
-    for step, state in steps:
-        jax.block_until_ready(step(params, state))
-    taken: list[list[float]] = [[] for _ in steps]
-    for turn in range(TURNS):
-        order = list(range(len(steps)))
-        for i in order if turn % 2 else reversed(order):
-            step, state = steps[i]
-            start = time.perf_counter()
-            jax.block_until_ready(step(params, state))
-            taken[i].append(time.perf_counter() - start)
-    return taken
+    works = {
+        str(i): Work(lambda step=step, state=state: jax.block_until_ready(step(params, state)))
+        for i, (step, state) in enumerate(steps)
+    }
+    return list(interleaved(works, TURNS).values())
 
 
 def rows(pair: Pair) -> list[str]:
@@ -126,13 +115,11 @@ def rows(pair: Pair) -> list[str]:
     for name, (step, _), seconds in zip(
         [*ours, "no penalty"], [*ours.values(), floor], [*taken, bare], strict=True
     ):
-        ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4)
         our_flops, our_bytes = cost(step)
         cells = [
             pair.name,
             name,
-            f"**{median:.2f}** ({low:.2f} to {high:.2f})",
+            shown(ratios(seconds, reference)),
             f"{our_flops / flops:.3f}",
             f"{our_bytes / moved:.3f}",
         ]
@@ -140,7 +127,7 @@ def rows(pair: Pair) -> list[str]:
     return lines
 
 
-def report() -> str:
+def main() -> None:
     size = LAYERS * WIDTH * (WIDTH + 1)
     lines = [
         "# A train step of JAX",
@@ -157,17 +144,9 @@ def report() -> str:
         "A group lasso under Adam has one step per element: each group is a one-dimensional root,",
         "found by a fixed number of passes over the weights. Nobody writes that by hand.",
         "",
-        f"Python {platform.python_version()}, JAX {jax.__version__}, optax {optax.__version__}, "
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores.",
+        f"{machine()}, JAX {jax.__version__}, optax {optax.__version__}.",
     ]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    text = report()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text, "utf-8")
-    print(text, end="")
+    write("jax_step.md", lines)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from penalize.torch import regularize
 from penalize.torch.attachment import Attachment
 from penalize.torch.kernels import reference
 
-TURNS = 15
+TURNS, WHOLE, PLAIN = 15, 9, 5
 REGULARIZERS: dict[str, Regularizer] = {
     "L2": L2(1e-4),
     "L1": L1(1e-4),
@@ -192,7 +192,7 @@ def gradient_of(model: Weights, name: str, target: float) -> list[str]:
         works = {"floor": floor_of(model), "ours": ours, **by_hand}
         taken = interleaved(works, TURNS)
         path = paths(attachment)
-        plain = interleaved({"floor": works["floor"], "plain": referred(ours)}, 5)
+        plain = interleaved({"floor": works["floor"], "plain": referred(ours)}, PLAIN)
     floor = f"{1e3 * statistics.median(taken['floor']):.1f}"
     others = [
         f"{key}: {statistics.median(ratios(taken[key], taken['floor'])):.0f}" for key in by_hand
@@ -212,7 +212,7 @@ def proximal() -> list[str]:
             floor = floor_of(model, prox=True)
             taken = interleaved({"floor": floor, "ours": ours, "hand": hand}, TURNS)
             path = paths(attachment)
-            plain = interleaved({"floor": floor, "ours": referred(ours)}, 5)
+            plain = interleaved({"floor": floor, "ours": referred(ours)}, PLAIN)
         cells = [shown(ratios(each, taken["floor"])) for each in (taken["ours"], taken["hand"])]
         slow = f"{statistics.median(ratios(plain['ours'], plain['floor'])):.1f}"
         rows.append([name, cells[0], "1.5", slow, cells[1], path])
@@ -298,7 +298,7 @@ def whole_step(model: nn.Module, loss: Callable[[], Tensor], name: str) -> list[
         "ours": Work(step, lambda: held.append(plan.attach(optimizer)) if not held else None),
         "hand": Work(lambda: step(by_hand), detach),
     }
-    taken = interleaved(works, 9)
+    taken = interleaved(works, WHOLE)
     detach()
     seconds = f"{statistics.median(taken['none']):.2f}"
     more = [[100 * (r - 1) for r in ratios(taken[key], taken["none"])] for key in ("ours", "hand")]
@@ -417,8 +417,8 @@ def main() -> None:
         "# Penalties in PyTorch, on the CPU",
         "",
         "All of it is what hangs on a step: the hooks, their checks and the penalty. Written by",
-        f"`make bench`; medians and quartiles of {TURNS} turns, in which everything in a row ran",
-        "once, in one process.",
+        f"`make bench`; medians and quartiles of {TURNS} turns ({WHOLE} of whole steps, {PLAIN} of",
+        "the plain path), each against the floor of the same turn, in one process.",
         "",
         "## Gradients",
         "",
