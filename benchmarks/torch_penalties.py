@@ -330,6 +330,7 @@ def memory() -> list[str]:
 def _most(work: Work) -> float:
     """The most MiB that it had allocated at once, as PyTorch's allocator reports."""
     work.before()
+    gc.collect()  # what is freed meanwhile would be subtracted
     with profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as profiler:
         work.timed()
     events: list[Any] = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
