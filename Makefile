@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench readme catalogue optimizers freeze clean
+.PHONY: help demo test check bench browser readme catalogue optimizers freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/torch_penalties.py
 	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/jax_step.py
 	$(BIN)/python benchmarks/tensorflow_step.py
+
+browser: $(ENV) ## Look at a path's page in headless Chromium, as on a desktop and a phone
+	$(BIN)/python scripts/browser.py
 
 readme: demo ## Run the demo, and write the README's measured parts again
 	$(BIN)/python scripts/readme.py
@@ -62,6 +65,6 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q $(PIP)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install -q -c constraints.txt --build-constraint constraints.txt \
-	  -e ".[demo]" --group dev
+	  -e ".[demo,select]" --group dev
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps --target .venv/triton triton
 	@touch $@

@@ -7,17 +7,25 @@ proximal step is one ``w.mul_(…)``. Prints a page and writes it, with pictures
 
 from __future__ import annotations
 
+import cProfile
 import gc
+import os
+import pstats
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
+os.environ["KERAS_BACKEND"] = "torch"
 
+import keras
 import matplotlib.pyplot as plt
+import proxtorch.operators
 import torch
 from timing import RESULTS, Work, interleaved, machine, ratios, shown, table, write
 from torch import Tensor, nn
@@ -64,12 +72,17 @@ BY_HAND: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
     "L2": {
         "`sum(w.pow(2).sum())`": lambda w: 1e-4 * w.pow(2).sum(),
         "`sum(w.norm() ** 2)`": lambda w: 1e-4 * w.norm() ** 2,
+        "Keras' `kernel_regularizer`": keras.regularizers.L2(1e-4),
     },
-    "L1": {"`sum(w.abs().sum())`": lambda w: 1e-4 * w.abs().sum()},
+    "L1": {
+        "`sum(w.abs().sum())`": lambda w: 1e-4 * w.abs().sum(),
+        "Keras' `kernel_regularizer`": keras.regularizers.L1(1e-4),
+    },
     "L1L2": {
         "`sum(w.abs().sum() + w.pow(2).sum())`": lambda w: (
             1e-4 * w.abs().sum() + 1e-4 * w.pow(2).sum()
-        )
+        ),
+        "Keras' `kernel_regularizer`": keras.regularizers.L1L2(1e-4, 1e-4),
     },
     "group lasso": {
         "`sum(w.norm(dim=1).sum())`": lambda w: 1e-4 * w.shape[1] ** 0.5 * w.norm(dim=1).sum()
@@ -92,20 +105,35 @@ def foreach_norm(weights: list[nn.Parameter]) -> Work:
     return Work(work)
 
 
-def soft_threshold(weights: list[nn.Parameter]) -> Work:
+Shrink = Callable[[Tensor], Tensor]
+PROX_BY_HAND: dict[str, dict[str, Callable[[Tensor], Shrink]]] = {
+    "L1": {
+        "`w.sign() * relu(w.abs() - t)`": lambda _: lambda w: w.sign() * torch.relu(w.abs() - 1e-9),
+        "ProxTorch": lambda _: (
+            lambda w: proxtorch.operators.L1(1e-4).prox(w, 1e-5)  # type: ignore[no-any-return]
+        ),
+    },
+    "group lasso": {
+        "`w * relu(1 - t / w.norm(dim=1))`": lambda _: (
+            lambda w: w * torch.relu(1 - 1e-9 / w.norm(dim=1, keepdim=True))
+        ),
+        "ProxTorch": lambda w: rows_by_proxtorch(len(w)),
+    },
+}
+
+
+def rows_by_proxtorch(count: int) -> Shrink:
+    operator = proxtorch.operators.GroupLasso(1e-4, [1] * count)
+    return lambda w: operator.prox(w, 1e-5)  # type: ignore[no-any-return]
+
+
+def shrunk(weights: list[nn.Parameter], shrink_of: Callable[[Tensor], Shrink]) -> Work:
+    shrinks = [shrink_of(w) for w in weights]
+
     @torch.no_grad()
     def work() -> None:
-        for w in weights:
-            w.copy_(w.sign() * torch.relu(w.abs() - 1e-9))
-
-    return Work(work)
-
-
-def shrink_rows(weights: list[nn.Parameter]) -> Work:
-    @torch.no_grad()
-    def work() -> None:
-        for w in weights:
-            w.copy_(w * torch.relu(1 - 1e-9 / w.norm(dim=1, keepdim=True)))
+        for w, shrink in zip(weights, shrinks, strict=True):
+            w.copy_(shrink(w))
 
     return Work(work)
 
@@ -207,15 +235,18 @@ def proximal() -> list[str]:
     model = with_gradients(GPT2[1:])
     weights = list(model.parameters())
     rows = []
-    for name, hand in (("L1", soft_threshold(weights)), ("group lasso", shrink_rows(weights))):
+    for name, spellings in PROX_BY_HAND.items():
+        by_hand = {key: shrunk(weights, of) for key, of in spellings.items()}
         with attached(model, REGULARIZERS[name], "proximal") as (ours, attachment):
-            floor = floor_of(model, prox=True)
-            taken = interleaved({"floor": floor, "ours": ours, "hand": hand}, TURNS)
+            works = {"floor": floor_of(model, prox=True), "ours": ours}
+            taken = interleaved(works, TURNS)
             path = paths(attachment)
-            plain = interleaved({"floor": floor, "ours": referred(ours)}, PLAIN)
-        cells = [shown(ratios(each, taken["floor"])) for each in (taken["ours"], taken["hand"])]
-        slow = f"{statistics.median(ratios(plain['ours'], plain['floor'])):.1f}"
-        rows.append([name, cells[0], "1.5", slow, cells[1], path])
+            slow = {"plain": referred(ours), **by_hand}
+            others = interleaved({"floor": works["floor"], **slow}, PLAIN)
+        medians = {key: statistics.median(ratios(others[key], others["floor"])) for key in slow}
+        hand = "; ".join(f"{key}: {medians[key]:.0f}" for key in by_hand)
+        ratio = shown(ratios(taken["ours"], taken["floor"]))
+        rows.append([name, ratio, "1.5", f"{medians['plain']:.1f}", hand, path])
     return table(["penalty", "penalize", "target", "plain path", "by hand", "path"], rows)
 
 
@@ -394,6 +425,66 @@ def laws() -> None:
     figure.savefig(RESULTS / "torch_laws.png", dpi=110)
 
 
+# --- where the time goes ------------------------------------------------------------------------
+
+
+def profiles() -> list[str]:
+    """What each work that misses its target waits for, by PyTorch's profiler."""
+    rows = []
+    works = [("49 tensors", name, "gradient") for name in ("L1", "L1L2", "group lasso")]
+    works += [("2,000 small tensors", name, "gradient") for name in ("L2", "L1")]
+    works += [("49 tensors", name, "proximal") for name in ("L1", "group lasso")]
+    for title, name, mode in works:
+        model = with_gradients(MODELS[title])
+        with attached(model, REGULARIZERS[name], mode) as (work, _):
+            rows.append([f"{name}, {mode}", title, *profile_of(work)])
+        del model
+        gc.collect()
+    return table(["work", "weights", "ms per step", "time spent in (calls)"], rows)
+
+
+def profile_of(work: Work, steps: int = 5) -> list[str]:
+    for _ in range(2):
+        work.before()
+        work.timed()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        seconds = 0.0
+        for _ in range(steps):
+            work.before()
+            start = time.perf_counter()
+            work.timed()
+            seconds += time.perf_counter() - start
+    events = sorted(
+        (e for e in profiler.key_averages() if e.key.startswith("aten::")),
+        key=lambda e: -e.self_cpu_time_total,
+    )
+    whole = 1e6 * seconds
+    shares = [
+        f"`{e.key.removeprefix('aten::')}` {100 * e.self_cpu_time_total / whole:.0f} %"
+        f" ({e.count // steps})"
+        for e in events[:4]
+    ]
+    rest = whole - sum(e.self_cpu_time_total for e in events)
+    shares.append(f"Python and the profiler {100 * rest / whole:.0f} %")
+    return [f"{1e3 * seconds / steps:.0f}", ", ".join(shares)]
+
+
+def plan_profile() -> list[str]:
+    """The functions that making a plan of 10,000 parameters spends its time in."""
+    with torch.device("meta"):
+        model = nn.ModuleList([nn.Linear(4, 4) for _ in range(5000)])
+    profiler = cProfile.Profile()
+    profiler.runcall(regularize, model, {kernels: L2(1e-4), named("0"): L1(1e-5)})
+    stats = pstats.Stats(profiler)
+    entries = sorted(stats.stats.items(), key=lambda item: -item[1][2])  # type: ignore[attr-defined]
+    total = stats.total_tt  # type: ignore[attr-defined]
+    rows = [
+        [f"`{Path(file).name}: {name}`", f"{calls:,}", f"{100 * own / total:.0f}"]
+        for (file, _, name), (_, calls, own, *_) in entries[:8]
+    ]
+    return table(["function", "calls", "% of the time"], rows)
+
+
 WHY = """\
 ## What misses its target, and why
 
@@ -440,6 +531,10 @@ def main() -> None:
         "",
         *WHY.splitlines(),
         "",
+        "Where the time goes, by PyTorch's profiler (which itself costs a few µs per call):",
+        "",
+        *profiles(),
+        "",
         "## Memory",
         "",
         "The most that a first step allocates, in MiB, beside 124 M weights (471 MiB) and their",
@@ -450,6 +545,10 @@ def main() -> None:
         "## Making a plan",
         "",
         *resolving(),
+        "",
+        "Where it goes, by Python's profiler:",
+        "",
+        *plan_profile(),
         "",
         "## How it grows",
         "",

@@ -69,6 +69,7 @@ WINGS = {
         "facts",
         "audit",
         "doctor",
+        "selection",
         "__init__",
         "tf1",
     ],
@@ -131,6 +132,7 @@ THIRD_PARTY = {
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
+    "penalize.torch.selection": {"torch", "joblib", "matplotlib", "optuna", "pandas", "rich"},
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},

@@ -151,6 +151,32 @@ class NoStepError(PenalizeError):
         )
 
 
+class PathError(PenalizeError, ValueError):
+    """A regularization path cannot be made of what was given."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {instead}."))
+
+
+class ResultsError(PenalizeError, ValueError):
+    """A file is no results file, is damaged, or has the results of something else."""
+
+    def __init__(self, path: object, found: str, instead: str) -> None:
+        super().__init__(f"{path} {found}, and was left as it is; {instead}.")
+
+
+class NoStrengthMaxError(PenalizeError, NotImplementedError):
+    """No strength of a penalty is known to leave nothing."""
+
+    def __init__(self, regularizer: object, where: str = "") -> None:
+        on = f" on {where}" if where else ""
+        super().__init__(
+            f"No strength at which {regularizer!r}{on} leaves nothing is known. Give the "
+            "strengths, such as strengths=[1e-1, 1e-2, 1e-3], or take L1, L1L2, GroupLasso or "
+            "NuclearNorm."
+        )
+
+
 class ScheduleError(PenalizeError, ValueError):
     """A schedule cannot be made of what was given."""
 
@@ -338,10 +364,10 @@ class CheckpointError(PenalizeError, ValueError):
 class MissingPackageError(PenalizeError, ImportError):
     """A package that is needed for this is not installed."""
 
-    def __init__(self, package: str, purpose: str) -> None:
+    def __init__(self, package: str, purpose: str, extra: str = "") -> None:
         super().__init__(
             f"{_sentence(purpose)} needs {package}, which is not installed here; install it, or "
-            f"penalize with its extra [{package}]."
+            f"penalize with its extra [{extra or package}]."
         )
 
 

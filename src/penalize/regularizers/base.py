@@ -20,6 +20,7 @@ from penalize.errors import (
     NoGradientError,
     NoProximalOperatorError,
     NoStepError,
+    NoStrengthMaxError,
     RegularizerError,
     StepError,
     StrengthError,
@@ -235,6 +236,43 @@ class Regularizer(ABC):
         if shape and its != xp:
             raise StepError(self, "a step that is not sharded as w is")
         return xp.wide(opened), bool(shape)
+
+    def strength_max(self, gradient: Array) -> Array:
+        """The least f at which f·Ω leaves nothing: at which 0 ∈ g + f·∂Ω(0).
+
+        Of a penalty with strength 1 that is its strength. It is the dual norm of the gradient:
+
+        =================  ==========================================
+        Ω                  f
+        =================  ==========================================
+        λ‖w‖₁              max |g| / λ; with an L2 beside it the same
+        λ Σ √|g| ‖w_g‖     max over the groups of ‖g_g‖ / (λ√|g|)
+        λ Σ σ              σ₁(g) / λ
+        =================  ==========================================
+
+        Where the loss is convex, w = 0 minimises loss + f·Ω from there on. Its data has to be
+        fitted at w = 0 by all else, such as a bias: :func:`penalize.torch.strength_max` does that.
+
+        Args:
+            gradient: g, the gradient of the data loss at w = 0.
+
+        Returns:
+            A scalar of g's framework, ≥ 0.
+
+        Raises:
+            NoStrengthMaxError: no strength leaves nothing, as of an L2; or none is known.
+            ArrayError: g is not a floating-point array of a known framework.
+
+        Source: Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models
+        via coordinate descent (2010), section 2.5.
+        """
+        self._check_steady()
+        g, xp = open_array(gradient, whole=True)
+        x = xp.wide(g)
+        return self._beside(x, xp)._strength_max(x, xp)
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        raise NoStrengthMaxError(self)
 
     # --- where it stands --------------------------------------------------------------------
 

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
+from penalize.errors import NoStrengthMaxError
 from penalize.regularizers.base import Elementwise, Regularizer, check_above
 
 
 def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
     """sign(w)·max(|w| − threshold, 0), with exact zeros: the prox of threshold·‖·‖₁."""
     return w - xp.clip(w, -threshold, threshold)
+
+
+def largest(x: Array, xp: Backend) -> Array:
+    """The largest element, a scalar."""
+    return xp.sum(xp.max(xp.reshape(x, (-1,))))
+
+
+def above_zero(owner: Regularizer, strength: Any) -> Any:
+    """A strength to divide by. Raises :class:`NoStrengthMaxError` for 0, which leaves all."""
+    if isinstance(strength, float) and strength == 0:
+        raise NoStrengthMaxError(owner)
+    return strength
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +59,9 @@ class L1(Elementwise):
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         return soft_threshold(w, step * self.strength, xp)
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        return largest(xp.abs(gradient), xp) / above_zero(self, self.strength)
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.strength, 0.0, ()
@@ -134,6 +150,9 @@ class L1L2(Elementwise):
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         return soft_threshold(w, step * self.l1, xp) / (1 + (2 * self.l2) * step)
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        return largest(xp.abs(gradient), xp) / above_zero(self, self.l1)
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.l1, self.l2, ()

@@ -9,7 +9,7 @@ from penalize.backends import Array, Backend
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_number
 from penalize.regularizers.diagonal import shrink_groups
-from penalize.regularizers.elementwise import L1, soft_threshold
+from penalize.regularizers.elementwise import L1, above_zero, largest, soft_threshold
 from penalize.regularizers.place import Place
 
 
@@ -118,6 +118,11 @@ class GroupLasso(ByNorm):
         threshold = step * weights
         scale = xp.where(norms < threshold, 0.0, 1 - threshold / roots)
         return w * groups.spread(scale, w, xp)
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        above_zero(self, self.strength)
+        groups, norms, _, weights = self._norms(gradient, xp)
+        return largest(groups.spread(norms / weights, gradient, xp), xp)
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
         groups = self._grouping(w, xp)

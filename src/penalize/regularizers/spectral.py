@@ -16,7 +16,7 @@ from penalize.backends import Array, Backend
 from penalize.errors import GroupsError, RegularizerError, ShapeError
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_above
-from penalize.regularizers.elementwise import soft_threshold
+from penalize.regularizers.elementwise import above_zero, largest, soft_threshold
 from penalize.regularizers.levels import level
 from penalize.regularizers.place import Place
 
@@ -162,6 +162,10 @@ class NuclearNorm(Spectral):
 
     def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
         return soft_threshold(s, step * self.strength, xp)
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        _, s, _ = xp.svd(self._matrix(gradient, xp))
+        return largest(s, xp) / above_zero(self, self.strength)
 
 
 @dataclass(frozen=True, repr=False)

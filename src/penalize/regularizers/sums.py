@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
-from penalize.errors import ConfigError, RegularizerError
+from penalize.errors import ConfigError, NoStrengthMaxError, RegularizerError
 from penalize.regularizers.base import Regularizer, described, read_from
-from penalize.regularizers.elementwise import soft_threshold
+from penalize.regularizers.elementwise import L1, soft_threshold
 from penalize.regularizers.place import Place
 
 
@@ -107,6 +107,16 @@ class Sum(Regularizer):
         for r in rest:  # at most one, by _no_prox
             w = r._prox(w, step, xp)
         return w
+
+    def _strength_max(self, gradient: Array, xp: Backend) -> Array:
+        # A quadratic is flat at 0, and so changes nothing there.
+        l1, _, rest = self.split()
+        has_l1 = not isinstance(l1, float) or l1 > 0
+        if has_l1 and not rest:
+            return L1(1.0).scaled(l1)._strength_max(gradient, xp)
+        if len(rest) == 1 and not has_l1:
+            return rest[0]._strength_max(gradient, xp)
+        raise NoStrengthMaxError(self)
 
     def _no_prox(self, per_element: bool) -> str:
         l1, _, rest = self.split()

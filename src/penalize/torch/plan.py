@@ -83,6 +83,7 @@ class Plan(Probed, LivePlan):
         """What a loss has penalized since it was last stepped."""
 
         self.applied_by_loss = False
+        self.was_attached = False
         self.detached = False
         self.warned = False
         self._in_compiled_loss = False
@@ -120,6 +121,20 @@ class Plan(Probed, LivePlan):
     def targets(self) -> list[Target]:
         """What is penalized now: frozen parameters are left out."""
         return [target for target in self._targets if trainable(target.binding)]
+
+    def scaled(self, factor: float) -> Plan:
+        """A plan of the same model with every strength multiplied by a number.
+
+        Raises:
+            StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
+            ModelError: the plan penalizes outputs, whose hooks belong to one plan.
+        """
+        if self.activities:
+            raise ModelError(
+                "the plan penalizes outputs of modules, and their hooks belong to it alone",
+                "make a plan without activities",
+            )
+        return Plan([_scaled(entry, factor) for entry in self._entries], self.model)
 
     # --- over time --------------------------------------------------------------------------
 
@@ -378,6 +393,7 @@ class Plan(Probed, LivePlan):
         self._check_no_loss_pending()
         attachment = Attachment(self, self._targets, optimizers, new_mode, callsite())
         self._attachments = [a for a in self._attachments if a() is not None] + [ref(attachment)]
+        self.was_attached = True
         return attachment
 
     def attachments(self) -> list[Attachment]:
@@ -464,6 +480,14 @@ class Plan(Probed, LivePlan):
                 "the attachment",
                 "Call optimizer.step() or zero_grad() before attach()",
             )
+
+
+def _scaled(entry: Entry, factor: float) -> Entry:
+    decided, regularizer = entry.decision.regularizer, entry.regularizer
+    if decided is None or regularizer is None:
+        return entry
+    decision = replace(entry.decision, regularizer=factor * decided)
+    return entry._replace(decision=decision, regularizer=factor * regularizer)
 
 
 _KEPT = ("model", "_entries", "_targets", "_activities")

@@ -1,0 +1,1 @@
+"""Choosing a strength: paths, cross-validation, studies."""

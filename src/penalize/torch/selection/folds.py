@@ -1,0 +1,121 @@
+"""Folds: which samples train, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from penalize.errors import PathError
+
+ALL = "all"
+"""The name of the fold that trains on every sample, and holds out none."""
+
+
+class Fold(NamedTuple):
+    """One split of the samples, by number."""
+
+    name: str
+    """``"0"``, ``"1"``, …, or ``"all"``."""
+
+    train: Tensor
+    valid: Tensor
+    """Those held out; of the fold ``"all"`` the samples that it trains on."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether its loss is one on samples that it has not seen."""
+        return self.name != ALL
+
+
+def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list[Fold]:
+    """What the argument ``folds`` of a path means.
+
+    Args:
+        folds: a number, for folds at random; pairs (train, valid) of sample numbers, as
+            scikit-learn's splitters give them; or None for no folds.
+        samples: how many samples there are, if that is known.
+        seed: of the folds at random.
+        refit: whether a fold of every sample stands at the end.
+
+    Raises:
+        PathError: there are none, one is empty, or the samples are not known.
+    """
+    splits = _splits(folds, samples, seed)
+    found = [Fold(str(i), *_checked(i, split, samples)) for i, split in enumerate(splits)]
+    if refit or not found:
+        rows = [fold.train for fold in found] + [fold.valid for fold in found]
+        every = torch.unique(torch.cat(rows)) if rows else torch.arange(_known(samples, folds))
+        if samples is not None:
+            every = torch.arange(samples)
+        found.append(Fold(ALL, every, every))
+    return found
+
+
+def digest(folds: Iterable[Fold]) -> str:
+    """Tells whether folds are the same."""
+    hashed = hashlib.sha256()
+    for fold in folds:
+        for rows in (fold.train, fold.valid):
+            hashed.update(f"{fold.name} {len(rows)} ".encode() + rows.numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def _splits(folds: Any, samples: int | None, seed: int) -> list[Any]:
+    if folds is None:
+        return []
+    if isinstance(folds, int) and not isinstance(folds, bool):
+        count = _known(samples, folds)
+        if not 2 <= folds <= count:
+            raise PathError(
+                f"folds={folds} for {count} samples",
+                "expected a number from 2 to that of the samples, or None for no folds",
+            )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        parts = torch.tensor_split(order, folds)
+        return [(torch.cat([*parts[:i], *parts[i + 1 :]]), parts[i]) for i in range(folds)]
+    if isinstance(folds, str) or not isinstance(folds, Iterable):
+        raise PathError(f"folds={folds!r}", _EXPECTED)
+    splits = list(folds)
+    if not splits:
+        raise PathError("folds is empty", f"{_EXPECTED}, or None for no folds")
+    return splits
+
+
+def _known(samples: int | None, folds: Any) -> int:
+    if samples is None:
+        raise PathError(
+            f"folds={folds!r}, and how many samples there are is not known, as fit is a function",
+            "pass the splits, such as folds=KFold(5).split(x)",
+        )
+    return samples
+
+
+_EXPECTED = "expected a number of folds, or pairs (train, valid) of sample numbers"
+
+
+def _checked(number: int, split: Any, samples: int | None) -> tuple[Tensor, Tensor]:
+    try:
+        train, valid = (torch.as_tensor(rows).cpu() for rows in split)
+    except (TypeError, ValueError, RuntimeError):
+        raise PathError(f"fold {number} is {split!r}", _EXPECTED) from None
+    for rows, word in ((train, "trains on"), (valid, "holds out")):
+        if rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
+            raise PathError(
+                f"fold {number} {word} {rows.dtype} numbers of shape {tuple(rows.shape)}", _EXPECTED
+            )
+        if not len(rows):
+            raise PathError(f"fold {number} {word} no samples", "give each fold some of both")
+        if int(rows.min()) < 0 or (samples is not None and int(rows.max()) >= samples):
+            raise PathError(
+                f"fold {number} {word} samples from {int(rows.min())} to {int(rows.max())}",
+                "they are numbered from 0" + (f" to {samples - 1}" if samples else ""),
+            )
+    if torch.isin(valid, train).any():
+        raise PathError(
+            f"fold {number} trains on samples that it holds out", "give each sample to one of them"
+        )
+    return train.long(), valid.long()

@@ -1,0 +1,161 @@
+"""Where a grid of strengths starts: the least one that leaves nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from penalize.errors import NoStrengthMaxError, PathError
+from penalize.torch.modes import Target
+from penalize.torch.plan import Plan
+
+NOTHING = 1e-4
+"""A gradient at zero that is so much smaller than others is what rounding has left of none."""
+
+
+def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
+    """The least f at which the plan, all its strengths times f, leaves nothing.
+
+    The penalized weights are set to zero, all else that is trained (biases, say) is put where the
+    loss is least, by L-BFGS, and the gradient there has a dual norm in each penalty:
+    :meth:`penalize.Regularizer.strength_max`; f is the largest. Where the loss is convex in the
+    weights, as of a model with one layer, that is exact: f·Ω leaves nothing, and less leaves
+    something.
+
+    With all weights at zero a deeper network passes no gradient, and zero is stationary at every
+    strength. There (where the gradient is less than 1e-4 of those below) f is the largest of what
+    each parameter needs to stay at zero by itself, while the others are as they are now: a place
+    where a grid can start, and no bound.
+
+    The units are those of the loss. scikit-learn's ``lasso_path`` has ‖y − Xw‖²/(2n), half the mean
+    squared error: its largest ``alpha`` is half of what this gives for ``nn.MSELoss()`` and
+    ``L1(1.0)``.
+
+    Args:
+        loss: a function without arguments that returns the data's loss, of all of them, without
+            any penalty. The model stays in the mode (training or evaluation) in which it is.
+        plan: what :func:`penalize.torch.regularize` returned. The model is left as it was.
+
+    Raises:
+        NoStrengthMaxError: a penalty of the plan is not known to leave nothing, such as an L2.
+        PathError: nothing is penalized, a weight is computed from others, the loss is not finite,
+            or no penalized weight changes it.
+    """
+    targets = plan.targets()
+    _check(targets)
+    model = plan.model
+    with _kept(model):
+        for target in targets:
+            target.parameters[0].detach().zero_()
+        _fit_the_rest(loss, model, targets)
+        found = _largest(targets, _gradients(loss, targets))
+    alone = max(_alone(loss, model, target) for target in targets)
+    if found <= NOTHING * alone:
+        found = alone
+    if not (math.isfinite(found) and found > 0):
+        raise PathError(
+            f"the gradient of the loss at zero weights has the dual norm {found!r}",
+            "check that the loss is finite and depends on the penalized weights, or give the "
+            "strengths",
+        )
+    return found
+
+
+def geometric(largest: float, smallest: float, count: int) -> list[float]:
+    """``count`` strengths from the largest to the smallest, each the same part of the last.
+
+    Raises:
+        PathError: they are not finite and above 0, or the count is less than one.
+    """
+    if not (0 < smallest <= largest < math.inf and count >= 1):
+        raise PathError(
+            f"a grid of {count!r} strengths from {largest!r} to {smallest!r}",
+            "expected finite numbers above 0, the larger one first, and a count of at least 1",
+        )
+    ratio = (smallest / largest) ** (1 / max(count - 1, 1))
+    return [largest * ratio**i for i in range(count)]
+
+
+def _check(targets: Sequence[Target]) -> None:
+    if not targets:
+        raise PathError("the plan penalizes nothing", "give regularize a rule that does")
+    for target in targets:
+        if target.binding.effective:
+            raise PathError(
+                f"{target.name!r} is computed from other parameters, and cannot be set to zero",
+                "give the strengths",
+            )
+        try:
+            target.regularizer.strength_max(torch.zeros_like(target.parameters[0]))
+        except NoStrengthMaxError:
+            raise NoStrengthMaxError(target.regularizer, repr(target.name)) from None
+
+
+def _fit_the_rest(loss: Callable[[], Tensor], model: nn.Module, targets: Sequence[Target]) -> None:
+    """Put what is trained and not penalized where the loss is least."""
+    held = {id(target.parameters[0]) for target in targets}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
+    gradients = torch.autograd.grad(loss(), rest, allow_unused=True) if rest else ()
+    rest = [p for p, g in zip(rest, gradients, strict=True) if g is not None]
+    if not rest:
+        return
+    optimizer = torch.optim.LBFGS(
+        rest,
+        max_iter=500,
+        tolerance_grad=1e-10,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        value = loss()
+        for p, g in zip(rest, torch.autograd.grad(value, rest), strict=True):
+            p.grad = g
+        return value
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+def _gradients(loss: Callable[[], Tensor], targets: Sequence[Target]) -> list[Tensor]:
+    parameters = [target.parameters[0] for target in targets]
+    value = loss()
+    if not value.requires_grad:
+        return [torch.zeros_like(p) for p in parameters]
+    found = torch.autograd.grad(value, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def _largest(targets: Sequence[Target], gradients: Sequence[Tensor]) -> float:
+    with torch.no_grad():
+        found = [
+            float(target.regularizer.strength_max(g))
+            for target, g in zip(targets, gradients, strict=True)
+        ]
+    return math.nan if any(map(math.isnan, found)) else max(found)
+
+
+def _alone(loss: Callable[[], Tensor], model: nn.Module, target: Target) -> float:
+    """What one parameter needs to stay at zero while the others are as they are."""
+    with _kept(model):
+        target.parameters[0].detach().zero_()
+        return _largest([target], _gradients(loss, [target]))
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    """Parameters, their gradients and buffers are put back at the end."""
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [t.detach().clone() for t in tensors]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        for p, g in gradients:
+            p.grad = g

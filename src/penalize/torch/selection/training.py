@@ -1,0 +1,197 @@
+"""A training run as data: what a path needs to know to train many models side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from penalize.errors import PathError
+from penalize.torch.plan import Plan
+
+
+class HeldOut(NamedTuple):
+    """What a trained model is worth on the samples that were held out."""
+
+    loss: float
+    score: float = math.nan
+    """NaN where nothing scores."""
+
+
+Fit = Callable[[Plan, Tensor, Tensor], Any]
+"""(plan, train, valid) → the loss on the held-out samples, or a mapping of ``loss`` and ``score``.
+
+It trains ``plan.model``, in place, on the samples of these numbers, with the plan attached to its
+optimizer or in its loss.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """Training by an optimizer, on tensors: a ``fit`` that a path can stack.
+
+    Called as ``training(plan, train, valid)`` it trains ``plan.model`` on the samples of these
+    numbers, in the ordinary way. The batches of an epoch depend on ``seed`` and the epoch alone.
+
+    Args:
+        x: the inputs, samples along the first axis.
+        y: the targets, likewise.
+        loss: (output, target) → the mean loss over the batch, such as ``nn.MSELoss()``.
+        optimizer: makes an optimizer of parameters: ``partial(torch.optim.Adam, lr=1e-3)``.
+        epochs: passes over the samples, at most.
+        batch_size: None: all samples in each step.
+        mode: how the plan is attached; see ``Plan.attach``.
+        score: (output, target) → a number to be shown beside the loss, such as an accuracy.
+        seed: of the batches.
+        tolerance: training ends after an epoch in which no weight has moved by more than this.
+
+    Raises:
+        PathError: x and y are not tensors with as many samples, or a number is out of its range.
+    """
+
+    x: Tensor
+    y: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    epochs: int = 100
+    batch_size: int | None = None
+    mode: str = "proximal"
+    score: Callable[[Tensor, Tensor], Any] | None = None
+    seed: int = 0
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.x, Tensor) and isinstance(self.y, Tensor)):
+            raise PathError("Training got x or y that is no tensor", "use torch.as_tensor")
+        if not self.x.ndim or not self.y.ndim or len(self.x) != len(self.y) or not len(self.x):
+            raise PathError(
+                f"Training got an x of shape {tuple(self.x.shape)} and a y of "
+                f"{tuple(self.y.shape)}",
+                "expected as many samples in both, along the first axis",
+            )
+        for name in ("loss", "optimizer"):
+            if not callable(getattr(self, name)) or isinstance(getattr(self, name), Optimizer):
+                raise PathError(
+                    f"Training got {name}={getattr(self, name)!r}",
+                    "expected a function: loss=nn.MSELoss(), "
+                    "optimizer=partial(torch.optim.Adam, lr=1e-3)",
+                )
+        for name, least in (("epochs", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
+            if not isinstance(value, int) or value < least:
+                raise PathError(f"Training got {name}={value!r}", "expected a whole number >= 1")
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return len(self.x)
+
+    def __call__(self, plan: Plan, train: Tensor, valid: Tensor) -> HeldOut:
+        """Train ``plan.model``, and tell what it is worth on the samples held out."""
+        model = plan.model
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = self.optimizer(parameters)
+        attachment = plan.attach(optimizer, mode=self.mode)
+        was_training = model.training
+        model.train()
+        for epoch in range(self.epochs):
+            before = [p.detach().clone() for p in parameters] if self.tolerance else []
+            for rows in self.batches(train, epoch):
+                optimizer.zero_grad()
+                value = self.loss(model(self.x[rows]), self.y[rows])
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            if self.tolerance and _moved(parameters, before) <= self.tolerance:
+                break
+        attachment.detach()
+        model.train(was_training)
+        return self.held_out(model, valid)
+
+    def batches(self, train: Tensor, epoch: int) -> Iterator[Tensor]:
+        """The sample numbers of each batch of an epoch."""
+        if self.batch_size is None:
+            yield train
+            return
+        # A seed of its own for each epoch, so that an epoch can be had without those before it.
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(train), generator=generator)
+        yield from torch.split(train[order], self.batch_size)
+
+    @torch.no_grad()
+    def held_out(self, model: Callable[[Tensor], Tensor], rows: Tensor) -> HeldOut:
+        """Loss and score on some samples, in evaluation."""
+        modules = [model] if isinstance(model, nn.Module) else []
+        before = [m.training for m in modules]
+        for m in modules:
+            m.eval()
+        output, target = model(self.x[rows]), self.y[rows]
+        for m, was_training in zip(modules, before, strict=True):
+            m.train(was_training)
+        score = math.nan if self.score is None else float(self.score(output, target))
+        return HeldOut(float(self.loss(output, target)), score)
+
+    def data_loss(self, model: nn.Module) -> Tensor:
+        """The loss of all samples, without any penalty."""
+        return self.loss(model(self.x), self.y)
+
+    def describe(self) -> dict[str, Any]:
+        """What makes its results what they are, as plain data."""
+        probe = self.optimizer([nn.Parameter(torch.zeros(1))])
+        # A mark of an attachment, say, is none of its settings.
+        settings = {name: probe.param_groups[0].get(name) for name in probe.defaults}
+        return {
+            "loss": name_of(self.loss),
+            "optimizer": f"{type(probe).__name__} {settings!r}",
+            "data": digest([self.x, self.y]),
+            **{
+                f.name: getattr(self, f.name)
+                for f in fields(self)
+                if f.name in {"epochs", "batch_size", "mode", "seed", "tolerance"}
+            },
+        }
+
+
+def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
+    return max(
+        float((p.detach() - old).abs().max()) for p, old in zip(parameters, before, strict=True)
+    )
+
+
+def outcome_of(found: Any) -> HeldOut:
+    """What a fit returned. Raises :class:`PathError` if that is no loss."""
+    if isinstance(found, HeldOut):
+        return found
+    values = found if isinstance(found, Mapping) else {"loss": found}
+    try:
+        return HeldOut(float(values["loss"]), float(values.get("score", math.nan)))
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise PathError(
+            f"fit returned {found!r}",
+            'return the held-out loss as a number, or {"loss": …, "score": …}',
+        ) from None
+
+
+def name_of(function: Any) -> str:
+    """What a function, or an object that can be called, is called."""
+    if hasattr(function, "__qualname__"):
+        return f"{function.__module__}.{function.__qualname__}"
+    return repr(function) if isinstance(function, nn.Module) else type(function).__qualname__
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Tells whether tensors are the same."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        hashed.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return hashed.hexdigest()
