@@ -19,13 +19,13 @@ import penalize
 # Lowest first. What stands in one row does not import each other. A new module needs a place here.
 LAYERS = [
     {"errors", "callsite", "names", "keras_names", "probes", "steps", "tables"},
-    {"backends"},
+    {"backends", "ranges"},
     {"schedules"},
     {"regularizers"},
     {"parameters", "contrib", "report"},
     {"selectors", "roles"},
     {"rules"},
-    {"plan", "planning"},
+    {"plan", "planning", "rules_file"},
     {"penalize"},  # the face: src/penalize/__init__.py
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
@@ -49,6 +49,7 @@ WINGS = {
         "kernels",
         "scaling",
         "modes",
+        "balance",
         "checks",
         "clipping",
         "state",
@@ -132,7 +133,9 @@ THIRD_PARTY = {
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
-    "penalize.torch.selection": {"torch", "joblib", "matplotlib", "optuna", "pandas", "rich"},
+    "penalize.torch.selection": {
+        *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),
+    },
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},

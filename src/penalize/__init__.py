@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         VariableError,
     )
     from penalize.parameters import Role
+    from penalize.ranges import search
     from penalize.regularizers import (
         EWC,
         L0,
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
         blocks,
         toward,
     )
+    from penalize.rules_file import read_rules, write_rules
     from penalize.schedules import cosine, linear, piecewise, step, warmup
     from penalize.selectors import (
         biases,
@@ -196,13 +198,24 @@ __all__ = [
     "norms",
     "of_type",
     "piecewise",
+    "read_rules",
+    "search",
     "step",
     "toward",
     "warmup",
     "where",
+    "write_rules",
 ]
 
-_HOMES = ("regularizers", "selectors", "schedules", "parameters", "errors")
+_HOMES = (
+    "regularizers",
+    "selectors",
+    "schedules",
+    "parameters",
+    "errors",
+    "ranges",
+    "rules_file",
+)
 
 
 def _define_regularizers() -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from penalize import __version__
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "doctor":
         return _doctor(arguments.script, arguments.arguments, arguments.steps)
+    if arguments.command == "path":
+        return _path(arguments)
     return _demo(arguments.output, arguments.epochs, arguments.seed)
 
 
@@ -73,7 +76,45 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments"
     )
+    _add_path(commands)
     return parser
+
+
+def _add_path(commands: Any) -> None:
+    path = commands.add_parser(
+        "path",
+        help="train a PyTorch model at many strengths, and choose one by cross-validation",
+        description="Train a PyTorch model at many strengths of its penalties, on several folds, "
+        "and tell which strength to choose. Writes the results as they come (a command that was "
+        "killed goes on where it was when it is given again), a picture and a page.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    path.add_argument(
+        "factory",
+        metavar="MODULE:FACTORY",
+        help="what makes the model: called without arguments, or with the numbers of inputs and "
+        "outputs, as torch.nn:Linear",
+    )
+    path.add_argument(
+        "--data",
+        required=True,
+        metavar="NAME|FILE",
+        help="digits, diabetes or breast_cancer; or an .npz file with the arrays x and y",
+    )
+    path.add_argument(
+        "--rules", type=Path, metavar="FILE", help="a TOML file of rules (L1(1.0) on kernels)"
+    )
+    path.add_argument("--output", type=Path, default=Path("penalize-path"), metavar="DIR")
+    path.add_argument(
+        "--strengths", default="auto", metavar="S", help="auto, how many, or 0.1,0.01,0.001"
+    )
+    path.add_argument("--folds", type=_at_least(2), default=5, metavar="K", help="how many folds")
+    path.add_argument("--epochs", type=_at_least(1), default=50, metavar="N")
+    path.add_argument("--batch-size", type=_at_least(1), default=64, metavar="N")
+    path.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
+    path.add_argument("--learning-rate", type=float, default=3e-3, metavar="LR")
+    path.add_argument("--mode", choices=["proximal", "gradient", "decoupled"], default="proximal")
+    path.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -125,6 +166,29 @@ def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
     from penalize.torch.doctor import examine
 
     return examine(script, arguments, steps)
+
+
+def _path(arguments: argparse.Namespace) -> int:
+    needs = {"torch": "torch", "numpy": "numpy"}
+    if not arguments.data.endswith(".npz"):
+        needs["sklearn"] = "scikit-learn"
+    missing = [name for module, name in needs.items() if not _is_installed(module)]
+    if missing:
+        return _fail(f"penalize path needs {', '.join(missing)}; install it with pip")
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _fail(f"penalize path cannot write to {arguments.output}: {error.strerror}")
+
+    from penalize.errors import PenalizeError
+    from penalize.torch.selection.command import Options, run
+
+    options = {key: value for key, value in vars(arguments).items() if key != "command"}
+    try:
+        run(Options(**options))
+    except PenalizeError as error:
+        return _fail(f"penalize path: {error}")
+    return 0
 
 
 def _is_installed(module: str) -> bool:

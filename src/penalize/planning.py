@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from penalize.backends import Array
 from penalize.callsite import callsite
-from penalize.errors import NoMatchError, RoleError
+from penalize.errors import NoMatchError, RoleError, RulesError
 from penalize.parameters import Parameter, Role
+from penalize.ranges import ranges_in
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
 from penalize.rules import Decision, Rules, parse, resolve
@@ -52,6 +53,8 @@ def planned(
     table = parse({} if rules is None else rules, "rule", callsite())
     records = _with_roles(list(parameters), {} if roles is None else roles)
     decisions = resolve(records, table)
+    for decision in decisions:
+        _check_chosen(decision)
     return [
         Planned(
             record,
@@ -61,6 +64,15 @@ def planned(
         )
         for number, (record, decision) in enumerate(zip(records, decisions, strict=True))
     ]
+
+
+def _check_chosen(decision: Decision) -> None:
+    if decision.regularizer is not None and any(ranges_in(decision.regularizer)):
+        raise RulesError(
+            f"{decision.regularizer!r} ({decision.declared_at}) has a strength that is not chosen "
+            "yet",
+            "Pass the rules to penalize.torch.tune, which chooses it, or write a number.",
+        )
 
 
 def _place(record: Parameter, start: Callable[[], Array]) -> Place:

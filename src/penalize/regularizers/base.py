@@ -26,6 +26,7 @@ from penalize.errors import (
     StrengthError,
 )
 from penalize.keras_names import announce
+from penalize.ranges import Search
 from penalize.regularizers.place import Place
 
 if TYPE_CHECKING:
@@ -102,8 +103,10 @@ class Regularizer(ABC):
 
     def __post_init__(self) -> None:
         for name in self.strengths:
-            value = check_strength(type(self).__name__, name, getattr(self, name))
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
+            if not isinstance(value, Search):  # one that is chosen later
+                value = check_strength(type(self).__name__, name, value)
+                object.__setattr__(self, name, value)
 
     # --- the function -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from penalize.torch.selection.result import Path
     from penalize.torch.selection.strengths import geometric, strength_max
     from penalize.torch.selection.training import Training
+    from penalize.torch.selection.tuning import tune
 
 __all__ = [
     "Attachment",
@@ -27,6 +28,7 @@ __all__ = [
     "regularize",
     "scope",
     "strength_max",
+    "tune",
 ]
 
 _SELECTION = {
@@ -35,6 +37,7 @@ _SELECTION = {
     "geometric": "strengths",
     "path": "path",
     "strength_max": "strengths",
+    "tune": "tuning",
 }
 """What is loaded when it is first used: it takes longer than all else together."""
 

@@ -142,6 +142,16 @@ class Attachment:
         return self._mode.name
 
     @property
+    def adds_at_backward(self) -> bool:
+        """Whether the penalty is in ``.grad`` when a backward pass is over."""
+        return self._mode.clip == "with"
+
+    def param_groups(self) -> dict[int, Group]:
+        """The param group of each parameter of its optimizers, by the parameter's id."""
+        held = [optimizer() for optimizer in self._optimizers]
+        return {k: g for o in held if o is not None for k, g in groups_of(o).items()}
+
+    @property
     def alive(self) -> bool:
         """Whether it still acts: not detached, and an optimizer of it exists."""
         return bool(self._hooks) and any(optimizer() is not None for optimizer in self._optimizers)

@@ -31,6 +31,7 @@ from penalize.rules import Decision
 from penalize.torch import ledger
 from penalize.torch.activities import Activities
 from penalize.torch.attachment import Attachment, attachments_around, attachments_of
+from penalize.torch.balance import Balance, weighed
 from penalize.torch.bindings import Binding, trainable
 from penalize.torch.checks import claims_of
 from penalize.torch.clipping import mode_of
@@ -299,6 +300,34 @@ class Plan(Probed, LivePlan):
                 for target in self._now()
                 if _has_values(target.binding)
             }
+
+    def balance(self, *, steps: int = 1, learning_rate: float | None = None) -> Balance:
+        """How each penalty compares with the data now: too weak to matter, or drowning it?
+
+        To be called between ``loss.backward()`` and ``optimizer.step()``. Each penalized parameter
+        has the norms of the data's gradient and of ∇Ω(w), their ratio, and the part of its length
+        that the penalty alone would take away in an epoch, 1 − (1 − lr·⟨w, ∇Ω(w)⟩/‖w‖²)^steps: what
+        plain gradient descent, decoupled and proximal steps do; an adaptive optimizer in mode
+        ``"gradient"`` scales it. Ratios under 1e-6 or over 10 are warned of, in a second table.
+
+        A penalty in the loss, once and with factor 1, is taken out of the gradient again. After a
+        GradScaler's ``backward`` call ``scaler.unscale_`` first. It waits for the device.
+
+        Args:
+            steps: how many steps an epoch has.
+            learning_rate: that of the steps; None: of the optimizers that the plan is attached to.
+
+        Raises:
+            OptimizerError: there are no gradients, or the step is over.
+        """
+        attachments = self.attachments()
+        inside = set(self.in_gradients)
+        groups: dict[int, Any] = {}
+        for attachment in attachments:
+            groups |= attachment.param_groups()
+            if attachment.adds_at_backward:
+                inside |= {target.name for target in self.targets()}
+        return weighed(self._now(), groups, inside, learning_rate, steps)
 
     # --- the outputs of modules -------------------------------------------------------------
 

@@ -8,6 +8,7 @@ has the strength of its run.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -132,7 +133,8 @@ def why_one_by_one(training: Any, plan: Plan) -> str:
     if size > LARGEST:
         return f"the model has {size:,} weights, and more than {LARGEST:,} are trained one by one"
     try:
-        return _differs(training, plan)
+        with warnings.catch_warnings(action="error"):  # that it is slow, say, is a reason, too
+            return _differs(training, plan)
     except Exception as error:  # noqa: BLE001 - whatever vmap cannot do is a reason
         reason = str(error).strip().partition("\n")[0]
         return f"torch.func cannot vectorize it: {type(error).__name__}: {reason}"
@@ -241,14 +243,19 @@ def _gradients(training: Training, model: nn.Module, folds: int) -> Gradients:
         each = vmap(lambda o, t: training.loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
         return (each * shares.to(each.dtype)).sum()
 
-    # Inside, the strengths share their samples; outside, each fold has its own.
-    of_strengths = vmap(grad(loss), in_dims=(0, None, None, None))
+    # Inside, the strengths share their samples; outside, each fold has its own. The targets are
+    # repeated (without a copy): the gradients of mse_loss and others in torch 2.13 fail where
+    # output and target are not vectorized by the same maps.
+    of_strengths = vmap(grad(loss), in_dims=(0, None, 0, None))
     of_folds = vmap(of_strengths)
 
     def gradients(weights: Weights, rows: Tensor, shares: Tensor) -> dict[str, Tensor]:
         grid = {n: w.reshape(folds, -1, *w.shape[1:]) for n, w in weights.items()}
+        count = next(iter(grid.values())).shape[1]
+        y = training.y[rows].unsqueeze(1)
+        y = y.expand(-1, count, *y.shape[2:])
         shares = shares.to(training.x.device)
-        found: dict[str, Tensor] = of_folds(grid, training.x[rows], training.y[rows], shares)
+        found: dict[str, Tensor] = of_folds(grid, training.x[rows], y, shares)
         return {name: g.flatten(0, 1) for name, g in found.items()}
 
     return gradients

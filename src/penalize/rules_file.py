@@ -1,0 +1,208 @@
+"""Rules in a TOML file: what stands in it is what would be written in Python.
+
+::
+
+    [[rules]]
+    select = "kernels"
+    penalty = "L2(0.0001)"
+
+    [[rules]]
+    select = 'named("encoder") & ~biases'
+    penalty = "L1(1e-05) * warmup(1000)"
+
+    [[rules]]
+    select = 'named("head.weight")'
+    penalty = "None"
+
+The expressions are parsed, never executed: they are made of the names of this package, numbers,
+strings, lists and ``+ * & | ~``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import operator
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penalize import regularizers, schedules, selectors
+from penalize.errors import PenalizeError, RulesError
+from penalize.ranges import search
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Rules, parse
+from penalize.selectors import And, Not, OfType, Or, Selector
+
+_EXPECTED = "[[rules]] tables, each with select and penalty"
+
+Pairs = list[tuple[Selector, Regularizer | None]]
+
+
+def read_rules(path: str | Path) -> Pairs:
+    """The rules of a TOML file, as ``regularize`` takes them.
+
+    Raises:
+        RulesError: the file cannot be read, or says something else; with the number of the rule.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RulesError(f"{path} cannot be read: {error}", _LIKE, _EXPECTED) from None
+    rows = found.get("rules")
+    if found.keys() - {"rules"} or not isinstance(rows, list):
+        raise RulesError(f"{path} has {sorted(found)}", _LIKE, _EXPECTED)
+    return [_read_row(row, f"rule {i} of {path}") for i, row in enumerate(rows, 1)]
+
+
+def write_rules(rules: Rules, path: str | Path) -> None:
+    """Write rules into a TOML file, from which :func:`read_rules` reads the same.
+
+    The file is replaced as a whole, or not at all.
+
+    Raises:
+        RulesError: a rule cannot be written: what holds a function (``where``, ``Custom``, a
+            schedule of one's own) or arrays.
+    """
+    pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
+    text = "\n".join(_row(selector, regularizer) for selector, regularizer in pairs)
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.write_text(text, "utf-8")
+    beside.replace(target)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+_LIKE = 'Write [[rules]], and below it select = "kernels" and penalty = "L2(0.0001)".'
+
+_NAMES: dict[str, Any] = {
+    **{name: getattr(regularizers, name) for name in regularizers.__all__},
+    **{
+        name: getattr(selectors, name)
+        for name in ("biases", "embeddings", "everything", "kernels", "named", "norms")
+    },
+    **{name: getattr(schedules, name) for name in ("cosine", "linear", "piecewise", "step")},
+    "warmup": schedules.warmup,
+    "search": search,
+    "inf": float("inf"),
+}
+
+_OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Mult: operator.mul,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.Invert: operator.invert,
+    ast.USub: operator.neg,
+}
+
+
+def _read_row(row: Any, where: str) -> tuple[Selector, Regularizer | None]:
+    if not isinstance(row, Mapping) or row.keys() != {"select", "penalty"}:
+        raise RulesError(f"{where} is {row!r}", _LIKE, "select and penalty")
+    selector = _evaluated(row["select"], f"select in {where}")
+    if isinstance(selector, str):
+        selector = selectors.named(selector)
+    if not isinstance(selector, Selector):
+        raise RulesError(
+            f"select in {where} is {row['select']!r}", "Write kernels, or 'named(\"encoder\")'.",
+            "a selector",
+        )  # fmt: skip
+    penalty = _evaluated(row["penalty"], f"penalty in {where}")
+    if penalty is not None and not isinstance(penalty, Regularizer):
+        raise RulesError(
+            f"penalty in {where} is {row['penalty']!r}", 'Write "L2(0.0001)", or "None".',
+            "a regularizer or None",
+        )  # fmt: skip
+    return selector, penalty
+
+
+def _evaluated(text: Any, where: str) -> Any:
+    if not isinstance(text, str):
+        raise RulesError(f"{where} is {text!r}", "Put it in quotes.", "an expression as a string")
+    try:
+        return _value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, PenalizeError, TypeError, ValueError) as error:
+        raise RulesError(f"{where} is {text!r}: {error}", _LIKE, "an expression") from None
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        if node.id not in _NAMES:
+            raise ValueError(f"{node.id} is none of {', '.join(sorted(_NAMES))}")
+        return _NAMES[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_value(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    if isinstance(node, ast.Dict):
+        keys = [key for key in node.keys if key is not None]
+        return {_value(k): _value(v) for k, v in zip(keys, node.values, strict=True)}
+    if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in _OPERATORS:
+        operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
+        return _OPERATORS[type(node.op)](*map(_value, operands))
+    if isinstance(node, ast.Call):
+        return _called(node)
+    raise ValueError(f"{ast.unparse(node)} cannot stand here")
+
+
+def _called(node: ast.Call) -> Any:
+    if isinstance(node.func, ast.Name) and node.func.id == "of_type":
+        return selectors.of_type(*(_class(ast.unparse(each)) for each in node.args))
+    if isinstance(node.func, ast.Attribute) and node.func.attr.startswith("from_"):
+        function = getattr(_value(node.func.value), node.func.attr)
+    else:
+        function = _value(node.func)
+    if not callable(function) or any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError(f"{ast.unparse(node)} cannot be called")
+    named = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+    return function(*map(_value, node.args), **named)
+
+
+def _class(name: str) -> type:
+    """A class by its dotted name."""
+    module, _, rest = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), rest)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"of_type({name}): {error}") from None
+    if not isinstance(found, type):
+        raise ValueError(f"of_type({name}): it is no class")
+    return found
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def _row(selector: Selector, regularizer: Regularizer | None) -> str:
+    select, penalty = _text(selector), repr(regularizer)
+    for value, text in ((selector, select), (regularizer, penalty)):
+        try:
+            same = _evaluated(text, "") == value
+        except RulesError:
+            same = False
+        if not same:
+            raise RulesError(
+                f"{value!r} cannot be written into a file, as it holds a function or an array",
+                "Keep this rule in Python.",
+                "rules of names, numbers and strings",
+            )
+    return f"[[rules]]\nselect = {json.dumps(select)}\npenalty = {json.dumps(penalty)}\n"
+
+
+def _text(selector: Selector) -> str:
+    """A selector as an expression: its classes by their full names, its parts in brackets."""
+    if isinstance(selector, OfType):
+        return f"of_type({', '.join(f'{t.__module__}.{t.__qualname__}' for t in selector.types)})"
+    if isinstance(selector, And):
+        return f"({_text(selector.left)}) & ({_text(selector.right)})"
+    if isinstance(selector, Or):
+        return f"({_text(selector.left)}) | ({_text(selector.right)})"
+    if isinstance(selector, Not):
+        return f"~({_text(selector.inner)})"
+    return repr(selector)

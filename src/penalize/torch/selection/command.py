@@ -1,0 +1,195 @@
+"""``penalize path``: a path of a model and data that are named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path as File
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penalize.errors import MissingPackageError, PathError
+from penalize.regularizers.elementwise import L1
+from penalize.rules_file import read_rules
+from penalize.torch.regularize import regularize
+from penalize.torch.selection.data import Data, read
+from penalize.torch.selection.path import path
+from penalize.torch.selection.training import Training
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was given."""
+
+    factory: str
+    data: str
+    rules: File | None
+    output: File
+    strengths: str
+    folds: int
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    mode: str
+    seed: int
+
+
+def run(options: Options) -> None:
+    """Make the path, print its table, and write it into a folder.
+
+    Raises:
+        PenalizeError: something given is wrong; the message says what.
+    """
+    data = read(options.data)
+    torch.manual_seed(options.seed)
+    model = made(options.factory, data)
+    plan = regularize(model, L1(1.0) if options.rules is None else read_rules(options.rules))
+    loss, score = measures(model, data)
+    training = Training(
+        x=data.x,
+        y=data.y,
+        loss=loss,
+        score=score,
+        optimizer=partial(OPTIMIZERS[options.optimizer], lr=options.learning_rate),
+        epochs=options.epochs,
+        batch_size=min(options.batch_size, len(data.x)),
+        mode=options.mode,
+        seed=options.seed,
+    )
+    found = path(
+        training,
+        plan,
+        strengths(options.strengths),
+        options.folds,
+        saved=options.output / "path.sqlite",
+        seed=options.seed,
+        progress=sys.stderr.isatty(),
+    )
+    print(found)  # noqa: T201
+    rows = [asdict(row) for row in found.rows]
+    (options.output / "path.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    written = ["path.sqlite", "path.json"]
+    try:
+        found.plot(options.output / "path.png")
+        found.html(options.output / "path.html")
+        written += ["path.png", "path.html"]
+    except MissingPackageError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+    print(f"{', '.join(written)} are in {options.output}")  # noqa: T201
+
+
+def made(name: str, data: Data) -> nn.Module:
+    """The model of ``MODULE:FACTORY``, which is called without arguments, or with the numbers of
+    inputs and outputs if it takes two.
+
+    Raises:
+        PathError: there is none, or it makes no module that fits the data.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise PathError(f"{name!r} is no MODULE:FACTORY", "write torch.nn:Linear, say")
+    if "" not in sys.path:  # as with python -m
+        sys.path.insert(0, "")
+    try:
+        factory: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except (ImportError, AttributeError) as error:
+        raise PathError(f"{name} cannot be imported ({error})", "check the name") from None
+    if not callable(factory):
+        raise PathError(f"{name} is a {type(factory).__name__}", "name what makes a model")
+    arguments = (data.inputs, data.outputs) if _takes_two(factory) else ()
+    try:
+        model = factory(*arguments)
+    except TypeError as error:
+        raise PathError(
+            f"{name}({', '.join(map(str, arguments))}) fails ({error})",
+            "name what takes no arguments, or the numbers of inputs and outputs",
+        ) from None
+    if not isinstance(model, nn.Module):
+        raise PathError(f"{name} made a {type(model).__name__}", "it has to make an nn.Module")
+    return model
+
+
+def _takes_two(factory: Callable[..., Any]) -> bool:
+    """Whether it needs two arguments by position, or one and takes another."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return any(p.default is p.empty for p in places) and len(places) >= 2
+
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+
+def measures(model: nn.Module, data: Data) -> tuple[Measure, Measure | None]:
+    """The loss that fits the data and the model's outputs, and an accuracy for classes.
+
+    Raises:
+        PathError: the outputs fit no loss.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = model(data.x[:2])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise PathError(
+            f"the model cannot take inputs of shape {tuple(data.x[:2].shape)} ({error})",
+            "make one that fits the data",
+        ) from None
+    model.train(was_training)
+    size = tuple(outputs.shape[1:])
+    if not data.classes and size == data.y.shape[1:]:
+        return nn.functional.mse_loss, None
+    if data.classes and size == (data.classes,):
+        return nn.functional.cross_entropy, _accuracy
+    if data.classes == 2 and size == (1,):
+        return _binary, _binary_accuracy
+    raise PathError(
+        f"the model has outputs of shape {size}, and the data "
+        + (f"{data.classes} classes" if data.classes else f"targets of {tuple(data.y.shape[1:])}"),
+        f"make one with {data.outputs} outputs",
+    )
+
+
+def _accuracy(output: Tensor, target: Tensor) -> Tensor:
+    return (output.argmax(1) == target).float().mean()
+
+
+def _binary(output: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype))
+
+
+def _binary_accuracy(output: Tensor, target: Tensor) -> Tensor:
+    return ((output[:, 0] > 0) == (target > 0)).float().mean()
+
+
+def strengths(text: str) -> str | int | list[float]:
+    """``auto``, a number of them, or the strengths themselves, separated by commas.
+
+    Raises:
+        PathError: it is none of these.
+    """
+    if text == "auto":
+        return text
+    try:
+        return (
+            int(text) if "," not in text and text.isdigit() else [float(s) for s in text.split(",")]
+        )
+    except ValueError:
+        raise PathError(
+            f"--strengths {text}", "expected auto, a number of them, or 0.1,0.01,0.001"
+        ) from None

@@ -1,0 +1,162 @@
+"""``tune``: strengths of their own for each rule, by a study of Optuna."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from penalize.errors import MissingPackageError, PathError
+from penalize.ranges import Search, chosen, ranges_in
+from penalize.regularizers.base import Regularizer
+from penalize.rules import Rules
+from penalize.selectors import Selector, as_selector, kernels
+from penalize.torch.regularize import regularize
+from penalize.torch.selection.path import path
+from penalize.torch.selection.training import Fit
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
+
+STORAGE = "sqlite:///penalize-study.db"
+
+Pairs = list[tuple[Selector, Regularizer | None]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A study of strengths, and the rules with the best ones."""
+
+    study: Study
+    """Optuna's: its trials, its plots, ``study.trials_dataframe()``."""
+
+    searched: Pairs
+
+    @property
+    def rules(self) -> Pairs:
+        """The rules with the strengths of the best trial, as ``regularize`` takes them.
+
+        Raises:
+            PathError: no trial has ended with a finite loss.
+        """
+        best = self.study.best_trials
+        if not best:
+            raise PathError("no trial has ended with a finite loss", "look at study.trials")
+        params = best[0].params
+        return _with_numbers(self.searched, lambda name, _: float(params[name]))
+
+
+def tune(
+    fit: Fit,
+    model: nn.Module,
+    rules: Any,
+    folds: int | Iterable[tuple[Any, Any]] = 5,
+    *,
+    trials: int = 50,
+    storage: Any = STORAGE,
+    name: str = "penalize",
+    sampler: BaseSampler | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tuned:
+    """Choose a strength for each ``search(low, high)`` in the rules, by trials of Optuna.
+
+    Each trial trains on every fold, as :func:`path` does at one strength, and is worth the mean
+    loss on what is held out. A trial whose loss is not finite fails, and the study goes on. Trials
+    are in the storage as soon as they end: a study that was killed goes on from there, and several
+    machines that name one storage and one study work at it together.
+
+    Args:
+        fit: as for :func:`path`.
+        model: it is copied for each trial, and left as it is.
+        rules: as for ``regularize``, with ranges: ``{"encoder": L1(search(1e-6, 1e-2))}``.
+        folds: as for :func:`path`.
+        trials: how many the study is to have, with those that it has already.
+        storage: a URL of a database or a storage of Optuna's; None: in memory.
+        name: of the study in the storage.
+        sampler: Optuna's; None: its TPE, with the seed.
+        jobs: how many trials run at once, in threads.
+        seed: of the folds and the sampler.
+        progress: whether to show a bar.
+
+    Raises:
+        PathError: no strength is searched, the study in the storage is of other ranges, or what
+            :func:`path` says.
+        MissingPackageError: optuna is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MissingPackageError("optuna", "tune", "select") from None
+    pairs = _pairs(rules)
+    space = dict(_spaces(pairs))
+    if not space:
+        raise PathError(
+            "no strength in the rules is searched",
+            "write L1(search(1e-6, 1e-2)) where one is to be chosen, or use path",
+        )
+    splits = folds if isinstance(folds, int) else list(folds)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        sampler=optuna.samplers.TPESampler(seed=seed) if sampler is None else sampler,
+        load_if_exists=True,
+    )
+    wanted = {key: repr(found) for key, found in space.items()}
+    known = study.user_attrs.get("penalize", wanted)
+    if known != wanted:
+        raise PathError(
+            f"the study {name!r} in this storage searches {known}, and the rules {wanted}",
+            "give it another name",
+        )
+    study.set_user_attr("penalize", wanted)
+
+    def objective(trial: Trial) -> float:
+        numbers = _with_numbers(
+            pairs,
+            lambda key, found: trial.suggest_float(key, found.low, found.high, log=found.log),
+        )
+        plan = regularize(copy.deepcopy(model), numbers)
+        found = path(fit, plan, [1.0], splits, refit=False, progress=False, seed=seed)
+        (summary,) = found.summary
+        trial.set_user_attr("error", summary.error)
+        trial.set_user_attr("nonzero", summary.nonzero)
+        return summary.loss
+
+    ended = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
+    missing = trials - len(study.get_trials(deepcopy=False, states=ended))
+    if missing > 0:
+        study.optimize(objective, missing, n_jobs=jobs, show_progress_bar=progress and jobs == 1)
+    return Tuned(study, pairs)
+
+
+def _pairs(rules: Rules) -> Pairs:
+    if isinstance(rules, Regularizer):
+        return [(kernels, rules)]
+    rows = rules.items() if hasattr(rules, "items") else rules
+    return [(as_selector(key), value) for key, value in rows]
+
+
+def _spaces(pairs: Pairs) -> Iterable[tuple[str, Search]]:
+    for name, regularizer in _named(pairs):
+        yield from ranges_in(regularizer, name)
+
+
+def _named(pairs: Pairs) -> Iterable[tuple[str, Regularizer | None]]:
+    """Each rule by what it selects; by its number, too, where that is not the only one."""
+    words = [repr(selector) for selector, _ in pairs]
+    for i, (word, (_, regularizer)) in enumerate(zip(words, pairs, strict=True)):
+        number = f" #{i + 1}" if words.count(word) > 1 else ""
+        yield f"{word}{number}: {type(regularizer).__name__}", regularizer
+
+
+def _with_numbers(pairs: Pairs, choose: Callable[[str, Search], float]) -> Pairs:
+    return [
+        (selector, chosen(regularizer, choose, name))
+        for (selector, _), (name, regularizer) in zip(pairs, _named(pairs), strict=True)
+    ]
