@@ -25,7 +25,7 @@ class Search:
 
     def _refuse(self, *_: object) -> NoReturn:
         raise RegularizerError(
-            f"{self!r} is a strength that is not chosen yet",
+            f"the strength {self!r} is not chosen yet",
             "pass the rules to penalize.torch.tune, which chooses it, or write a number",
         )
 
@@ -51,7 +51,7 @@ def search(low: float, high: float, *, log: bool = True) -> Search:
     least = math.nextafter(0.0, 1.0) if log else 0.0
     if not (real and least <= low < high < math.inf):
         raise RegularizerError(
-            f"search got low={low!r} and high={high!r}",
+            f"the range search({low!r}, {high!r})",
             f"expected finite numbers, {'0 < low' if log else '0 <= low'} < high",
         )
     return Search(float(low), float(high), bool(log))

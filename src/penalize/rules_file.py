@@ -68,7 +68,8 @@ def write_rules(rules: Rules, path: str | Path) -> None:
             schedule of one's own) or arrays.
     """
     pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
-    text = "\n".join(_row(selector, regularizer) for selector, regularizer in pairs)
+    rows = [_row(selector, regularizer) for selector, regularizer in pairs]
+    text = "\n".join(rows or ["rules = []\n"])
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.write_text(text, "utf-8")

@@ -126,6 +126,8 @@ class Plan(Probed, LivePlan):
     def scaled(self, factor: float) -> Plan:
         """A plan of the same model with every strength multiplied by a number.
 
+        It is to be applied in place of this one, which no longer warns that it is not.
+
         Raises:
             StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
             ModelError: the plan penalizes outputs, whose hooks belong to one plan.
@@ -135,7 +137,9 @@ class Plan(Probed, LivePlan):
                 "the plan penalizes outputs of modules, and their hooks belong to it alone",
                 "make a plan without activities",
             )
-        return Plan([_scaled(entry, factor) for entry in self._entries], self.model)
+        entries = [_scaled(entry, factor) for entry in self._entries]
+        self.note_detached()
+        return Plan(entries, self.model)
 
     # --- over time --------------------------------------------------------------------------
 

@@ -372,17 +372,15 @@ def _set(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def _untouched(plan: Plan) -> Iterator[None]:
-    """The model, and what is drawn at random, are put back; the plan itself is not applied."""
-    model, warned, state = plan.model, plan.warned, torch.get_rng_state()
+    """The model, and what is drawn at random, are put back."""
+    model, state = plan.model, torch.get_rng_state()
     tensors = [*model.parameters(), *model.buffers()]
     values = [t.detach().clone() for t in tensors]
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
-    plan.warned = True  # its multiples are
     try:
         yield
     finally:
-        plan.warned = warned
         torch.set_rng_state(state)
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):

@@ -150,7 +150,7 @@ def _differs(training: Training, plan: Plan) -> str:
     loss = training.loss(model(training.x[rows]), training.y[rows])
     wanted = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     stack = {name: torch.stack([w, w]) for name, w in start.items()}
-    even = torch.full((1, len(rows)), 1 / len(rows))
+    even = torch.full((1, len(rows)), 1 / len(rows), dtype=torch.float64)
     found = _gradients(training, model, 1)(stack, rows[None], even)
     model.train(was_training)
     for name, expected in zip(start, wanted, strict=True):
@@ -264,14 +264,9 @@ def _gradients(training: Training, model: nn.Module, folds: int) -> Gradients:
 def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Batches of nearly the same size as one array, and the share of each sample in the mean."""
     longest = max(map(len, parts))
-    rows = torch.stack([torch.cat([p, p[:1].expand(longest - len(p))]) for p in parts])
-    shares = torch.stack(
-        [
-            torch.cat([torch.full((len(p),), 1 / len(p)), torch.zeros(longest - len(p))])
-            for p in parts
-        ]
-    )
-    return rows, shares
+    rows = [torch.cat([p, p[:1].expand(longest - len(p))]) for p in parts]
+    shares = [(torch.arange(longest) < len(p)).double() / len(p) for p in parts]
+    return torch.stack(rows), torch.stack(shares)
 
 
 def _all_still(parameters: Sequence[Tensor], before: Sequence[Tensor], tolerance: float) -> bool:

@@ -152,7 +152,8 @@ class Store:
 def _check_kind(path: Path) -> None:
     """By its first bytes, without touching it."""
     try:
-        head = path.open("rb").read(72)
+        with path.open("rb") as file:
+            head = file.read(72)
     except OSError as error:
         raise ResultsError(path, f"cannot be read ({error.strerror})", _ELSEWHERE) from None
     if not head.startswith(b"SQLite format 3\0"):

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -105,15 +106,20 @@ class Training:
         for epoch in range(self.epochs):
             before = [p.detach().clone() for p in parameters] if self.tolerance else []
             for rows in self.batches(train, epoch):
-                optimizer.zero_grad()
-                value = self.loss(model(self.x[rows]), self.y[rows])
-                value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
+                optimizer.step(closure)
             if self.tolerance and _moved(parameters, before) <= self.tolerance:
                 break
         attachment.detach()
         model.train(was_training)
         return self.held_out(model, valid)
+
+    def _gradients(self, optimizer: Optimizer, model: nn.Module, rows: Tensor) -> Tensor:
+        """The closure of a step: some optimizers, such as LBFGS, call it several times."""
+        optimizer.zero_grad()
+        value = self.loss(model(self.x[rows]), self.y[rows])
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     def batches(self, train: Tensor, epoch: int) -> Iterator[Tensor]:
         """The sample numbers of each batch of an epoch."""

@@ -1,0 +1,168 @@
+"""A path that is killed goes on where it was; a file of something else is left alone."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from wing_torch.selection.problems import network, training
+
+from penalize import L1, L2, ResultsError
+from penalize.torch import path, regularize
+from penalize.torch.selection.store import Store
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "path_runs.py"
+
+
+def run(file, log, how, kill_at):
+    arguments = [sys.executable, PROGRAM, file, log, how, str(kill_at)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
+
+
+def contents(file):
+    """Everything in a results file, but the seconds that it took."""
+    with sqlite3.connect(file) as connection:
+        rows = connection.execute("SELECT place, fold, record FROM row ORDER BY 1, 2").fetchall()
+        weights = connection.execute(
+            "SELECT fold, place, data FROM weights ORDER BY 1, 2"
+        ).fetchall()
+        progress = connection.execute("SELECT * FROM progress").fetchall()
+    connection.close()
+    assert progress == []
+
+    told = [(p, f, {**json.loads(r), "seconds": None}) for p, f, r in rows]
+    return told, weights
+
+
+@pytest.mark.parametrize(("how", "kills"), [("function", [4, -3]), ("stacked", [3, -2])])
+def test_killed_twice_it_ends_as_one_that_was_not(how, kills, tmp_path):
+    whole, cut = tmp_path / "whole.sqlite", tmp_path / "cut.sqlite"
+    run(whole, tmp_path / "whole.log", how, 0)
+    for kill_at in kills:
+        run(cut, tmp_path / "cut.log", how, kill_at)
+    run(cut, tmp_path / "cut.log", how, 0)
+    assert contents(cut) == contents(whole)
+    if how == "function":
+        straight = (tmp_path / "whole.log").read_text().splitlines()
+        resumed = (tmp_path / "cut.log").read_text().splitlines()
+        assert len(set(straight)) == len(straight) == 12
+        # What was under way when it was killed is begun anew, and nothing else.
+        assert sorted(set(resumed)) == sorted(straight)
+        assert len(resumed) - len(straight) == sum(k > 0 for k in kills)
+
+
+def small(saved, strengths=(0.1, 0.01), rules=None, model=None, fit=None, **more):
+    model = network() if model is None else model
+    plan = regularize(model, L1(1.0) if rules is None else rules)
+    fit = training(epochs=1) if fit is None else fit
+    return path(fit, plan, list(strengths), 2, saved=saved, progress=False, **more)
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    file = tmp_path / "path.sqlite"
+    first = small(file)
+    monkeypatch.setattr("penalize.torch.selection.path.train_together", None)
+    again = small(file)
+    assert again.rows == first.rows
+    for name in first.penalized:
+        assert torch.equal(again.weights(name), first.weights(name))
+    assert small(str(file)).rows == first.rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "different"),
+    [
+        ({"strengths": [0.1, 0.02]}, "strengths"),
+        ({"rules": L2(1.0)}, "penalties"),
+        ({"rules": {"0": L1(1.0)}}, "penalties"),
+        (
+            {"model": nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1)).double()},
+            "model at",
+        ),
+        ({"fit": training(epochs=2)}, "fit"),
+        ({"fit": training(epochs=1, y=torch.zeros(61, 1).double())}, "fit"),
+        ({"seed": 3}, "folds"),
+        ({"warm": True}, "warm"),
+    ],
+)
+def test_results_of_something_else_are_refused_and_kept(changes, different, tmp_path):
+    file = tmp_path / "path.sqlite"
+    small(file)
+    before = file.read_bytes()
+    with pytest.raises(ResultsError, match=f"has the results of something else .*{different}"):
+        small(file, **changes)
+    assert file.read_bytes() == before
+
+
+def foreign(file):
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+
+
+def cut_short(file):
+    small(file)
+    file.write_bytes(file.read_bytes()[:-4096])
+
+
+def overwritten(file):
+    small(file)
+    data = bytearray(file.read_bytes())
+    data[4096 : 3 * 4096] = b"\xff" * (2 * 4096)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda file: file.write_text("strength,loss\n"), "is no results file"),
+        (lambda file: file.write_bytes(b"SQLite format 3\0"), "is a database of something else"),
+        (foreign, "is a database of something else"),
+        (cut_short, "is damaged"),
+        (overwritten, "is damaged"),
+        (lambda file: file.mkdir(), "cannot be read"),
+    ],
+    ids=["text", "head alone", "foreign", "cut short", "overwritten", "a folder"],
+)
+def test_a_damaged_or_foreign_file_is_refused_and_kept(make, said, tmp_path):
+    file = tmp_path / "path.sqlite"
+    make(file)
+    before = file.read_bytes() if file.is_file() else None
+    with pytest.raises(ResultsError, match=f"path.sqlite {said}.*was left as it is"):
+        small(file)
+    assert (file.read_bytes() if file.is_file() else None) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["path.sqlite"]
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(ResultsError, match="is in a folder that does not exist"):
+        small(tmp_path / "none" / "path.sqlite")
+
+
+def test_an_empty_file_is_begun(tmp_path):
+    file = tmp_path / "path.sqlite"
+    file.touch()
+    assert len(small(file).rows) == 6
+
+
+def test_a_copied_file_goes_on_elsewhere(tmp_path):
+    """What a path is of is in the file: no name of a machine or a folder."""
+    first = small(tmp_path / "path.sqlite")
+    (tmp_path / "elsewhere").mkdir()
+    copied = shutil.copy(tmp_path / "path.sqlite", tmp_path / "elsewhere")
+    assert small(copied).rows == first.rows
+
+
+def test_nothing_is_kept_on_the_way_without_a_file():
+    store = Store(None, {})
+    store.keep("key", lambda: pytest.fail("asked for the state"), 0.0)
+    assert store.progress("key") is None
+    assert store.rows() == {}
+    store.close()
