@@ -103,7 +103,9 @@ def _checked(number: int, split: Any, samples: int | None) -> tuple[Tensor, Tens
     except (TypeError, ValueError, RuntimeError):
         raise PathError(f"fold {number} is {split!r}", _EXPECTED) from None
     for rows, word in ((train, "trains on"), (valid, "holds out")):
-        if rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
+        if rows.numel() and (
+            rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool
+        ):
             raise PathError(
                 f"fold {number} {word} {rows.dtype} numbers of shape {tuple(rows.shape)}", _EXPECTED
             )

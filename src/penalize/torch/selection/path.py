@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import (
+    AppliedTwiceError,
     AuditError,
     MissingPackageError,
     PathError,
@@ -244,9 +245,10 @@ class _Walk:
     def _start(self, fold: Fold) -> Mapping[str, Tensor]:
         """The weights that the next run of a fold begins with."""
         before = self.store.weights(fold.name) if self.warm else None
-        if before is None or any(not before[name].any() for name in self.penalized):
+        if before is None or not _finite(before):
             return self.start
-        return before
+        is_dead = any(not before[name].any() for name in self.penalized)
+        return self.start if is_dead else before
 
     def _write(
         self, done: Iterable[tuple[int, Fold, HeldOut, dict[str, Tensor], float]], key: str = ""
@@ -404,6 +406,9 @@ def _check(fit: Any, plan: Any, patience: Any, jobs: Any) -> None:
         raise PathError(
             f"plan is a {type(plan).__name__}", "pass what penalize.torch.regularize returned"
         )
+    for attachment in plan.attachments():
+        names = [target.name for target in plan.targets()]
+        raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
     if not plan.targets():
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
     for name, value, least in (("patience", patience, 1), ("jobs", jobs, None)):
