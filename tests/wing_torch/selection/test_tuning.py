@@ -1,0 +1,115 @@
+"""Studies of strengths that each rule searches for."""
+
+import math
+import sys
+
+import optuna
+import pytest
+import torch
+from torch import nn
+from wing_torch.selection.problems import X, Y, network, training
+
+from penalize import L1, L1L2, L2, MissingPackageError, PathError, biases, kernels, search
+from penalize.torch import path, regularize, tune
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+RULES = {kernels: L1(search(1e-4, 1.0)), "2": L2(search(1e-3, 1e1)) + L1(0.01), biases: None}
+
+
+def study(trials=4, rules=None, fit=None, **more):
+    settings = {"trials": trials, "storage": None, "progress": False, **more}
+    fit = training(epochs=2) if fit is None else fit
+    return tune(fit, network(), RULES if rules is None else rules, 2, **settings)
+
+
+def test_the_rules_of_the_best_trial_make_a_plan():
+    found = study(6)
+    first, second = (value for _, value in found.rules[:2])
+    assert 1e-4 <= first.strength <= 1.0
+    assert 1e-3 <= second.terms[0].strength <= 1e1
+    assert second.terms[1] == L1(0.01)
+    params = found.study.best_params
+    assert params == {
+        "kernels: L1.strength": first.strength,
+        "named('2'): Sum.terms[0].strength": second.terms[0].strength,
+    }
+    plan = regularize(network(), found.rules)
+    again = path(training(epochs=2), plan, [1.0], 2, refit=False, progress=False)
+    assert again.summary[0].loss == pytest.approx(found.study.best_value, rel=1e-9)
+    assert found.study.best_trial.user_attrs.keys() == {"error", "nonzero"}
+
+
+def test_a_bare_regularizer_and_rules_that_look_alike():
+    assert study(1, L1L2(search(1e-4, 1e-2), search(0, 1, log=False))).rules[0][0] is kernels
+    alike = [("0", L1(search(1e-4, 1e-2))), ("0", L1(search(1e-4, 1e-2)))]
+    names = {"named('0') #1: L1.strength", "named('0') #2: L1.strength"}
+    assert study(1, alike).study.best_params.keys() == names
+
+
+def test_a_study_goes_on_from_its_storage(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    first = study(2, storage=storage)
+    second = study(3, storage=storage)
+    assert len(second.study.trials) == 3
+    kept = [trial.params for trial in second.study.trials[:2]]
+    assert kept == [trial.params for trial in first.study.trials[:2]]
+    assert len(study(3, storage=storage).study.trials) == 3
+    with pytest.raises(PathError, match=r"searches .* give it another name"):
+        study(3, L1(search(1e-6, 1.0)), storage=storage)
+    other = study(1, L1(search(1e-6, 1.0)), storage=storage, name="other")
+    assert len(other.study.trials) == 1
+
+
+def test_the_default_storage_is_sqlite_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tune(training(epochs=1), network(), RULES, 2, trials=1, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["penalize-study.db"]
+
+
+def test_the_same_seed_gives_the_same_study():
+    one, other = study(3), study(3)
+    assert [t.params for t in one.study.trials] == [t.params for t in other.study.trials]
+    assert [t.value for t in one.study.trials] == [t.value for t in other.study.trials]
+
+
+def test_a_trial_that_is_not_finite_fails_and_the_study_goes_on():
+    losses = iter([math.nan, 1.0, 2.0])
+
+    def fit(plan, train, valid):
+        plan.attach(torch.optim.SGD(plan.model.parameters()))
+        return next(losses)
+
+    folds = [([0, 1], [2])]
+    settings = {"storage": None, "progress": False}
+    found = tune(fit, network(), RULES, folds, trials=3, **settings)
+    assert [t.state.name for t in found.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert found.study.best_value == 1.0
+    losses = iter([math.nan])
+    nothing = tune(fit, network(), RULES, folds, trials=1, **settings)
+    with pytest.raises(PathError, match="No trial has ended with a finite loss"):
+        _ = nothing.rules
+
+
+def test_jobs_run_side_by_side_and_the_model_is_left_alone():
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def fit(plan, train, valid):
+        optimizer = torch.optim.SGD(plan.model.parameters(), lr=0.1)
+        plan.attach(optimizer)
+        nn.functional.mse_loss(plan.model(X[train]), Y[train]).backward()
+        optimizer.step()
+        return nn.functional.mse_loss(plan.model(X[valid]), Y[valid]).item()
+
+    folds = [(range(40), range(40, 61))]
+    found = tune(fit, model, RULES, folds, trials=4, storage=None, progress=False, jobs=2)
+    assert len(found.study.trials) == 4
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_rules_without_a_range_and_a_missing_package(monkeypatch):
+    with pytest.raises(PathError, match="No strength in the rules is searched"):
+        study(1, L1(0.1))
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
+        study(1)
