@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,24 @@ def test_fista(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["apart"] < 1e-10
     np.testing.assert_array_equal(found["w"] == 0, found["expected"] == 0)
     assert "4 and 4 of 10 exact zeros" in capsys.readouterr().out
+
+
+def test_many_strengths_at_once_in_jax() -> None:
+    found = run(EXAMPLES / "jax_path.py")
+    assert found["strengths"][0] > found["best"] > found["strengths"][-1]
+    assert list(found["zeros"]) == sorted(found["zeros"], reverse=True)
+
+
+def test_ray_tune() -> None:
+    """In a process of its own, as Ray starts others."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "ray_tune.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "best strength 0.03: loss 0.5" in done.stdout
 
 
 def test_all_are_here_and_short() -> None:
