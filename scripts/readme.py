@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,12 @@ def main() -> None:
     table = (ROOT / "docs" / "digits.md").read_text(encoding="utf-8")
     readme = with_outputs(with_table(path.read_text(encoding="utf-8"), table))
     path.write_text(with_agreement(readme, _measured_agreement()), encoding="utf-8")
-    for name in ("porting.md", "audit.md"):
+    for name in ("porting.md", "audit.md", "choosing.md"):
         guide = ROOT / "docs" / name
-        guide.write_text(with_outputs(guide.read_text(encoding="utf-8")), encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            guide.write_text(with_outputs(guide.read_text(encoding="utf-8")), encoding="utf-8")
+            for picture in Path(folder).glob("*.png"):
+                shutil.copyfile(picture, guide.parent / picture.name)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_the_source_in_contributing_is_the_source() -> None:
     exec(wing, namespace)
     plan = namespace["Plan"]({"a/w": np.ones((2, 2)), "a/b": np.ones(2)}, L2(0.5))
     assert plan.breakdown() == {"a.w": 2.0}
+
+
+def test_the_guide_to_choosing_prints_what_it_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    with contextlib.chdir(tmp_path):
+        assert with_outputs(text) == text
+    assert [p.name for p in tmp_path.iterdir()] == ["path.png"]
+    assert (ROOT / "docs" / "path.png").stat().st_size > 0
 
 
 def test_drift_would_be_seen() -> None:

@@ -56,7 +56,7 @@ def fit(plan, train, valid):
 def test_auto_is_twenty_strengths_from_the_largest_to_a_thousandth():
     plan = regularize(nn.Linear(6, 1).double(), L1(2.0))
     found = quiet(training(epochs=1), plan, folds=None)
-    top = strength_max(lambda: training().data_loss(plan.model), plan)
+    top = strength_max(lambda: training().data_loss(plan.model), plan) * (1 + 1e-5)
     assert found.strengths == geometric(top, top / 1000, 20)
     assert len(found.strengths) == 20
     assert found.strengths[0] == top
@@ -369,10 +369,17 @@ def test_jobs_give_what_one_gives(backend, warm):
         assert torch.equal(many.weights(name), one.weights(name))
 
 
+def test_no_bar_is_shown_where_nobody_looks(capsys):
+    path(training(epochs=1), regularize(network(), L1(1.0)), [0.1], 2)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_bar_is_shown(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     path(training(epochs=1), regularize(network(), L1(1.0)), [0.1], 2)
-    assert "path" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "path" in captured.err
+    assert captured.out == ""
 
 
 def test_optimizers_that_call_their_closure_several_times():

@@ -52,6 +52,9 @@ AUTO = 20
 SMALLEST = 1e-3
 """The smallest of them, as a part of the largest."""
 
+ROUNDING = 1e-5
+"""How far above :func:`strength_max` they begin, so that rounding leaves nothing there, too."""
+
 KEPT_EVERY = 15.0
 """Seconds between two states of a stack that are kept in the file."""
 
@@ -101,7 +104,7 @@ def path(
             killed goes on from there when it is called again.
         jobs: how many runs joblib has at once, in the backend of ``joblib.parallel_config``, when
             they are not stacked. Models and functions must then be picklable.
-        progress: whether to show a bar, if rich is installed.
+        progress: whether to show a bar in a terminal or notebook, if rich is installed.
         seed: of the folds at random.
 
     Raises:
@@ -428,6 +431,7 @@ def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
                 "strength_max(loss, plan)",
             )
         top = strength_max(lambda: fit.data_loss(plan.model), plan)
+        top *= 1 + ROUNDING
         return geometric(top, SMALLEST * top, count)
     if isinstance(count, str) or not isinstance(count, Iterable):
         raise PathError(f"strengths={strengths!r}", 'expected "auto", a number of them, or a list')
@@ -455,12 +459,14 @@ def _finite(weights: Mapping[str, Tensor]) -> bool:
 def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar, and what moves it on."""
     try:
+        from rich.console import Console
         from rich.progress import Progress as Bar
     except ImportError:
         shown = False
-    if not shown:
+    console = Console(stderr=True) if shown else None
+    if console is None or not (console.is_terminal or console.is_jupyter):
         yield lambda _: None
         return
-    with Bar(transient=True) as bar:
+    with Bar(console=console, transient=True) as bar:
         task = bar.add_task("path", total=total)
         yield lambda count: bar.advance(task, count)
