@@ -28,6 +28,7 @@ from penalize import (
     PathError,
     kernels,
     of_type,
+    warmup,
 )
 from penalize.torch import Path, Training, geometric, path, regularize, strength_max
 from penalize.torch.selection.folds import folds_of
@@ -200,6 +201,32 @@ def test_weights_are_those_of_every_sample_and_are_loaded():
     for which in (0.5, "min", None):
         with pytest.raises(PathError, match="is no strength of the path"):
             found.load(which)
+
+
+def test_running_statistics_belong_to_a_run():
+    """Batch norm: what one run has averaged neither leaks into the next nor is lost by load()."""
+    fitted = training(epochs=3)
+    model = network(nn.BatchNorm1d(5))
+    plan = regularize(model, L1(1.0))
+    many = quiet(fitted, plan, [0.1, 0.001], 2, warm=False)
+    one = quiet(fitted, plan, [0.001], 2)
+    assert [r.loss for r in many.rows[3:]] == [r.loss for r in one.rows]
+    assert float(model[1].running_mean.abs().sum()) == 0
+    many.load(0.001)
+    assert float(model[1].running_mean.abs().sum()) > 0
+    loss = fitted.held_out(model, torch.arange(61)).loss
+    assert loss == many.rows[-1].loss
+    # The naive way loads parameters alone, and predicts something else.
+    naive = network(nn.BatchNorm1d(5))
+    for p, q in zip(naive.parameters(), model.parameters(), strict=True):
+        p.data.copy_(q.data)
+    assert fitted.held_out(naive, torch.arange(61)).loss != pytest.approx(loss, rel=1e-3)
+
+
+def test_steps_of_schedules_are_not_counted_on():
+    plan = regularize(network(), L1(1.0) * warmup(10))
+    quiet(training(epochs=2), plan, [0.1], 2)
+    assert plan.steps == 0
 
 
 # --- the choice ---------------------------------------------------------------------------------

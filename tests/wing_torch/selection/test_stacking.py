@@ -20,6 +20,7 @@ from penalize import (
     SparseGroupLasso,
     biases,
     kernels,
+    toward,
     warmup,
 )
 from penalize.torch import path, regularize
@@ -68,6 +69,7 @@ def test_under_every_optimizer_that_treats_elements_one_by_one(name):
         SparseGroupLasso(1.0, 0.3),
         {kernels: L2(1.0), "0": MCP(1.0), biases: L1(0.1)},
         {kernels: Huber(1.0, delta=0.05), "2": None},
+        toward("start", L1(1.0)),
     ],
     ids=repr,
 )
@@ -157,6 +159,16 @@ def test_a_run_that_is_not_finite_leaves_the_others_alone():
             "computed from other parameters",
         ),
         (network, L1(1.0), training(loss=lambda o, t: (o - t).square().sum()), "no mean over"),
+        (
+            lambda: network()[:2].append(nn.Linear(5, 3)).double(),
+            L1(1.0),
+            # Weighted by class, and a class that only one of the last batches has.
+            training(
+                y=(torch.arange(61) > 59).long(),
+                loss=nn.CrossEntropyLoss(torch.tensor([1.0, 5.0, 1.0]).double()),
+            ),
+            "no mean over",
+        ),
         (
             network,
             L1(1.0),

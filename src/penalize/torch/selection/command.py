@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -76,7 +77,7 @@ def run(options: Options) -> None:
         progress=sys.stderr.isatty(),
     )
     print(found)  # noqa: T201
-    rows = [asdict(row) for row in found.rows]
+    rows = [{key: _for_json(value) for key, value in asdict(row).items()} for row in found.rows]
     (options.output / "path.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     written = ["path.sqlite", "path.json"]
     try:
@@ -86,6 +87,11 @@ def run(options: Options) -> None:
     except MissingPackageError as error:
         print(error, file=sys.stderr)  # noqa: T201
     print(f"{', '.join(written)} are in {options.output}")  # noqa: T201
+
+
+def _for_json(value: Any) -> Any:
+    """What JSON has no number for is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def made(name: str, data: Data) -> nn.Module:

@@ -12,7 +12,7 @@ from pathlib import Path as File
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from penalize.errors import (
     AppliedTwiceError,
@@ -31,8 +31,9 @@ from penalize.torch.selection.stacking import (
     Run,
     at_once,
     batches_in_epoch,
+    set_state,
+    state_of,
     train_together,
-    weights_of,
     why_one_by_one,
 )
 from penalize.torch.selection.store import Store
@@ -132,7 +133,7 @@ def path(
                 "penalties": {t.name: described(t.regularizer) for t in plan.targets()},
                 "strengths": grid,
                 "folds": digest(parts),
-                "model at the start": digest_of_weights(weights_of(plan.model).values()),
+                "model at the start": digest_of_weights(state_of(plan.model).values()),
                 "fit": fit.describe() if isinstance(fit, Training) else name_of(fit),
                 "warm": is_warm,
             },
@@ -172,7 +173,7 @@ class _Walk:
         self.warm = warm
         self.patience = patience
         self.jobs = jobs
-        self.start = weights_of(plan.model)
+        self.start = state_of(plan.model)
         self.penalized = _names(plan)
 
     def go(self, advance: Callable[[int], None]) -> bool:
@@ -215,7 +216,12 @@ class _Walk:
             groups.setdefault(kind, []).append((place, fold))
         for group in groups.values():
             began = time.perf_counter()
-            runs = [Run(self.grid[p], fold, self._start(fold)) for p, fold in group]
+            trained = [n for n, p in self.plan.model.named_parameters() if p.requires_grad]
+            starts = {fold.name: self._start(fold) for _, fold in group}
+            runs = [
+                Run(self.grid[p], fold, {n: starts[fold.name][n] for n in trained})
+                for p, fold in group
+            ]
             key = repr([(place, fold.name) for place, fold in group])
             progress = Progress(
                 partial(self.store.progress, key), partial(self.store.keep, key, every=KEPT_EVERY)
@@ -351,7 +357,8 @@ def _run_copy(fit: Fit, plan: Plan, task: _Task) -> _Done:
 def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     key, factor, fold, start = task
     began = time.perf_counter()
-    _set(plan.model, start)
+    set_state(plan.model, start)
+    plan.model.zero_grad()
     torch.manual_seed(0)  # what a run draws does not depend on those before it
     scaled = plan.scaled(factor)
     held_out = outcome_of(fit(scaled, fold.train, fold.valid))
@@ -364,32 +371,20 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     for attachment in scaled.attachments():
         attachment.detach()
     scaled.warned = True
-    return _Done(key, held_out, weights_of(plan.model), time.perf_counter() - began)
-
-
-def _set(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            parameters[name].copy_(value)
-            parameters[name].grad = None
+    return _Done(key, held_out, state_of(plan.model), time.perf_counter() - began)
 
 
 @contextmanager
 def _untouched(plan: Plan) -> Iterator[None]:
-    """The model, and what is drawn at random, are put back."""
-    model, state = plan.model, torch.get_rng_state()
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [t.detach().clone() for t in tensors]
+    """The model, the plan's count of steps and what is drawn at random are put back."""
+    model, state = plan.model, state_of(plan.model)
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
     try:
-        yield
+        with torch.random.fork_rng(), plan.counts_kept():
+            yield
     finally:
-        torch.set_rng_state(state)
-        with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
+        set_state(model, state)
         for p, g in gradients:
             p.grad = g
         for m, training in modes:

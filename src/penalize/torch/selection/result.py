@@ -16,6 +16,7 @@ from penalize.errors import MissingPackageError, PathError
 from penalize.tables import table
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL
+from penalize.torch.selection.stacking import set_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -218,15 +219,14 @@ class Path:
     def load(self, which: Which = "one_se") -> None:
         """Give the model the weights that were trained on every sample at a strength.
 
+        Buffers, such as running statistics, are of that training, too.
+
         Raises:
             PathError: there is no such strength, or nothing was trained on every sample.
         """
         strength = self._strength(which)
         self._kept()
-        parameters = dict(self._plan.model.named_parameters())
-        with torch.no_grad():
-            for name, value in self._weights[strength].items():
-                parameters[name].copy_(value)
+        set_state(self._plan.model, self._weights[strength])
 
     def _kept(self) -> list[Mapping[str, Tensor]]:
         if not self._weights:
