@@ -382,8 +382,7 @@ def test_patience_with_stacks_and_a_results_file(tmp_path):
     assert again.stopped == found.stopped
 
 
-@pytest.mark.parametrize("backend", ["threading", "loky"])
-@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(("backend", "warm"), [("threading", True), ("loky", False)])
 def test_jobs_give_what_one_gives(backend, warm):
     fitted = training(epochs=2)
     plan = regularize(network(), L1(1.0))

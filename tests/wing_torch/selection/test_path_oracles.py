@@ -65,7 +65,7 @@ def test_strength_max_is_the_largest_alpha_of_scikit_learn():
 def test_the_path_is_that_of_scikit_learn(ratio):
     model = linear()
     plan = regularize(model, L1(1.0) if ratio == 1 else L1L2(ratio, (1 - ratio) / 2))
-    found = path(training(), plan, folds=None, progress=False)
+    found = path(training(), plan, 14, folds=None)
     assert found.reason == ""  # stacked
     alphas = np.array(found.strengths)
     of_lasso = {"alphas": alphas, "tol": 1e-12, "max_iter": 100_000}
@@ -91,7 +91,7 @@ def test_a_path_of_groups_satisfies_its_optimality_conditions():
     groups = [[0, 1], [2, 3, 9], [4, 5, 6, 7], [8]]
     model = linear()
     plan = regularize(model, GroupLasso(1.0, groups=groups))
-    found = path(training(), plan, 12, folds=None, progress=False)
+    found = path(training(), plan, 8, folds=None)
     left = []
     for strength, w, b in zip(
         found.strengths,
@@ -130,7 +130,7 @@ def test_the_choice_on_breast_cancer_is_as_good_as_that_of_scikit_learn():
         epochs=1200,
         tolerance=1e-6,
     )
-    found = path(fit, regularize(model, L1(1.0)), folds=folds, progress=False)
+    found = path(fit, regularize(model, L1(1.0)), 12, folds=folds)
     assert found.reason == ""
     # C·Σ loss + ‖w‖₁ is mean loss + 1/(C·n)·‖w‖₁.
     cs = 1 / (np.array(found.strengths) * len(x) * 0.8)
