@@ -53,7 +53,7 @@ def planned(
     table = parse({} if rules is None else rules, "rule", callsite())
     records = _with_roles(list(parameters), {} if roles is None else roles)
     decisions = resolve(records, table)
-    for decision in decisions:
+    for decision in {id(each.regularizer): each for each in decisions}.values():
         _check_chosen(decision)
     return [
         Planned(

@@ -18,7 +18,7 @@ from torch import nn
 
 from penalize import L1
 from penalize.torch import Training, path, regularize
-from penalize.torch.selection import path as _  # noqa: F401
+from penalize.torch.selection import walk
 from penalize.torch.selection.store import Store
 
 file, log, how, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -63,7 +63,7 @@ def counted(method):
 
 Store.add = counted(Store.add)
 if how == "stacked":
-    sys.modules["penalize.torch.selection.path"].KEPT_EVERY = 0.0
+    walk.KEPT_EVERY = 0.0
     Store.keep = counted(Store.keep)
 found = path(
     training if how == "stacked" else fit,

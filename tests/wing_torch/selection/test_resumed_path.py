@@ -68,7 +68,7 @@ def small(saved, strengths=(0.1, 0.01), rules=None, model=None, fit=None, **more
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     file = tmp_path / "path.sqlite"
     first = small(file)
-    monkeypatch.setattr("penalize.torch.selection.path.train_together", None)
+    monkeypatch.setattr("penalize.torch.selection.walk.train_together", None)
     again = small(file)
     assert again.rows == first.rows
     for name in first.penalized:
