@@ -185,6 +185,8 @@ def _scopes_of(parameter: Parameter) -> list[Table]:
     Scopes are equal by value, since copies of a model carry copies of them. One that was entered
     again, as by a recursive builder, stands where it is innermost.
     """
+    if not any(site.scopes for site in parameter.sites):
+        return []
     found: list[Table] = []
     for level in reversed(range(max(len(site.scopes) for site in parameter.sites))):
         for site in reversed(parameter.sites):

@@ -53,6 +53,11 @@ def trainable(binding: Binding) -> bool:
     return any(p.requires_grad for p in binding.parameters())
 
 
+def shape_of(held: Tensor) -> tuple[int, ...] | None:
+    """Of what a module holds; None while it is lazy."""
+    return None if isinstance(held, UninitializedParameter) else tuple(held.shape)
+
+
 @dataclass(frozen=True)
 class Plain:
     """A parameter that is the weight."""
@@ -82,8 +87,7 @@ class Plain:
         return (cast(nn.Parameter, self._held()),)
 
     def shape(self) -> tuple[int, ...] | None:
-        held = self._held()
-        return None if isinstance(held, UninitializedParameter) else tuple(held.shape)
+        return shape_of(self._held())
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def chosen(model: nn.Module, rules: Any, place: str) -> list[tuple[nn.Module, Ac
         ModelError: a module is scripted, so that no hook of it runs.
     """
     table = Table(tuple(_rows(rules)), "activity", place)
+    if not table.rules:
+        return []
     candidates, silent = _candidates(model)
     for rule in table.rules:
         _check_matches(rule, candidates, silent, table)

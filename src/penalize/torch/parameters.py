@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
 from penalize.roles import role_by_name, role_of_ties
-from penalize.torch.bindings import Binding, bindings_of
+from penalize.torch.bindings import Binding, bindings_of, shape_of
 from penalize.torch.roles import axes_of, role_of
 from penalize.torch.scope import declared_on, scopes_of
 
@@ -63,7 +63,8 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
             key = (id(module), name) if binding.effective else id(parameters[0])
             entry = found.get(key)
             if entry is None:
-                entry = found[key] = _Found(binding, note, parameters, binding.shape())
+                shape = binding.shape() if binding.effective else shape_of(parameters[0])
+                entry = found[key] = _Found(binding, note, parameters, shape)
             full = ".".join((*path, name))
             site = Site(full, enclosing, scopes_of(module, name), declared_on(module, name))
             entry.sites.setdefault(full, site)
@@ -131,7 +132,10 @@ def is_wrapped(module: nn.Module, name: str) -> bool:
 
 def _record(entry: _Found) -> Parameter:
     outputs, inputs = next(iter(entry.axes)) if len(entry.axes) == 1 else (None, None)
-    lazy = any(isinstance(p, UninitializedParameter) for p in entry.parameters)
+    # A plain weight that is lazy has no shape already.
+    lazy = entry.binding.effective and any(
+        isinstance(p, UninitializedParameter) for p in entry.parameters
+    )
     return Parameter(
         sites=tuple(entry.sites.values()),
         role=role_of_ties(entry.roles),

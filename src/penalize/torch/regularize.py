@@ -102,8 +102,9 @@ def _entry(row: Planned, binding: Binding) -> Entry:
 
 def _check_door(row: Planned, binding: Binding) -> None:
     """A module may say that it penalizes a parameter itself, as a ``tf1.VariableStore`` does."""
-    door = getattr(binding.module, "_penalize_door", None)
-    first = "" if door is None else door(binding.name)
+    # Of the class: a module looks long for what it does not have.
+    door = getattr(type(binding.module), "_penalize_door", None)
+    first = "" if door is None else door(binding.module, binding.name)
     if first:
         raise AppliedTwiceError(
             [row.parameter.name],
