@@ -257,6 +257,13 @@ def test_the_best_and_the_simplest_within_one_standard_error():
     assert [row.strength for row in found.rows if row.fold == "0"] == found.strengths
 
 
+def test_a_single_fold_has_no_standard_error_and_chooses_the_best():
+    found = of_losses({2.0: [3], 1.0: [1], 0.5: [1.5]})
+    assert math.isnan(found.summary[1].error)
+    assert found.chosen == {"best": 1.0, "one standard error": 1.0}
+    assert "best, one standard error" in str(found)
+
+
 def test_a_fold_that_is_not_finite_takes_its_strength_out_of_the_choice():
     found = of_losses({2.0: [3, 3], 1.0: [1, math.nan], 0.5: [2, 2]})
     assert found.best == 0.5

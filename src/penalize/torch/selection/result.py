@@ -156,14 +156,15 @@ class Path:
         """The largest strength whose mean loss is within one standard error of the least.
 
         It is the simplest model that cannot be told from the best one (Breiman, Friedman, Olshen
-        and Stone, Classification and regression trees, 1984).
+        and Stone, Classification and regression trees, 1984). A single fold has no standard error,
+        and so chooses the best.
 
         Raises:
             PathError: as for :attr:`best`.
         """
         best = self._best()
-        limit = best.loss + best.error
-        return max(s.strength for s in self.summary if s.loss <= limit or s is best)
+        error = 0.0 if math.isnan(best.error) else best.error  # one fold has none
+        return max(s.strength for s in self.summary if s.loss <= best.loss + error)
 
     def _best(self) -> Summary:
         known = [each for each in self.summary if math.isfinite(each.loss)]
