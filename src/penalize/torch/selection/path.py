@@ -12,7 +12,8 @@ from penalize.regularizers.base import check_strength, described
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import digest, folds_of
 from penalize.torch.selection.result import Path
-from penalize.torch.selection.stacking import state_of, why_one_by_one
+from penalize.torch.selection.stacking import why_one_by_one
+from penalize.torch.selection.states import state_of
 from penalize.torch.selection.store import Store
 from penalize.torch.selection.strengths import geometric, strength_max
 from penalize.torch.selection.training import Fit, Training, name_of

@@ -16,7 +16,7 @@ from penalize.errors import MissingPackageError, PathError
 from penalize.tables import table
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL
-from penalize.torch.selection.stacking import set_state
+from penalize.torch.selection.states import penalized_names, set_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -213,9 +213,7 @@ class Path:
     @property
     def penalized(self) -> list[str]:
         """The names of the parameters that are penalized, as the model calls them."""
-        named = {id(p): name for name, p in self._plan.model.named_parameters()}
-        found = [named[id(p)] for t in self._plan.targets() for p in t.parameters]
-        return list(dict.fromkeys(found))
+        return penalized_names(self._plan)
 
     def load(self, which: Which = "one_se") -> None:
         """Give the model the weights that were trained on every sample at a strength.

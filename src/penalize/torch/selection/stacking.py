@@ -24,6 +24,7 @@ from penalize.regularizers.wrapped import Wrapped
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.folds import Fold
+from penalize.torch.selection.states import penalized_names, weights_of
 from penalize.torch.selection.training import HeldOut, Training
 
 BY_ELEMENT = (
@@ -102,25 +103,6 @@ class Progress(NamedTuple):
     load: Callable[[], Mapping[str, Any] | None] = lambda: None
     keep: Callable[[Callable[[], dict[str, Any]]], None] = lambda _: None
     """Called after each epoch with what makes the state."""
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of what is trained, by name."""
-    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all that a model is: parameters and buffers, such as running statistics."""
-    held = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor.detach().clone() for name, tensor in held}
-
-
-def set_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a model what :func:`state_of` has found, or a part of it."""
-    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.no_grad():
-        for name, value in state.items():
-            held[name].copy_(value)
 
 
 def why_one_by_one(training: Any, plan: Plan) -> str:
@@ -233,10 +215,10 @@ def train_together(
 
 
 def _rules(plan: Plan, names: Sequence[str], factors: tuple[float, ...]) -> list[Any]:
-    places = {id(p): name for name, p in plan.model.named_parameters()}
+    # A stacked weight is called by its number.
     return [
-        (str(names.index(places[id(t.parameters[0])])), Stacked(t.regularizer, factors))
-        for t in plan.targets()
+        (str(names.index(name)), Stacked(target.regularizer, factors))
+        for name, target in zip(penalized_names(plan), plan.targets(), strict=True)
     ]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from penalize.errors import NoStrengthMaxError, PathError
 from penalize.torch.modes import Target
 from penalize.torch.plan import Plan
+from penalize.torch.selection.states import kept
 
 NOTHING = 1e-4
 """A gradient at zero that is so much smaller than others is what rounding has left of none."""
@@ -48,7 +48,7 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
     targets = plan.targets()
     _check(targets)
     model = plan.model
-    with _kept(model):
+    with kept(model):
         for target in targets:
             target.parameters[0].detach().zero_()
         _fit_the_rest(loss, model, targets)
@@ -140,22 +140,6 @@ def _largest(targets: Sequence[Target], gradients: Sequence[Tensor]) -> float:
 
 def _alone(loss: Callable[[], Tensor], model: nn.Module, target: Target) -> float:
     """What one parameter needs to stay at zero while the others are as they are."""
-    with _kept(model):
+    with kept(model):
         target.parameters[0].detach().zero_()
         return _largest([target], _gradients(loss, [target]))
-
-
-@contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
-    """Parameters, their gradients and buffers are put back at the end."""
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [t.detach().clone() for t in tensors]
-    gradients = [(p, p.grad) for p in model.parameters()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
-        for p, g in gradients:
-            p.grad = g

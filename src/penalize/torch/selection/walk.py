@@ -23,10 +23,9 @@ from penalize.torch.selection.stacking import (
     Run,
     at_once,
     batches_in_epoch,
-    set_state,
-    state_of,
     train_together,
 )
+from penalize.torch.selection.states import kept, penalized_names, set_state, state_of
 from penalize.torch.selection.store import Store
 from penalize.torch.selection.training import Fit, HeldOut, Training, outcome_of
 
@@ -60,7 +59,7 @@ class Walk:
         self.patience = patience
         self.jobs = jobs
         self.start = state_of(plan.model)
-        self.penalized = _names(plan)
+        self.penalized = penalized_names(plan)
 
     def go(self, advance: Callable[[int], None]) -> bool:
         """Do what is not done yet, from strong to weak. Whether it ended early."""
@@ -199,8 +198,8 @@ class Walk:
             for fold in self.folds
             if (place, fold.name) in records
         ]
-        kept = {s: self.store.weights(ALL, place) for place, s in enumerate(self.grid)}
-        weights = {strength: found for strength, found in kept.items() if found is not None}
+        known = {s: self.store.weights(ALL, place) for place, s in enumerate(self.grid)}
+        weights = {strength: found for strength, found in known.items() if found is not None}
         return Path(self.plan, rows, weights, reason, stopped=stopped)
 
 
@@ -263,25 +262,8 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
 @contextmanager
 def untouched(plan: Plan) -> Iterator[None]:
     """The model, the plan's count of steps and what is drawn at random are put back."""
-    model, state = plan.model, state_of(plan.model)
-    gradients = [(p, p.grad) for p in model.parameters()]
-    modes = [(m, m.training) for m in model.modules()]
-    try:
-        with torch.random.fork_rng(), plan.counts_kept():
-            yield
-    finally:
-        set_state(model, state)
-        for p, g in gradients:
-            p.grad = g
-        for m, training in modes:
-            m.training = training
-
-
-def _names(plan: Plan) -> list[str]:
-    """What is penalized and trained, as the model calls it."""
-    names = {id(p): name for name, p in plan.model.named_parameters()}
-    found = [names[id(p)] for t in plan.targets() for p in t.parameters if p.requires_grad]
-    return list(dict.fromkeys(found))
+    with kept(plan.model), torch.random.fork_rng(), plan.counts_kept():
+        yield
 
 
 def _finite(weights: Mapping[str, Tensor]) -> bool:
