@@ -40,6 +40,16 @@ def test_the_ranges_of_a_sum_have_names_and_are_replaced():
     assert chosen(None, lambda *_: 0.0) is None
 
 
+def test_the_numbers_of_a_partition_are_not_looked_through():
+    class Untouched(tuple):
+        def __iter__(self):
+            raise AssertionError("every index of a partition was looked at")
+
+    r = GroupLasso(search(1, 2), groups=[[0, 1], [2]])
+    object.__setattr__(r, "groups", Untouched(r.groups))
+    assert [name for name, _ in ranges_in(r)] == ["GroupLasso.strength"]
+
+
 @pytest.mark.parametrize("w", [np.ones(3), torch.ones(3)], ids=["numpy", "torch"])
 @pytest.mark.parametrize(
     "use",

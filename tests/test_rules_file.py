@@ -186,6 +186,7 @@ def rule(select: str, penalty: str) -> str:
         (rule("kernels", "kernels"), "penalty in rule 1.*expected a regularizer or None"),
         (rule("kernels", "0.1"), "expected a regularizer or None"),
         ("[[rules]]\nselect = 'kernels'\npenalty = 0.1", "penalty in rule 1.* is 0.1; .*in quotes"),
+        (rule("kernels", "L2.from_nothing(1.0)"), "no attribute 'from_nothing'"),
         (rule("kernels", "L2(-1)"), "L2 got strength=-1"),
         (rule("kernels", "L2(1.0"), "never closed"),
         (rule("kernels", "L2(strenth=1.0)"), "unexpected keyword"),
@@ -209,6 +210,15 @@ def test_what_cannot_be_read_is_said_with_its_rule(text, said, tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(RulesError, match=r"cannot be read: .*No such file"):
         read_rules(tmp_path / "rules.toml")
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    with pytest.raises(RulesError, match=r"cannot be written: .*Name a file in a folder"):
+        write_rules(L2(1.0), tmp_path / "none" / "rules.toml")
+    with pytest.raises(RulesError, match="cannot be written"):
+        write_rules(L2(1.0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.parent.iterdir() if p.name.startswith(".")] == []
 
 
 def test_the_file_is_toml_that_others_read(tmp_path):

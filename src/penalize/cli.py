@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ def _add_path(commands: Any) -> None:
     path.add_argument("--epochs", type=_at_least(1), default=50, metavar="N")
     path.add_argument("--batch-size", type=_at_least(1), default=64, metavar="N")
     path.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
-    path.add_argument("--learning-rate", type=float, default=3e-3, metavar="LR")
+    path.add_argument("--learning-rate", type=_above_zero, default=3e-3, metavar="LR")
     path.add_argument("--mode", choices=["proximal", "gradient", "decoupled"], default="proximal")
     path.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
 
@@ -130,6 +131,17 @@ def _at_least(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _above_zero(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number > 0")
+    return number
 
 
 def _demo(output: Path, epochs: int, seed: int) -> int:

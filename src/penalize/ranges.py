@@ -61,7 +61,7 @@ def ranges_in(value: Any, name: str = "") -> Iterator[tuple[str, Search]]:
     """The ranges within a regularizer, each with the way to it: ``L1.strength``."""
     if isinstance(value, Search):
         yield name, value
-    elif isinstance(value, tuple):
+    elif _has_parts(value):
         for i, each in enumerate(value):
             yield from ranges_in(each, f"{name}[{i}]")
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -74,7 +74,7 @@ def chosen(value: Any, choose: Callable[[str, Search], float], name: str = "") -
     """The same with a number for each range, by its name as :func:`ranges_in` has it."""
     if isinstance(value, Search):
         return choose(name, value)
-    if isinstance(value, tuple):
+    if _has_parts(value):
         return tuple(chosen(each, choose, f"{name}[{i}]") for i, each in enumerate(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and any(ranges_in(value)):
         way = name or type(value).__name__
@@ -84,3 +84,8 @@ def chosen(value: Any, choose: Callable[[str, Search], float], name: str = "") -
         }
         return dataclasses.replace(value, **fields)
     return value
+
+
+def _has_parts(value: Any) -> bool:
+    """Whether it is the terms of a sum. Other tuples, such as long partitions, hold numbers."""
+    return isinstance(value, tuple) and bool(value) and dataclasses.is_dataclass(value[0])

@@ -15,7 +15,8 @@
     penalty = "None"
 
 The expressions are parsed, never executed: they are made of the names of this package, numbers,
-strings, lists and ``+ * & | ~``.
+strings, lists and ``+ * & | ~``. Only ``of_type(package.module.Class)`` reaches beyond: it imports
+the module that it names.
 """
 
 from __future__ import annotations
@@ -65,15 +66,20 @@ def write_rules(rules: Rules, path: str | Path) -> None:
 
     Raises:
         RulesError: a rule cannot be written: what holds a function (``where``, ``Custom``, a
-            schedule of one's own) or arrays.
+            schedule of one's own) or arrays. Or the file cannot be.
     """
     pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
     rows = [_row(selector, regularizer) for selector, regularizer in pairs]
     text = "\n".join(rows or ["rules = []\n"])
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.write_text(text, "utf-8")
-    beside.replace(target)
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        reason = "Name a file in a folder that can be written to."
+        raise RulesError(f"{path} cannot be written: {error}", reason, "a file") from None
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -127,7 +133,7 @@ def _evaluated(text: Any, where: str) -> Any:
         raise RulesError(f"{where} is {text!r}", "Put it in quotes.", "an expression as a string")
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, PenalizeError, TypeError, ValueError) as error:
+    except (SyntaxError, PenalizeError, AttributeError, TypeError, ValueError) as error:
         raise RulesError(f"{where} is {text!r}: {error}", _LIKE, "an expression") from None
 
 

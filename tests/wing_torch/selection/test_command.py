@@ -98,6 +98,14 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(arguments, said, tmp
     assert re.search(said, error, re.IGNORECASE)
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "fast"])
+def test_a_learning_rate_that_is_none(rate, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("torch.nn:Linear", "--data", "digits", "--learning-rate", rate)
+    assert caught.value.code == 2
+    assert f"'{rate}' is no finite number > 0" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run("torch.nn:Linear", "--data", "digits", "--output", tmp_path / "file") == 2
@@ -169,5 +177,8 @@ def test_files_of_something_else(arrays, said, tmp_path):
     with pytest.raises(PathError, match=said):
         read(str(tmp_path / "data.npz"))
     (tmp_path / "text.npz").write_text("x,y")
-    with pytest.raises(PathError, match="cannot be read"):
-        read(str(tmp_path / "text.npz"))
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:-20])
+    for name in ("text", "empty", "cut"):
+        with pytest.raises(PathError, match="cannot be read"):
+            read(str(tmp_path / f"{name}.npz"))

@@ -146,6 +146,19 @@ def test_a_folder_that_does_not_exist(tmp_path):
         small(tmp_path / "none" / "path.sqlite")
 
 
+def test_a_file_that_cannot_be_written_is_said_so_and_keeps_what_it_has(tmp_path):
+    """Another path that works at the same file has written a row first."""
+    one, other = (Store(tmp_path / "path.sqlite", {}) for _ in range(2))
+    weights = {"w": torch.ones(2)}
+    one.add([(0, "0", {"loss": 1.0}, weights)])
+    with pytest.raises(ResultsError, match=r"path.sqlite cannot be written \(UNIQUE.*another path"):
+        other.add([(1, "0", {"loss": 3.0}, None), (0, "0", {"loss": 2.0}, None)])
+    assert other.rows() == {(0, "0"): {"loss": 1.0}}
+    assert torch.equal(other.weights("0")["w"], weights["w"])
+    one.close()
+    other.close()
+
+
 def test_an_empty_file_is_begun(tmp_path):
     file = tmp_path / "path.sqlite"
     file.touch()

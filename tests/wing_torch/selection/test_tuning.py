@@ -9,7 +9,17 @@ import torch
 from torch import nn
 from wing_torch.selection.problems import X, Y, network, training
 
-from penalize import L1, L1L2, L2, MissingPackageError, PathError, biases, kernels, search
+from penalize import (
+    L1,
+    L1L2,
+    L2,
+    MissingPackageError,
+    PathError,
+    RulesError,
+    biases,
+    kernels,
+    search,
+)
 from penalize.torch import path, regularize, tune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -56,6 +66,11 @@ def test_a_study_goes_on_from_its_storage(tmp_path):
     assert len(study(3, storage=storage).study.trials) == 3
     with pytest.raises(PathError, match=r"searches .* give it another name"):
         study(3, L1(search(1e-6, 1.0)), storage=storage)
+    foreign = optuna.create_study(storage=storage, study_name="mine")
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), 1)
+    with pytest.raises(PathError, match=r"'mine' in this storage searches something of its own"):
+        study(1, storage=storage, name="mine")
+    assert optuna.load_study(storage=storage, study_name="mine").user_attrs == {}
     other = study(1, L1(search(1e-6, 1.0)), storage=storage, name="other")
     assert len(other.study.trials) == 1
 
@@ -110,6 +125,8 @@ def test_jobs_run_side_by_side_and_the_model_is_left_alone():
 def test_rules_without_a_range_and_a_missing_package(monkeypatch):
     with pytest.raises(PathError, match="No strength in the rules is searched"):
         study(1, L1(0.1))
+    with pytest.raises(RulesError, match=r"The rules are 3, a int; .*Write L2\(3\)"):
+        study(1, 3)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
         study(1)

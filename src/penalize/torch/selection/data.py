@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -51,9 +52,9 @@ def read(name: str) -> Data:
             f"expected one of {', '.join(EMBEDDED)}, or an .npz file with the arrays x and y",
         )
     try:
-        with np.load(name, allow_pickle=False) as arrays:
+        with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             x, y = arrays["x"], arrays["y"]
-    except (KeyError, ValueError, OSError, TypeError) as error:
+    except (KeyError, ValueError, OSError, TypeError, EOFError, BadZipFile) as error:
         raise PathError(
             f"{name} cannot be read ({error})", "expected an .npz file with the arrays x and y"
         ) from None

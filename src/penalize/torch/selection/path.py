@@ -86,7 +86,7 @@ def path(
         AuditError: fit applies nothing of the plan that it is given.
         AppliedTwiceError: the plan, or another with the same penalties, is attached already.
     """
-    _check(fit, plan, patience, jobs)
+    _check(fit, plan, patience=patience, jobs=jobs, seed=seed)
     samples = fit.samples if isinstance(fit, Training) else getattr(fit, "samples", None)
     parts = folds_of(folds, samples, seed, refit=refit)
     with untouched(plan):
@@ -121,7 +121,7 @@ def path(
 # --- the arguments ------------------------------------------------------------------------------
 
 
-def _check(fit: Any, plan: Any, patience: Any, jobs: Any) -> None:
+def _check(fit: Any, plan: Any, *, patience: Any, jobs: Any, seed: Any) -> None:
     if not callable(fit):
         raise PathError(
             f"fit is {fit!r}",
@@ -136,10 +136,17 @@ def _check(fit: Any, plan: Any, patience: Any, jobs: Any) -> None:
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
     if not plan.targets():
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
-    for name, value, least in (("patience", patience, 1), ("jobs", jobs, None)):
-        wrong = not isinstance(value, int) or isinstance(value, bool) or value == 0
-        if value is not None and (wrong or (least is not None and value < least)):
-            raise PathError(f"{name}={value!r}", "expected a whole number, or None")
+    fits: dict[str, tuple[Any, Callable[[int], bool], str]] = {
+        "patience": (patience, lambda n: n >= 1, "a whole number >= 1, or None"),
+        # As joblib has it, negative numbers count from that of all processors.
+        "jobs": (jobs, lambda n: n != 0, "a whole number other than 0, or None"),
+        "seed": (seed, lambda n: n >= 0, "a whole number >= 0"),
+    }
+    for name, (value, holds, expected) in fits.items():
+        if value is None and name != "seed":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not holds(value):
+            raise PathError(f"{name}={value!r}", f"expected {expected}")
 
 
 def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -294,7 +295,7 @@ class Path:
 
     def _pictures(self) -> Any:
         try:
-            import matplotlib as mpl  # noqa: F401
+            import_module("matplotlib")
         except ImportError:
             raise MissingPackageError("matplotlib", "a picture of a path", "select") from None
         from penalize.torch.selection import pictures

@@ -5,11 +5,12 @@ Each unit of work is one transaction: after a kill the file has all of it or not
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Store:
         about: what the results are of. A file of something else is refused.
 
     Raises:
-        ResultsError: the file is no results file, is damaged, or is of something else.
+        ResultsError: the file is no results file, is damaged, is of something else, or cannot be
+            written.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, Any]) -> None:
@@ -54,15 +56,15 @@ class Store:
             _check_kind(path)
         if path is not None and not path.parent.is_dir():
             raise ResultsError(path, "is in a folder that does not exist", "make it first")
-        self._connection = sqlite3.connect(":memory:" if path is None else path)
-        try:
+        with contextlib.ExitStack() as stack:
+            with self._writing():
+                self._connection = sqlite3.connect(":memory:" if path is None else path)
+            stack.callback(self._connection.close)
             if is_new:
                 self._begin(about)
             else:
                 self._check(path, about)
-        except BaseException:
-            self._connection.close()
-            raise
+            stack.pop_all()
 
     def _begin(self, about: Mapping[str, Any]) -> None:
         values = "".join(
@@ -70,9 +72,22 @@ class Store:
             for key, value in about.items()
         )
         # One transaction: a file that is killed here is empty, and is begun again.
-        self._connection.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION}; {_TABLES} {values} COMMIT;"
-        )
+        with self._writing():
+            self._connection.executescript(
+                f"BEGIN; PRAGMA application_id = {APPLICATION}; {_TABLES} {values} COMMIT;"
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A file that cannot be written is said so: another path works at it, the disk is full."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ResultsError(
+                self.path,
+                f"cannot be written ({error})",
+                "see whether another path writes there, and whether there is room",
+            ) from None
 
     def _check(self, path: Any, about: Mapping[str, Any]) -> None:
         try:
@@ -114,7 +129,7 @@ class Store:
             keep_all: the fold of which the weights at every strength are kept; of the others the
                 last ones are.
         """
-        with self._connection as connection:
+        with self._writing(), self._connection as connection:
             for place, fold, record, weights in done:
                 connection.execute(
                     "INSERT INTO row VALUES (?, ?, ?)", (place, fold, json.dumps(record))
@@ -140,7 +155,7 @@ class Store:
         """Keep a state, if the last one is ``every`` seconds old."""
         if self.path is None or time.monotonic() - self._kept_at < every:
             return
-        with self._connection as connection:
+        with self._writing(), self._connection as connection:
             connection.execute("REPLACE INTO progress VALUES (?, ?)", (key, _written(state())))
         self._kept_at = time.monotonic()
 

@@ -42,9 +42,14 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
 
     Raises:
         NoStrengthMaxError: a penalty of the plan is not known to leave nothing, such as an L2.
-        PathError: nothing is penalized, a weight is computed from others, the loss is not finite,
-            or no penalized weight changes it.
+        PathError: nothing is penalized, a weight is computed from others, the loss is no finite
+            scalar, or no penalized weight changes it.
     """
+    if not callable(loss) or not isinstance(plan, Plan):
+        raise PathError(
+            f"what strength_max got are a {type(loss).__name__} and a {type(plan).__name__}",
+            "pass a function that returns the data's loss, and the plan",
+        )
     targets = plan.targets()
     _check(targets)
     model = plan.model
@@ -52,7 +57,7 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
         for target in targets:
             target.parameters[0].detach().zero_()
         _fit_the_rest(loss, model, targets)
-        found = _largest(targets, _gradients(loss, targets))
+        found = _largest(loss, targets)
     alone = max(_alone(loss, model, target) for target in targets)
     if found <= NOTHING * alone:
         found = alone
@@ -99,8 +104,6 @@ def _fit_the_rest(loss: Callable[[], Tensor], model: nn.Module, targets: Sequenc
     """Put what is trained and not penalized where the loss is least."""
     held = {id(target.parameters[0]) for target in targets}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
-    gradients = torch.autograd.grad(loss(), rest, allow_unused=True) if rest else ()
-    rest = [p for p, g in zip(rest, gradients, strict=True) if g is not None]
     if not rest:
         return
     optimizer = torch.optim.LBFGS(
@@ -112,24 +115,32 @@ def _fit_the_rest(loss: Callable[[], Tensor], model: nn.Module, targets: Sequenc
     )
 
     def closure() -> Tensor:
-        value = loss()
-        for p, g in zip(rest, torch.autograd.grad(value, rest), strict=True):
+        value, gradients = _differentiated(loss, rest)
+        for p, g in zip(rest, gradients, strict=True):
             p.grad = g
         return value
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
-def _gradients(loss: Callable[[], Tensor], targets: Sequence[Target]) -> list[Tensor]:
-    parameters = [target.parameters[0] for target in targets]
+def _differentiated(
+    loss: Callable[[], Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """The loss, and its gradients: zeros for what it does not depend on."""
     value = loss()
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise PathError(
+            f"the loss returned a {found}", "return the mean loss of all samples, a scalar tensor"
+        )
     if not value.requires_grad:
-        return [torch.zeros_like(p) for p in parameters]
-    found = torch.autograd.grad(value, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        return value, [torch.zeros_like(p) for p in parameters]
+    return value, torch.autograd.grad(value, parameters, materialize_grads=True)
 
 
-def _largest(targets: Sequence[Target], gradients: Sequence[Tensor]) -> float:
+def _largest(loss: Callable[[], Tensor], targets: Sequence[Target]) -> float:
+    """What the gradients as they are now need, each in the dual norm of its penalty."""
+    _, gradients = _differentiated(loss, [target.parameters[0] for target in targets])
     with torch.no_grad():
         found = [
             float(target.regularizer.strength_max(g))
@@ -142,4 +153,4 @@ def _alone(loss: Callable[[], Tensor], model: nn.Module, target: Target) -> floa
     """What one parameter needs to stay at zero while the others are as they are."""
     with kept(model):
         target.parameters[0].detach().zero_()
-        return _largest([target], _gradients(loss, [target]))
+        return _largest(loss, [target])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.errors import PathError
+from penalize.regularizers.base import as_number
 from penalize.torch.plan import Plan
 
 
@@ -83,12 +84,20 @@ class Training:
                     "expected a function: loss=nn.MSELoss(), "
                     "optimizer=partial(torch.optim.Adam, lr=1e-3)",
                 )
-        for name, least in (("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is None and name == "batch_size":
-                continue
-            if not isinstance(value, int) or value < least:
-                raise PathError(f"Training got {name}={value!r}", "expected a whole number >= 1")
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        for name, value, least in (
+            ("epochs", self.epochs, 1),
+            ("batch_size", batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise PathError(
+                    f"Training got {name}={value!r}", f"expected a whole number >= {least}"
+                )
+        if not 0 <= as_number(self.tolerance) < math.inf:
+            raise PathError(
+                f"Training got tolerance={self.tolerance!r}", "expected a finite number >= 0"
+            )
 
     @property
     def samples(self) -> int:

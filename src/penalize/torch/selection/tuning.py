@@ -12,8 +12,8 @@ from torch import nn
 from penalize.errors import MissingPackageError, PathError
 from penalize.ranges import Search, chosen, ranges_in
 from penalize.regularizers.base import Regularizer
-from penalize.rules import Rules
-from penalize.selectors import Selector, as_selector, kernels
+from penalize.rules import parse
+from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.path import path
 from penalize.torch.selection.training import Fit
@@ -85,6 +85,7 @@ def tune(
         progress: whether to show a bar.
 
     Raises:
+        RulesError, SelectorError: the rules are malformed.
         PathError: no strength is searched, the study in the storage is of other ranges, or what
             :func:`path` says.
         MissingPackageError: optuna is not installed.
@@ -93,7 +94,7 @@ def tune(
         import optuna
     except ImportError:
         raise MissingPackageError("optuna", "tune", "select") from None
-    pairs = _pairs(rules)
+    pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
     space = dict(_spaces(pairs))
     if not space:
         raise PathError(
@@ -108,10 +109,11 @@ def tune(
         load_if_exists=True,
     )
     wanted = {key: repr(found) for key, found in space.items()}
-    known = study.user_attrs.get("penalize", wanted)
-    if known != wanted:
+    known = study.user_attrs.get("penalize")
+    if known != wanted and (known is not None or study.get_trials(deepcopy=False)):
+        searches = "something of its own" if known is None else known
         raise PathError(
-            f"the study {name!r} in this storage searches {known}, and the rules {wanted}",
+            f"the study {name!r} in this storage searches {searches}, and the rules {wanted}",
             "give it another name",
         )
     study.set_user_attr("penalize", wanted)
@@ -133,13 +135,6 @@ def tune(
     if missing > 0:
         study.optimize(objective, missing, n_jobs=jobs, show_progress_bar=progress and jobs == 1)
     return Tuned(study, pairs)
-
-
-def _pairs(rules: Rules) -> Pairs:
-    if isinstance(rules, Regularizer):
-        return [(kernels, rules)]
-    rows = rules.items() if hasattr(rules, "items") else rules
-    return [(as_selector(key), value) for key, value in rows]
 
 
 def _spaces(pairs: Pairs) -> Iterable[tuple[str, Search]]:

@@ -185,22 +185,21 @@ class Walk:
         """Whether the loss has not been the least for as many strengths as patience has."""
         if self.patience is None:
             return False
-        losses = [each.loss for each in self.result().summary]
+        losses = [each.loss for each in Path(self.plan, self._rows(), {}).summary]
         known = [(loss, -place) for place, loss in enumerate(losses) if math.isfinite(loss)]
         return bool(known) and len(losses) - 1 + min(known)[1] >= self.patience
 
+    def _rows(self) -> list[Row]:
+        records = self.store.rows()
+        places = range(len(self.grid))
+        keys = [(place, fold.name) for place in places for fold in self.folds]
+        return [Row(**records[key]) for key in keys if key in records]
+
     def result(self, reason: str = "", *, stopped: bool = False) -> Path:
         """What is known."""
-        records = self.store.rows()
-        rows = [
-            Row(**records[place, fold.name])
-            for place in range(len(self.grid))
-            for fold in self.folds
-            if (place, fold.name) in records
-        ]
         known = {s: self.store.weights(ALL, place) for place, s in enumerate(self.grid)}
         weights = {strength: found for strength, found in known.items() if found is not None}
-        return Path(self.plan, rows, weights, reason, stopped=stopped)
+        return Path(self.plan, self._rows(), weights, reason, stopped=stopped)
 
 
 # --- one run ------------------------------------------------------------------------------------
