@@ -24,7 +24,7 @@ from penalize import (
     warmup,
 )
 from penalize.torch import path, regularize
-from penalize.torch.selection.stacking import BY_ELEMENT, Stacked
+from penalize.torch.selection.stacking import BY_ELEMENT, Stacked, at_once
 
 STRENGTHS = [0.3, 0.02, 0.001, 0.0]
 FAST = {"folds": 3, "progress": False}
@@ -210,6 +210,18 @@ def test_a_stack_is_cut_where_memory_ends(monkeypatch):
     monkeypatch.setattr("penalize.torch.selection.stacking.MEMORY", 41 * 4)
     cut = path(training(), regularize(network(), L1(1.0)), STRENGTHS, **FAST)
     assert_same(cut, whole)
+
+
+@pytest.mark.parametrize(("batch_size", "strengths"), [(61, 1), (16, 3), (1, 4)])
+def test_a_stack_is_cut_by_what_a_batch_takes_too(batch_size, strengths, monkeypatch):
+    """A batch of n gives 5n + 5n + n numbers in the layers, and n for the whole; there are 41
+    weights.
+    """
+    size = max(41, 12 * batch_size)
+    monkeypatch.setattr("penalize.torch.selection.stacking.MEMORY", 4 * size * strengths)
+    plan = regularize(network(), L1(1.0))
+    assert at_once(training(batch_size=batch_size), plan, 4) == strengths
+    assert at_once(training(batch_size=2 * batch_size), plan, 4) <= strengths
 
 
 def test_the_stacked_penalty_is_the_sum_over_its_slices():

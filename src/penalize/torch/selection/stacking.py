@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_leaves
 
 from penalize.backends import Backend
 from penalize.regularizers.base import Regularizer
@@ -37,7 +38,7 @@ LARGEST = 2_000_000
 """Models with more weights keep the processor busy one at a time."""
 
 MEMORY = 64_000_000
-"""How many weights are in one stack at most."""
+"""How many numbers are in one stack at most: weights, or what modules give for a batch."""
 
 Weights = Mapping[str, Tensor]
 
@@ -161,10 +162,25 @@ def _differs(training: Training, plan: Plan) -> str:
     return ""
 
 
-def at_once(plan: Plan, folds: int) -> int:
+def at_once(training: Training, plan: Plan, folds: int) -> int:
     """How many strengths fit in one stack."""
-    size = sum(p.numel() for p in plan.model.parameters())
+    size = max(sum(p.numel() for p in plan.model.parameters()), _activations(training, plan.model))
     return max(1, MEMORY // max(size * folds, 1))
+
+
+@torch.no_grad()
+def _activations(training: Training, model: nn.Module) -> int:
+    """How many numbers the modules give for a batch, which a backward pass has to have."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, args: Any, output: Any) -> None:
+        counts.extend(each.numel() for each in tree_leaves(output) if isinstance(each, Tensor))
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    model(training.x[next(training.batches(torch.arange(training.samples), 0))])
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
 
 
 def train_together(

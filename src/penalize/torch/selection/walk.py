@@ -83,9 +83,11 @@ class Walk:
     def _batches(self) -> list[range]:
         """The places that are worked at together. What depends on others comes after them."""
         count = len(self.grid)
-        size = at_once(self.plan, len(self.folds)) if self.stacked else count
+        size = count
         if self.warm or self.patience is not None:
             size = 1
+        elif self.stacked and isinstance(self.fit, Training):
+            size = at_once(self.fit, self.plan, len(self.folds))
         return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
     # --- stacked ----------------------------------------------------------------------------
