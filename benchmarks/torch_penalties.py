@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from penalize import L1, L1L2, L2, GroupLasso, Regularizer, kernels, named
 from penalize.torch import regularize
-from penalize.torch.attachment import Attachment
+from penalize.torch.acting.attachment import Attachment
 from penalize.torch.kernels import reference
 
 TURNS, WHOLE, PLAIN = 15, 9, 5

@@ -175,7 +175,7 @@ def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
         )
         return _fail(f"penalize doctor cannot run {script}: {why}")
 
-    from penalize.torch.doctor import examine
+    from penalize.torch.auditing.doctor import examine
 
     return examine(script, arguments, steps)
 

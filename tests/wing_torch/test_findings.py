@@ -9,7 +9,7 @@ import pytest
 
 from penalize.parameters import Role
 from penalize.report import Level, Report
-from penalize.torch.findings import Decay, Entered, Weight, findings
+from penalize.torch.auditing.verdicts import Decay, Entered, Weight, findings
 
 KERNEL = Weight("fc.weight", Role.KERNEL, held_by=("Adam",))
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penalize.torch.fits import Fit, Kind, fit
+from penalize.torch.auditing.gradient_kinds import Fit, Kind, fit
 
 SIZES = st.integers(4, 5000)
 SEEDS = st.integers(0, 2**31)

@@ -18,7 +18,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from penalize import L1, L2, AppliedTwiceError, GroupLasso, Regularizer, StateError, kernels
 from penalize.torch import regularize
-from penalize.torch.attachment import Attachment
+from penalize.torch.acting.attachment import Attachment
 
 PROGRAM = Path(__file__).parent / "programs" / "resumed.py"
 RULES: dict[Any, Regularizer] = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from penalize.torch.fits import Kind
-from penalize.torch.terms import Pass, Trace
+from penalize.torch.auditing.gradient_kinds import Kind
+from penalize.torch.auditing.loss_terms import Pass, Trace
 
 
 def look(loss: Tensor) -> Pass:

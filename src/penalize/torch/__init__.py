@@ -3,11 +3,11 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-from penalize.torch.attachment import Attachment
-from penalize.torch.audit import audit
+from penalize.torch.acting.attachment import Attachment
+from penalize.torch.auditing.audit import audit
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
-from penalize.torch.scope import declare, scope
+from penalize.torch.model.scope import declare, scope
 
 if TYPE_CHECKING:
     from penalize.torch.selection.path import path

@@ -29,16 +29,16 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer, described
 from penalize.rules import Decision
 from penalize.torch import ledger
-from penalize.torch.activities import Activities
-from penalize.torch.attachment import Attachment, attachments_around, attachments_of
-from penalize.torch.balance import Balance, weighed
-from penalize.torch.bindings import Binding, trainable
-from penalize.torch.checks import claims_of
-from penalize.torch.clipping import mode_of
-from penalize.torch.modes import Target
-from penalize.torch.modules import Activity
-from penalize.torch.parameters import read
-from penalize.torch.state import check_same, state_of
+from penalize.torch.outputs.activities import Activities
+from penalize.torch.acting.attachment import Attachment, attachments_around, attachments_of
+from penalize.torch.acting.balance import Balance, weighed
+from penalize.torch.model.bindings import Binding, trainable
+from penalize.torch.acting.checks import claims_of
+from penalize.torch.modes.at_backward import mode_of
+from penalize.torch.modes.modes import Target
+from penalize.torch.outputs.rules import Activity
+from penalize.torch.model.parameters import read
+from penalize.torch.acting.state import check_same, state_of
 
 
 class Entry(NamedTuple):

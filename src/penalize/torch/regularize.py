@@ -13,10 +13,10 @@ from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
 from penalize.planning import Planned, Roles, planned
 from penalize.rules import Rules
-from penalize.torch.activities import Activities
-from penalize.torch.bindings import Binding
-from penalize.torch.modules import ActivityRules, chosen
-from penalize.torch.parameters import read
+from penalize.torch.outputs.activities import Activities
+from penalize.torch.model.bindings import Binding
+from penalize.torch.outputs.rules import ActivityRules, chosen
+from penalize.torch.model.parameters import read
 from penalize.torch.plan import Entry, Plan
 from penalize.torch.watch import watch
 

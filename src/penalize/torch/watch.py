@@ -20,16 +20,16 @@ from torch.optim.optimizer import (
 )
 
 from penalize.errors import LostAttachmentError, NeverAppliedWarning, some
-from penalize.torch.attachment import (
+from penalize.torch.acting.attachment import (
     Attachment,
     attachments_around,
     attachments_of,
     lacks_attachments,
 )
-from penalize.torch.checks import check_weight_decay, groups_of
-from penalize.torch.modes import Group, Target
+from penalize.torch.acting.checks import check_weight_decay, groups_of
+from penalize.torch.modes.modes import Group, Target
 from penalize.torch.plan import plans
-from penalize.torch.stepper import Nesting, when_gradients_are_ready
+from penalize.torch.acting.stepper import Nesting, when_gradients_are_ready
 
 
 @functools.cache

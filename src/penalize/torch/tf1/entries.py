@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from penalize.errors import PenaltyError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
-from penalize.torch.roles import axes_of
+from penalize.torch.model.roles import axes_of
 from penalize.torch.tf1.sameness import described, same
 
 

@@ -22,8 +22,8 @@ from torch.optim.optimizer import (
 )
 
 from penalize.torch.plan import Plan
-from penalize.torch.roster import shares_groups, stepped_by
-from penalize.torch.terms import DECLARED, SCALED, Pass, Trace, note
+from penalize.torch.auditing.models_alive import shares_groups, stepped_by
+from penalize.torch.auditing.loss_terms import DECLARED, SCALED, Pass, Trace, note
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import AppliedTwiceError, OptimizerError, some
 from penalize.torch.ledger import Claim
-from penalize.torch.modes import Group, Live, Target
+from penalize.torch.modes.modes import Group, Live, Target
 
 
 def groups_of(optimizer: Optimizer) -> dict[int, Group]:

@@ -8,7 +8,7 @@ from typing import Any
 from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.constants import without_start
-from penalize.torch.modes import Target
+from penalize.torch.modes.modes import Target
 
 VERSION = 2
 

@@ -23,8 +23,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import ModeError, OptimizerError
-from penalize.torch.checks import groups_of
-from penalize.torch.modes import (
+from penalize.torch.acting.checks import groups_of
+from penalize.torch.modes.modes import (
     Active,
     Gradient,
     Group,

@@ -14,11 +14,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from penalize.report import Found, Level, Report
-from penalize.torch.facts import declared, named, weights
-from penalize.torch.findings import findings
-from penalize.torch.observe import Observer
+from penalize.torch.auditing.rows import declared, named, weights
+from penalize.torch.auditing.verdicts import findings
+from penalize.torch.auditing.observer import Observer
 from penalize.torch.plan import Plan, plans
-from penalize.torch.roster import alive, holding, roster, stepped_by, with_idle
+from penalize.torch.auditing.models_alive import alive, holding, roster, stepped_by, with_idle
 
 _PATIENCE = 5
 """How many times the wanted steps an optimizer may do while another has not done its own."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from penalize.errors import ActivityError
 from penalize.regularizers.base import Regularizer
-from penalize.torch.modules import Activity
+from penalize.torch.outputs.rules import Activity
 
 
 class Term:

@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
-from penalize.torch.roster import alive, stepped_by
+from penalize.torch.auditing.models_alive import alive, stepped_by
 
 
 class Seen(NamedTuple):

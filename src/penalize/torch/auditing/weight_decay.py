@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from penalize.torch.findings import Decay
-from penalize.torch.replay import Act, Replay, Seen
+from penalize.torch.auditing.verdicts import Decay
+from penalize.torch.auditing.replay import Act, Replay, Seen
 
 _ANOTHER = "not measured: the step differs each time it runs"
 

@@ -23,7 +23,7 @@ from penalize.errors import ModelError, RulesError
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Rule, Rules, Table, parse
 from penalize.selectors import everything
-from penalize.torch.bindings import bindings_of
+from penalize.torch.model.bindings import bindings_of
 
 _SCOPES = "_penalize_scopes"
 _DECLARED = "_penalize_declared"

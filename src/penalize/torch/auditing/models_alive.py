@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import ModelError
 from penalize.parameters import Role
-from penalize.torch.parameters import read
+from penalize.torch.model.parameters import read
 
 T = TypeVar("T")
 

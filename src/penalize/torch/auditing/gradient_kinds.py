@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from penalize.torch.sharding import is_sharded
+from penalize.torch.model.sharding import is_sharded
 
 
 class Kind(StrEnum):

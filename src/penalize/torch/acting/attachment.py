@@ -15,18 +15,18 @@ from torch.utils.hooks import RemovableHandle
 from penalize.errors import OptimizerError, StateError
 from penalize.regularizers.base import Regularizer
 from penalize.torch import ledger
-from penalize.torch.bindings import trainable
-from penalize.torch.checks import (
+from penalize.torch.model.bindings import trainable
+from penalize.torch.acting.checks import (
     check_can_act,
     check_weight_decay,
     claims_of,
     groups_of,
     share_out,
 )
-from penalize.torch.modes import Group, Mode, Target
-from penalize.torch.routes import Route, Routes
-from penalize.torch.state import check_same, state_of
-from penalize.torch.stepper import Stepper
+from penalize.torch.modes.modes import Group, Mode, Target
+from penalize.torch.kernels.routes import Route, Routes
+from penalize.torch.acting.state import check_same, state_of
+from penalize.torch.acting.stepper import Stepper
 from penalize.torch.steps import stepped_by
 
 MARK = "penalize"

@@ -22,7 +22,7 @@ from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
 from penalize.rules import Rule, Table
 from penalize.selectors import And, Named, Not, OfType, Or, Selector, as_selector
-from penalize.torch.parameters import is_wrapped, walk
+from penalize.torch.model.parameters import is_wrapped, walk
 
 ActivityRules = Mapping[Any, Regularizer | None] | Sequence[tuple[Any, Regularizer | None]]
 """What users write as ``activities=``: a mapping or list of pairs, selector → regularizer."""

@@ -18,8 +18,8 @@ from torch.autograd import Variable
 from penalize.backends import open_array
 from penalize.errors import some
 from penalize.tables import table
-from penalize.torch.modules import Activity
-from penalize.torch.outputs import (
+from penalize.torch.outputs.rules import Activity
+from penalize.torch.outputs.terms import (
     Hook,
     Term,
     check_is_called_once,

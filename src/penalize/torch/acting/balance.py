@@ -10,7 +10,7 @@ import torch
 
 from penalize.errors import OptimizerError
 from penalize.tables import table
-from penalize.torch.modes import Group, Target, gradients_of, is_stepped
+from penalize.torch.modes.modes import Group, Target, gradients_of, is_stepped
 from penalize.torch.steps import rate_of
 
 NEGLIGIBLE = 1e-6

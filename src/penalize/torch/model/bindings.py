@@ -21,7 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from penalize.errors import ModelError
-from penalize.torch.sharding import gathered, lasting
+from penalize.torch.model.sharding import gathered, lasting
 
 
 class Binding(Protocol):

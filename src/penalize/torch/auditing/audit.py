@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from penalize.errors import LossError
 from penalize.report import Finding, Measured, Report
-from penalize.torch.decay import measure
-from penalize.torch.facts import declared, weights
-from penalize.torch.findings import findings
-from penalize.torch.modes import Target, gradients_of
-from penalize.torch.observe import Observer, mark
+from penalize.torch.auditing.weight_decay import measure
+from penalize.torch.auditing.rows import declared, weights
+from penalize.torch.auditing.verdicts import findings
+from penalize.torch.modes.modes import Target, gradients_of
+from penalize.torch.auditing.observer import Observer, mark
 from penalize.torch.plan import Plan, plans
-from penalize.torch.replay import Replay, Seen
-from penalize.torch.roster import optimizers_of, roster
+from penalize.torch.auditing.replay import Replay, Seen
+from penalize.torch.auditing.models_alive import optimizers_of, roster
 from penalize.torch.steps import bounded, step_size_of
 
 TOLERANCE = 1e-3

@@ -15,9 +15,9 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
 from penalize.regularizers.base import Regularizer
-from penalize.torch.bindings import Plain, trainable
-from penalize.torch.checks import check_weight_decay, groups_of
-from penalize.torch.modes import Group, Live, Mode, Target
+from penalize.torch.model.bindings import Plain, trainable
+from penalize.torch.acting.checks import check_weight_decay, groups_of
+from penalize.torch.modes.modes import Group, Live, Mode, Target
 
 
 class Owner(Protocol):

@@ -13,9 +13,9 @@ from torch.nn.parameter import UninitializedParameter
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
 from penalize.roles import role_by_name, role_of_ties
-from penalize.torch.bindings import Binding, bindings_of, shape_of
-from penalize.torch.roles import axes_of, role_of
-from penalize.torch.scope import declared_on, scopes_of
+from penalize.torch.model.bindings import Binding, bindings_of, shape_of
+from penalize.torch.model.roles import axes_of, role_of
+from penalize.torch.model.scope import declared_on, scopes_of
 
 # Names that only a wrapper gives to what it wraps.
 _WRAPPED_ATTRIBUTES = {

@@ -11,15 +11,15 @@ from typing import Any
 from torch.optim import Optimizer
 
 from penalize.report import Found, Level, Measured
-from penalize.torch.checks import groups_of
-from penalize.torch.decay import Measurement
-from penalize.torch.findings import Decay, Entered, Weight
-from penalize.torch.fits import Kind
-from penalize.torch.modes import Target
-from penalize.torch.observe import Received
+from penalize.torch.acting.checks import groups_of
+from penalize.torch.auditing.weight_decay import Measurement
+from penalize.torch.auditing.verdicts import Decay, Entered, Weight
+from penalize.torch.auditing.gradient_kinds import Kind
+from penalize.torch.modes.modes import Target
+from penalize.torch.auditing.observer import Received
 from penalize.torch.plan import Plan
-from penalize.torch.roster import Who
-from penalize.torch.terms import Term
+from penalize.torch.auditing.models_alive import Who
+from penalize.torch.auditing.loss_terms import Term
 
 _DECOUPLED = {"AdamW", "Muon", "Adafactor"}
 _COUPLED = {"Adadelta", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "SGD"}
