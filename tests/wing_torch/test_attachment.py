@@ -35,7 +35,7 @@ from penalize import (
 )
 from penalize.steps import Step
 from penalize.torch import regularize
-from penalize.torch.steps import bounded
+from penalize.torch.modes.step_sizes import bounded
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -761,7 +761,7 @@ def test_a_deliberate_detach_does_not_warn() -> None:
     plan = regularize(model, L2(0.1))
     plan.attach(optimizer).detach()
     train(model, optimizer, 1)
-    assert plan.detached
+    assert plan.applied.detached
 
 
 def test_a_step_that_moves_nothing_does_not_warn() -> None:

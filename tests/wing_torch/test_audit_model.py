@@ -186,7 +186,7 @@ def test_the_model_of_a_plan_that_acts_nowhere() -> None:
     plan = regularize(model, L2(0.3))
     report = audit(stepping(model, torch.optim.SGD(model.parameters(), lr=0.1)), model)
     assert [row.verdict for row in report] == ["never applied"] * 2
-    assert not plan.warned, "an audit is no training"
+    assert not plan.applied.warned, "an audit is no training"
 
 
 def test_declared_and_written_by_hand() -> None:

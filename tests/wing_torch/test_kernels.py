@@ -34,9 +34,9 @@ from penalize import (
     toward,
 )
 from penalize.torch import regularize
-from penalize.torch.kernels import Router, Works, reference, triton
+from penalize.torch.kernels import Additions, Router, Shrinkings, reference, triton
 from penalize.torch.kernels.jobs import PACK, PACKED, rows_of
-from penalize.torch.steps import Taken
+from penalize.torch.modes.step_sizes import Taken
 
 PROGRAM = Path(__file__).parent / "programs" / "triton_kernels.py"
 
@@ -73,15 +73,15 @@ def draw(shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
     return ws
 
 
-def works(
-    regularizer: Regularizer,
-    ws: list[Tensor],
-    besides: list[Tensor],
-    steps: list[Taken] | None = None,
-) -> Works:
+def additions(regularizer: Regularizer, ws: list[Tensor], tos: list[Tensor]) -> Additions:
     count = len(ws)
     names = [str(i) for i in range(count)]
-    return Works(names, ws, besides, [regularizer] * count, [0] * count, [False] * count, steps)
+    return Additions(names, ws, tos, [regularizer] * count, [0] * count, [False] * count)
+
+
+def shrinkings(regularizer: Regularizer, ws: list[Tensor], steps: list[Taken]) -> Shrinkings:
+    names = [str(i) for i in range(len(ws))]
+    return Shrinkings(names, ws, [regularizer] * len(ws), steps)
 
 
 def fitting(regularizer: Regularizer, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -110,10 +110,10 @@ class TestEachPath:
         for scale in (1.0, -0.5):
             tos = [torch.randn_like(w) for w in ws]
             expected, others = [to.clone() for to in tos], [to.clone() for to in tos]
-            router.add(works(regularizer, ws, tos), {0: scale})
-            values = router.value_and_add(works(regularizer, ws, others), {0: scale})
+            router.add(additions(regularizer, ws, tos), {0: scale})
+            values = router.value_and_add(additions(regularizer, ws, others), {0: scale})
             with reference():
-                Router().add(works(regularizer, ws, expected), {0: scale})
+                Router().add(additions(regularizer, ws, expected), {0: scale})
             torch.testing.assert_close(tos, expected, **tolerance(dtype))
             torch.testing.assert_close(others, tos, rtol=0, atol=0)
             value = sum(float(regularizer(w.double())) for w in ws)
@@ -128,9 +128,9 @@ class TestEachPath:
         expected = [w.clone() for w in ws]
         router = Router()
         for _ in range(2):
-            router.add(works(regularizer, ws, ws), {0: -0.1})
+            router.add(additions(regularizer, ws, ws), {0: -0.1})
             with reference():
-                Router().add(works(regularizer, expected, expected), {0: -0.1})
+                Router().add(additions(regularizer, expected, expected), {0: -0.1})
         for w, other in zip(ws, expected, strict=True):
             torch.testing.assert_close(w, other, **tolerance(dtype))
 
@@ -140,9 +140,9 @@ class TestEachPath:
         router = Router()
         for factor in (0.5, 1.5):
             steps = [Taken(factor)] * len(ws)
-            router.shrink(works(regularizer, ws, ws, steps))
+            router.shrink(shrinkings(regularizer, ws, steps))
             with reference():
-                Router().shrink(works(regularizer, expected, expected, steps))
+                Router().shrink(shrinkings(regularizer, expected, steps))
         for w, other in zip(ws, expected, strict=True):
             torch.testing.assert_close(w, other, **tolerance(dtype))
             assert torch.equal(w == 0, other == 0)
@@ -157,9 +157,9 @@ class TestEachPath:
         steps = [Taken(0.4, second, 1.1, 1e-8) for second in seconds]
         expected = [w.clone() for w in ws]
         router = Router()
-        router.shrink(works(regularizer, ws, seconds, steps))
+        router.shrink(shrinkings(regularizer, ws, steps))
         with reference():
-            Router().shrink(works(regularizer, expected, seconds, steps))
+            Router().shrink(shrinkings(regularizer, expected, steps))
         for w, other in zip(ws, expected, strict=True):
             torch.testing.assert_close(w, other, rtol=1e-4, atol=1e-5)
             assert torch.equal(w == 0, other == 0)
@@ -172,12 +172,12 @@ def test_every_case_of_the_table(case: Case) -> None:
     w = torch.randn(case.shape, dtype=torch.float64)
     if case.regularizer.differentiable:
         to, expected = torch.zeros_like(w), torch.zeros_like(w)
-        Router().add(works(case.regularizer, [w], [to]), {0: 2.0})
+        Router().add(additions(case.regularizer, [w], [to]), {0: 2.0})
         expected += 2.0 * case.regularizer.gradient(w)
         torch.testing.assert_close(to, expected, rtol=1e-12, atol=1e-14)
     if case.has_prox:
         moved = w.clone()
-        Router().shrink(works(case.regularizer, [moved], [moved], [Taken(0.3)]))
+        Router().shrink(shrinkings(case.regularizer, [moved], [Taken(0.3)]))
         torch.testing.assert_close(moved, case.regularizer.prox(w, 0.3), rtol=1e-12, atol=1e-14)
 
 
@@ -221,9 +221,9 @@ def test_half_precision_is_at_least_as_near_to_the_truth(name: str, dtype: torch
         to.double() + 0.5 * regularizer.gradient(w.double()) for w, to in zip(ws, tos, strict=True)
     ]
     plain = [to.clone() for to in tos]
-    Router().add(works(regularizer, ws, tos), {0: 0.5})
+    Router().add(additions(regularizer, ws, tos), {0: 0.5})
     with reference():
-        Router().add(works(regularizer, ws, plain), {0: 0.5})
+        Router().add(additions(regularizer, ws, plain), {0: 0.5})
     for to, other, truth in zip(tos, plain, truths, strict=True):
         assert (to - truth).abs().mean() <= 1.01 * (other - truth).abs().mean()
 
@@ -372,7 +372,7 @@ def test_channels_last(groups: Any, both: bool) -> None:
     to = to.to(memory_format=torch.channels_last) if both else to
     expected = to + regularizer.gradient(w)
     router = Router()
-    router.add(works(regularizer, [w], [to]), {0: 1.0})
+    router.add(additions(regularizer, [w], [to]), {0: 1.0})
     torch.testing.assert_close(to, expected)
     is_fast = both and groups != (0, 1)
     assert router.taken["0"][0] == ("chunked" if is_fast else "plain")
@@ -383,7 +383,7 @@ def test_packs_hold_as_many_as_a_buffer_does() -> None:
     ws = [torch.randn(shape) for _ in range(2 * PACK // PACKED + 1)]
     router = Router()
     tos = [torch.zeros_like(w) for w in ws]
-    router.add(works(L1(0.5), ws, tos), {0: 1.0})
+    router.add(additions(L1(0.5), ws, tos), {0: 1.0})
     assert {path for path, _ in router.taken.values()} == {"packed"}
     assert len(router._jobs) == 3
     for w, to in zip(ws, tos, strict=True):
@@ -409,9 +409,9 @@ def test_memory_beyond_the_weights_does_not_grow_with_the_model() -> None:
     def peak(regularizer: Regularizer, rows: int) -> int:
         w, to = torch.randn(rows, 1000), torch.randn(rows, 1000)
         router = Router()
-        router.add(works(regularizer, [w], [to]), {0: 1.0})
+        router.add(additions(regularizer, [w], [to]), {0: 1.0})
         with Largest() as largest:
-            router.add(works(regularizer, [w], [to]), {0: 1.0})
+            router.add(additions(regularizer, [w], [to]), {0: 1.0})
         return largest.seen
 
     for regularizer in (
@@ -543,16 +543,16 @@ class TestOnTheGPU:
         tos = [torch.ones_like(w) for w in ws]
         expected = [torch.ones_like(w) for w in ws]
         router = Router()
-        router.add(works(regularizer, ws, tos), {0: 0.5})
+        router.add(additions(regularizer, ws, tos), {0: 0.5})
         with reference():
-            Router().add(works(regularizer, ws, expected), {0: 0.5})
+            Router().add(additions(regularizer, ws, expected), {0: 0.5})
         torch.testing.assert_close(tos, expected, rtol=1e-5, atol=1e-6)
         if regularizer != REGULARIZERS["last axis"]:
             assert {path for path, _ in router.taken.values()} <= {"triton", "foreach"}
 
     def test_a_step_can_be_captured(self) -> None:
         w, to = torch.randn(300, 257, device="cuda"), torch.zeros(300, 257, device="cuda")
-        router, work = Router(), works(L1(0.3), [w], [to])
+        router, work = Router(), additions(L1(0.3), [w], [to])
         router.add(work, {0: 1.0})
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from penalize import L1, L2, GroupLasso, NeverAppliedWarning, OptimizerError, kernels
 from penalize.torch import regularize
-from penalize.torch.modes.scaling import assign, may_be_skipped, scale_of
+from penalize.torch.clock import Step
 
 each_mode = pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
 RULES = {kernels: L1(0.02) + L2(0.1)}
@@ -338,12 +338,11 @@ def test_what_a_scaler_leaves_does_not_wait_for_the_device_either() -> None:
     model = nn.Linear(4, 3, device="meta")
     optimizer: Any = SGD(model.parameters())
     optimizer.grad_scale = optimizer.found_inf = torch.zeros((), device="meta")
-    scale = scale_of(optimizer)
-    assert scale is not None
-    assert scale.is_meta
-    assert may_be_skipped(optimizer)
+    step = Step(optimizer, None, None)
+    assert step.scale is not None
+    assert step.scale.is_meta
     with torch.no_grad():
-        assign(model.weight, 2 * model.weight, optimizer)
+        step.assign(model.weight, 2 * model.weight)
 
 
 # --- when --------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.auditing.audit import audit
+from penalize.torch.model.scope import declare, scope
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
-from penalize.torch.model.scope import declare, scope
 
 if TYPE_CHECKING:
     from penalize.torch.selection.path import path

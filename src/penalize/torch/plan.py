@@ -2,232 +2,37 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakSet, ref
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from penalize.callsite import callsite
-from penalize.errors import (
-    AppliedTwiceError,
-    ModelError,
-    NeverAppliedWarning,
-    OptimizerError,
-    StateError,
-    some,
-)
-from penalize.parameters import Parameter
-from penalize.plan import LivePlan, Row, row_of
+from penalize.errors import AppliedTwiceError, OptimizerError
 from penalize.probes import Probed
-from penalize.regularizers.base import Regularizer, described
-from penalize.rules import Decision
-from penalize.torch import ledger
-from penalize.torch.outputs.activities import Activities
-from penalize.torch.acting.attachment import Attachment, attachments_around, attachments_of
+from penalize.torch import doors
+from penalize.torch.acting.attachment import Attachment
 from penalize.torch.acting.balance import Balance, weighed
-from penalize.torch.model.bindings import Binding, trainable
-from penalize.torch.acting.checks import claims_of
-from penalize.torch.modes.at_backward import mode_of
-from penalize.torch.modes.modes import Target
-from penalize.torch.outputs.rules import Activity
-from penalize.torch.model.parameters import read
-from penalize.torch.acting.state import check_same, state_of
+from penalize.torch.model.bindings import Binding
+from penalize.torch.model.targets import Target
+from penalize.torch.modes.choice import mode_of
+from penalize.torch.planned import PlannedModel
 
 
-class Entry(NamedTuple):
-    """One parameter: its record, what was decided, and how to reach it."""
-
-    parameter: Parameter
-    decision: Decision
-    binding: Binding
-    regularizer: Regularizer | None
-    """The decided one, with the words of its groups resolved to axes."""
-
-
-plans: WeakSet[Plan] = WeakSet()
-"""Those that are alive: made here, copied or unpickled."""
-
-
-class Plan(Probed, LivePlan):
+class Plan(Probed, PlannedModel):
     """Rules resolved against a PyTorch model. Made by :func:`penalize.torch.regularize`.
 
     The rules are fixed; the weights are read through the model's modules each time, so a plan
     follows freezing, moving and replaced parameters.
     """
 
-    def __init__(
-        self, entries: Sequence[Entry], model: nn.Module, activities: Activities | None = None
-    ) -> None:
-        self.model = model
-        """What was planned, for an audit of it."""
-
-        self._entries = tuple(entries)
-        self._targets = tuple(
-            Target(e.parameter.name, e.binding, e.regularizer)
-            for e in entries
-            if e.regularizer is not None
-        )
-        self._activities = Activities() if activities is None else activities
-        self._steps_before = 0
-        self._begin()
-
-    def _begin(self) -> None:
+    def _begin(self, steps: int) -> None:
         self._attachments: list[ref[Attachment]] = []
-        self.in_gradients: set[str] = set()
-        """What a loss has penalized since it was last stepped."""
-
-        self.applied_by_loss = False
-        self.was_attached = False
-        self.detached = False
-        self.warned = False
-        self._in_compiled_loss = False
-        self._counts: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
-        # The number of steps for compiled functions: to them an integer would be a constant.
-        scheduled = self._activities.scheduled or any(
-            target.regularizer.scheduled for target in self._targets
-        )
-        self._count = (
-            torch.full((), self._steps_before, dtype=torch.int64, device="cpu")
-            if scheduled
-            else None
-        )
-        self._activities = self._activities.adopted_by(self, self._count)
-        plans.add(self)
-
-    # A copy is the plan of the copied model; what acts on the original does not act on it.
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in _KEPT}
-        return {**kept, "_steps_before": self.steps}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """One row per parameter, in the model's order; the rows tell what is frozen now."""
-        return tuple(
-            row_of(e.parameter, e.decision, e.binding.shape(), trainable(e.binding))
-            for e in self._entries
-        )
-
-    def targets(self) -> list[Target]:
-        """What is penalized now: frozen parameters are left out."""
-        return [target for target in self._targets if trainable(target.binding)]
-
-    def scaled(self, factor: float) -> Plan:
-        """A plan of the same model with every strength multiplied by a number.
-
-        It is to be applied in place of this one, which no longer warns that it is not.
-
-        Raises:
-            StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
-            ModelError: the plan penalizes outputs, whose hooks belong to one plan.
-        """
-        if self.activities:
-            raise ModelError(
-                "the plan penalizes outputs of modules, and their hooks belong to it alone",
-                "make a plan without activities",
-            )
-        entries = [_scaled(entry, factor) for entry in self._entries]
-        self.note_detached()
-        return Plan(entries, self.model)
-
-    # --- over time --------------------------------------------------------------------------
-
-    @property
-    def steps(self) -> int:
-        """How many steps an optimizer has taken with its parameters: what schedules follow.
-
-        Of several optimizers, it is the number of the one with the most.
-        """
-        return self._steps_before + max(self._counts.values(), default=0)
-
-    def count_step(self, optimizer: Optimizer) -> None:
-        """An optimizer has stepped parameters of this plan."""
-        self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
-        self._show_count()
-
-    def _show_count(self) -> None:
-        if self._count is not None:
-            self._count.fill_(self.steps)
-
-    def settle(self, optimizer: Optimizer) -> None:
-        """An optimizer has stepped; the terms of outputs are of one step only."""
-        problems = [self._activities.settle()]
-        if not self.warned:
-            problems.append(self._activities.look())
-        for problem in filter(None, problems):
-            if not self.warned:
-                warnings.warn(
-                    f"{type(optimizer).__name__} has stepped the plan's parameters, but {problem}",
-                    NeverAppliedWarning,
-                    stacklevel=4,
-                )
-        self.warned = self.warned or any(problems)
-
-    def trains(self, groups: Mapping[int, Any]) -> bool:
-        """Whether a step with these groups moves a model whose outputs are penalized."""
-        held = (p for entry in self._entries for p in _parameters(entry.binding))
-        return bool(self.activities) and any(id(p) in groups and p.grad is not None for p in held)
-
-    def _now(self) -> list[Target]:
-        """The targets, their strengths as they are in this step."""
-        step: Any = self._count if torch.compiler.is_compiling() else self.steps
-        return [target.at(step) for target in self.targets()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is penalized, how many steps there were, and the values at the start: plain data.
-
-        For a plan whose ``penalty()`` stands in the loss; the state of an attachment has it all.
-        """
-        return state_of(self._targets, steps=self.steps, **self.activity_state())
-
-    def activity_state(self) -> dict[str, Any]:
-        """The penalties on outputs as plain data, for a state; nothing where there are none."""
-        found = {row.name: described(row.regularizer) for row in self.activities}
-        return {"activities": found} if found else {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that what was saved is what is planned here, and go on from there.
-
-        Taken from it are the number of steps and the values at the start, that parameters are drawn
-        toward. Nothing is, if it raises.
-
-        Raises:
-            StateError: it was not saved by a plan, or by one with other parameters or regularizers;
-                the message names every difference.
-        """
-        found = check_same(state, self.state_dict())
-        if not isinstance(state["steps"], int):
-            raise StateError(f"it has the steps {state['steps']!r}, which is no number of them")
-        self.restore(found, state["steps"])
-
-    def restore(self, regularizers: Mapping[str, Regularizer], steps: int) -> None:
-        """Take what was saved, in the attachments too."""
-        self._counts.clear()
-        self._steps_before = steps
-        self._show_count()
-
-        def new(name: str, old: Any) -> Any:
-            return regularizers.get(name, old)
-
-        self._entries = tuple(
-            e._replace(regularizer=new(e.parameter.name, e.regularizer)) for e in self._entries
-        )
-        self._targets = tuple(
-            replace(t, regularizer=new(t.name, t.regularizer)) for t in self._targets
-        )
-        for attachment in self.attachments():
-            attachment.adopt(regularizers)
+        super()._begin(steps)
 
     # --- the loss term ----------------------------------------------------------------------
 
@@ -263,14 +68,14 @@ class Plan(Probed, LivePlan):
             if torch.compiler.is_compiling():
                 self._check_gradients()
                 # No hook can stand in a compiled graph: a penalty with a gradient counts as used.
-                self.applied_by_loss = self._in_compiled_loss = True
-                self.in_gradients = {target.name for target in self._targets}
+                self.applied.by_loss = self.applied.in_compiled_loss = True
+                self.applied.in_loss = {target.name for target in self.all_targets}
             else:
                 total.register_hook(self._differentiated)  # type: ignore[no-untyped-call]
         return total
 
     def _nothing(self) -> Tensor:
-        return torch.zeros((), device=self._entries[0].binding.parameters()[0].device)
+        return torch.zeros((), device=self.weights[0].binding.parameters()[0].device)
 
     def _check_gradients(self) -> None:
         for target in self.targets():
@@ -278,23 +83,23 @@ class Plan(Probed, LivePlan):
 
     def _differentiated(self, gradient: Tensor) -> None:
         self._check_gradients()
-        self.applied_by_loss = True
-        self.in_gradients = {target.name for target in self.targets()}
-        ledger.check_free(claims_of(self.targets()), "plan.penalty() in the loss", self._way_out())
+        targets = self.targets()
+        self.applied.by_loss = True
+        self.applied.in_loss = {target.name for target in targets}
+        self._check_free(targets, "plan.penalty() in the loss")
 
-    def _way_out(self) -> str:
-        return _OUTPUTS_ALONE if self.activities else _ONE_DOOR
+    def _check_free(self, targets: Iterable[Target], newcomer: str, aside: str = "") -> None:
+        instead = _OUTPUTS_ALONE if self.activities else _ONE_DOOR
+        doors.check_free(doors.claims_of(targets), newcomer, instead + aside)
 
     def check_loss(self) -> None:
-        """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached, of any plan."""
-        for plan in list(plans):
-            if plan._in_compiled_loss:
-                plan._in_compiled_loss = False
-                ledger.check_free(
-                    claims_of(plan.targets()),
-                    "plan.penalty() in a compiled function, with gradients enabled",
-                    f"{plan._way_out()}; to look at it there, call it under torch.no_grad()",
-                )
+        """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached."""
+        self.applied.in_compiled_loss = False
+        self._check_free(
+            self.standing(),
+            "plan.penalty() in a compiled function, with gradients enabled",
+            "; to look at it there, call it under torch.no_grad()",
+        )
 
     def breakdown(self) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging. Synchronises the device."""
@@ -325,7 +130,7 @@ class Plan(Probed, LivePlan):
             OptimizerError: there are no gradients, or the step is over.
         """
         attachments = self.attachments()
-        inside = set(self.in_gradients)
+        inside = set(self.applied.in_loss)
         groups: dict[int, Any] = {}
         for attachment in attachments:
             groups |= attachment.param_groups()
@@ -334,11 +139,6 @@ class Plan(Probed, LivePlan):
         return weighed(self._now(), groups, inside, learning_rate, steps)
 
     # --- the outputs of modules -------------------------------------------------------------
-
-    @property
-    def activities(self) -> tuple[Activity, ...]:
-        """The modules whose outputs are penalized, each with name, regularizer, declared_at."""
-        return self._activities.rows
 
     def activity_penalty(self) -> Tensor:
         """Σ Ω(output)/batch over the forwards that no loss has used yet: a scalar for the loss.
@@ -422,11 +222,11 @@ class Plan(Probed, LivePlan):
                 f"attach got {type(optimizer).__name__}",
                 "pass a torch.optim.Optimizer, or a list of them",
             )
-        self._in_compiled_loss = False
+        self.applied.in_compiled_loss = False
         self._check_no_loss_pending()
-        attachment = Attachment(self, self._targets, optimizers, new_mode, callsite())
+        attachment = Attachment(self, optimizers, new_mode, callsite())
         self._attachments = [a for a in self._attachments if a() is not None] + [ref(attachment)]
-        self.was_attached = True
+        self.applied.attached = True
         return attachment
 
     def attachments(self) -> list[Attachment]:
@@ -438,72 +238,11 @@ class Plan(Probed, LivePlan):
         """What is penalized now, by name."""
         return [(target.name, None) for target in self.targets()]
 
-    @contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
-        """Within the block, penalties are multiplied by a number; attachments act unless it is 0.
-
-        It is for an audit, and leaves no trace of having been applied.
-        """
-        before = self.in_gradients, self.applied_by_loss, self.warned
-        self.warned = True
-        attachments = self.attachments()
-        for attachment in attachments:
-            attachment.muted = strength == 0
-        try:
-            with self.probed(lambda _, penalty: strength * penalty):
-                yield
-        finally:
-            self.in_gradients, self.applied_by_loss, self.warned = before
-            for attachment in attachments:
-                attachment.muted = False
-
-    @contextmanager
-    def counts_kept(self) -> Iterator[None]:
-        """Steps within the block are not counted once it is over."""
-        counts = dict(self._counts)
-        steps = [(attachment, attachment.steps) for attachment in self.attachments()]
-        try:
-            yield
-        finally:
-            self._counts = WeakKeyDictionary(counts)
-            self._show_count()
-            for attachment, counted in steps:
-                attachment.steps = counted
-
-    def acts_on(self, optimizer: Optimizer) -> bool:
-        """Whether an attachment of this plan acts in the steps of this optimizer."""
-        mine = self.attachments()
-        return any(a in mine for a in (*attachments_of(optimizer), *attachments_around(optimizer)))
-
-    def note_detached(self) -> None:
-        """An attachment was detached: that the plan acts nowhere is on purpose."""
-        self.detached = True
-
-    def check_newcomers(self, held: Collection[int]) -> None:
-        """Warn of parameters, by id, that came to the model after it was planned."""
-        known = {id(p) for entry in self._entries for p in _parameters(entry.binding)}
-        if known.issuperset(held):
-            return
-        bindings = {entry.binding for entry in self._entries}
-        new = [
-            parameter.name
-            for parameter, binding in read(self.model)
-            if binding not in bindings and any(id(p) in held for p in binding.parameters())
-        ]
-        if new:
-            warnings.warn(
-                f"{some(new)} came to the {type(self.model).__name__} after it was planned, so no "
-                "rule reaches what the optimizer steps there. detach(), regularize the model as it "
-                "is now, and attach again.",
-                NeverAppliedWarning,
-                stacklevel=4,
-            )
-
     def _check_no_loss_pending(self) -> None:
         pending = [
             target.name
             for target in self.targets()
-            if target.name in self.in_gradients
+            if target.name in self.applied.in_loss
             and any(p.grad is not None for p in target.binding.parameters())
         ]
         if pending:
@@ -515,30 +254,11 @@ class Plan(Probed, LivePlan):
             )
 
 
-def _scaled(entry: Entry, factor: float) -> Entry:
-    decided, regularizer = entry.decision.regularizer, entry.regularizer
-    if decided is None or regularizer is None:
-        return entry
-    decision = replace(entry.decision, regularizer=factor * decided)
-    return entry._replace(decision=decision, regularizer=factor * regularizer)
-
-
-_KEPT = ("model", "_entries", "_targets", "_activities")
-"""What a copy of a plan has from it."""
-
 _ONE_DOOR = "Take plan.penalty() out of the loss, or detach() the attachment"
 _OUTPUTS_ALONE = (
     "Write plan.activity_penalty() in the loss in place of plan.penalty(), or detach() the "
     "attachment"
 )
-
-
-def _parameters(binding: Binding) -> tuple[nn.Parameter, ...]:
-    """Those behind a weight; none if the model no longer has it."""
-    try:
-        return binding.parameters()
-    except ModelError:
-        return ()
 
 
 def _has_values(binding: Binding) -> bool:

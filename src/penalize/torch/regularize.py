@@ -13,12 +13,12 @@ from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
 from penalize.planning import Planned, Roles, planned
 from penalize.rules import Rules
-from penalize.torch.outputs.activities import Activities
 from penalize.torch.model.bindings import Binding
-from penalize.torch.outputs.rules import ActivityRules, chosen
 from penalize.torch.model.parameters import read
-from penalize.torch.plan import Entry, Plan
-from penalize.torch.watch import watch
+from penalize.torch.outputs.activities import Activities
+from penalize.torch.outputs.rules import ActivityRules, chosen
+from penalize.torch.plan import Plan
+from penalize.torch.planned import PlannedWeight
 
 
 def regularize(
@@ -65,10 +65,9 @@ def regularize(
         bindings = [binding for _, binding in found]
         parameters = [parameter for parameter, _ in found]
         rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
-        entries = [_entry(row, binding) for row, binding in zip(rows, bindings, strict=True)]
+        weights = [_planned(row, binding) for row, binding in zip(rows, bindings, strict=True)]
     outputs = chosen(model, {} if activities is None else activities, callsite())
-    watch()
-    return Plan(entries, model, Activities(outputs, in_eval=activities_in_eval))
+    return Plan(weights, model, Activities(outputs, in_eval=activities_in_eval))
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _entry(row: Planned, binding: Binding) -> Entry:
+def _planned(row: Planned, binding: Binding) -> PlannedWeight:
     if row.regularizer is not None:
         _check_door(row, binding)
         for source in binding.parameters():
@@ -97,7 +96,7 @@ def _entry(row: Planned, binding: Binding) -> Entry:
                     f"{row.parameter.name!r} of dtype {source.dtype}",
                     "a real floating-point parameter; exempt it with a rule that gives None",
                 )
-    return Entry(row.parameter, row.decision, binding, row.regularizer)
+    return PlannedWeight(row.parameter, row.decision, binding, row.regularizer)
 
 
 def _check_door(row: Planned, binding: Binding) -> None:

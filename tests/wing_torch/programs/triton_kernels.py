@@ -22,8 +22,8 @@ from cases import CASES, Case
 from torch import Tensor
 
 from penalize import L1, L1L2, GroupLasso, Huber, Regularizer, SparseGroupLasso
-from penalize.torch.kernels import Router, Works, interpreted, reference
-from penalize.torch.steps import Taken
+from penalize.torch.kernels import Additions, Router, Shrinkings, interpreted, reference
+from penalize.torch.modes.step_sizes import Taken
 
 TOLERANCE = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-12},
@@ -41,11 +41,13 @@ def draw(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return w.to(dtype)
 
 
-def works(
-    rs: list[Regularizer], ws: list[Tensor], besides: list[Tensor], steps: Any = None
-) -> Works:
+def additions(rs: list[Regularizer], ws: list[Tensor], tos: list[Tensor]) -> Additions:
     names, count = [str(i) for i in range(len(ws))], len(ws)
-    return Works(names, ws, besides, rs, [0] * count, [False] * count, steps)
+    return Additions(names, ws, tos, rs, [0] * count, [False] * count)
+
+
+def shrinkings(rs: list[Regularizer], ws: list[Tensor], steps: list[Taken]) -> Shrinkings:
+    return Shrinkings([str(i) for i in range(len(ws))], ws, rs, steps)
 
 
 def both(
@@ -87,12 +89,12 @@ def check(case: Case, dtype: torch.dtype, seen: Counter[str]) -> None:
         def run(router: Router, tensors: list[Tensor], taken: Any = taken) -> None:
             dtype = tensors[0].dtype
             if taken is None:
-                router.add(works([r], [w.to(dtype)], tensors), {0: -0.7})
+                router.add(additions([r], [w.to(dtype)], tensors), {0: -0.7})
             elif taken.second is None:
-                router.shrink(works([r], tensors, tensors, [taken]))
+                router.shrink(shrinkings([r], tensors, [taken]))
             else:
                 beside = taken.second.to(dtype)
-                router.shrink(works([r], tensors, [beside], [taken._replace(second=beside)]))
+                router.shrink(shrinkings([r], tensors, [taken._replace(second=beside)]))
 
         counted: Counter[str] = Counter()
         start = [torch.ones_like(w) if taken is None else w]
@@ -127,10 +129,12 @@ def check_many(kind: Callable[[float], Regularizer], seen: Counter[str]) -> None
     rs = [kind(0.01 * (1 + i)) for i in range(count)]
 
     def add(router: Router, tensors: list[Tensor]) -> None:
-        router.add(works(rs, ws, tensors), {0: 1.0})
+        router.add(additions(rs, ws, tensors), {0: 1.0})
 
     with interpreted():
-        values = Router().value_and_add(works(rs, ws, [torch.ones_like(w) for w in ws]), {0: 1.0})
+        values = Router().value_and_add(
+            additions(rs, ws, [torch.ones_like(w) for w in ws]), {0: 1.0}
+        )
     expected = sum(float(r(w.double())) for r, w in zip(rs, ws, strict=True))
     assert abs(float(sum(values)) - expected) <= 1e-5 * expected
 
@@ -142,8 +146,7 @@ def check_many(kind: Callable[[float], Regularizer], seen: Counter[str]) -> None
     steps = [Taken(lr, second, scale, 1e-3) for second in seconds]
 
     def shrink(router: Router, tensors: list[Tensor]) -> None:
-        names = [str(i) for i in range(count)]
-        router.shrink(Works(names, tensors, seconds, rs, [-1] * count, [True] * count, steps))
+        router.shrink(shrinkings(rs, tensors, steps))
 
     fast, slow = both(shrink, ws, seen)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)

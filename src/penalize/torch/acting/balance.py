@@ -10,8 +10,11 @@ import torch
 
 from penalize.errors import OptimizerError
 from penalize.tables import table
-from penalize.torch.modes.modes import Group, Target, gradients_of, is_stepped
-from penalize.torch.steps import rate_of
+from penalize.torch.clock import Group
+from penalize.torch.model.targets import Target
+from penalize.torch.modes.base import gradients_of
+from penalize.torch.modes.gradient import stepped_again
+from penalize.torch.modes.step_sizes import rate_of
 
 NEGLIGIBLE = 1e-6
 """A penalty whose gradient is a smaller part of that of the data cannot matter."""
@@ -106,7 +109,7 @@ def weighed(
             "balance was called while no penalized parameter has a gradient",
             "call it after loss.backward() and before optimizer.step()",
         )
-    if any(p.grad is not None and is_stepped(p.grad) for p in parameters):
+    if stepped_again(targets):
         raise OptimizerError(
             "balance was called when the step was over, and .grad has the penalty in it",
             "call it after loss.backward() and before optimizer.step()",

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from types import FrameType
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
 
-from penalize.errors import AppliedTwiceError, OptimizerError, some
-from penalize.torch.ledger import Claim
-from penalize.torch.modes.modes import Group, Live, Target
-
-
-def groups_of(optimizer: Optimizer) -> dict[int, Group]:
-    """The param group of each parameter, by the parameter's id."""
-    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
-
-
-def claims_of(targets: Iterable[Target]) -> list[Claim]:
-    """What a door that applies these targets enters in the ledger."""
-    return [Claim(t.name, p, t.regularizer) for t in targets for p in t.binding.parameters()]
+from penalize.errors import OptimizerError, some
+from penalize.torch.clock import groups_of, is_stepping
+from penalize.torch.model.targets import Target
 
 
 def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> list[list[Target]]:
@@ -67,7 +55,7 @@ def check_can_act(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} never called Optimizer.__init__, so it has no step hooks",
             "attach to the optimizer that it wraps",
         )
-    if _is_stepping(optimizer):
+    if is_stepping(optimizer):
         raise OptimizerError(
             f"attach was called in the middle of a step of {type(optimizer).__name__}",
             "attach between two steps",
@@ -77,34 +65,3 @@ def check_can_act(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} has differentiable=True, and an attachment has no graph",
             "add plan.penalty() to the loss instead",
         )
-
-
-def _is_stepping(optimizer: Optimizer) -> bool:
-    step = getattr(type(optimizer).step, "__code__", None)  # PyTorch's wrapper that calls the hooks
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is step and frame.f_locals.get("self") is optimizer:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def check_weight_decay(
-    targets: Iterable[Target | Live], optimizer: Optimizer, groups: Mapping[int, Group]
-) -> None:
-    """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
-    if not any(group.get("weight_decay") for group in optimizer.param_groups):
-        return
-    for target in targets:
-        if not target.regularizer.split()[1]:
-            continue
-        for parameter in target.parameters:
-            decay = groups.get(id(parameter), {}).get("weight_decay", 0.0)
-            if decay:
-                raise AppliedTwiceError(
-                    [target.name],
-                    f"{target.regularizer!r} of the plan",
-                    f"weight_decay={decay!r} of {type(optimizer).__name__}",
-                    "Set weight_decay=0 for the parameters that the plan penalizes, or leave the "
-                    "L2 out of the rules",
-                )

@@ -8,7 +8,7 @@ from typing import Any
 from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.constants import without_start
-from penalize.torch.modes.modes import Target
+from penalize.torch.model.targets import Target
 
 VERSION = 2
 
@@ -28,8 +28,9 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     beside = {"activities"}  # where there are any
     if not (isinstance(saved, Mapping) and saved.keys() - beside == here.keys() - beside):
         raise StateError("it was not saved by one of these")
-    if saved["version"] != VERSION:
+    if type(saved["version"]) is not int or saved["version"] != VERSION:
         raise StateError(f"its version is {saved['version']!r}, and {VERSION} is read here")
+    _check_steps(saved["steps"], here["steps"])
     if not isinstance(saved["penalties"], Mapping):
         raise StateError("its penalties are no mapping from name to regularizer")
     problems = [
@@ -60,3 +61,19 @@ def _differences(saved: Mapping[Any, Any], here: Mapping[str, Any]) -> list[str]
         if saved[name] != here[name]
     ]
     return sorted(problems)
+
+
+def _check_steps(saved: object, here: object) -> None:
+    """A number of steps; for each optimizer, where there may be several, one."""
+    numbers = saved if isinstance(here, list) else [saved]
+    counts = isinstance(numbers, list) and numbers and all(map(_is_count, numbers))
+    if not counts:
+        raise StateError(f"it has the steps {saved!r}, which is no number of them")
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and 0 <= number < _MOST
+
+
+_MOST = 2**53
+"""So many steps nobody takes, and schedules, which compute in float64, cannot tell them apart."""

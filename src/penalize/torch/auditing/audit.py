@@ -9,8 +9,9 @@ application would change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,15 +20,18 @@ from torch import Tensor, nn
 
 from penalize.errors import LossError
 from penalize.report import Finding, Measured, Report
-from penalize.torch.auditing.weight_decay import measure
+from penalize.torch.acting.attachment import Attachment
+from penalize.torch.auditing.models_alive import optimizers_of, roster
+from penalize.torch.auditing.observer import Observer, mark
+from penalize.torch.auditing.replay import Replay, Seen
+from penalize.torch.auditing.rerun import all_counts_kept, at_strength
 from penalize.torch.auditing.rows import declared, weights
 from penalize.torch.auditing.verdicts import findings
-from penalize.torch.modes.modes import Target, gradients_of
-from penalize.torch.auditing.observer import Observer, mark
-from penalize.torch.plan import Plan, plans
-from penalize.torch.auditing.replay import Replay, Seen
-from penalize.torch.auditing.models_alive import optimizers_of, roster
-from penalize.torch.steps import bounded, step_size_of
+from penalize.torch.auditing.weight_decay import measure
+from penalize.torch.doors import plans_alive
+from penalize.torch.model.targets import Target
+from penalize.torch.modes.base import Effect, Run, gradients_of
+from penalize.torch.plan import Plan
 
 TOLERANCE = 1e-3
 """How far a factor may be off by rounding, relative to it."""
@@ -87,10 +91,10 @@ def audit(
         )
     plan = plan_or_model if isinstance(plan_or_model, Plan) else None
     model = plan_or_model if isinstance(plan_or_model, nn.Module) else plan_or_model.model
-    replay, observer = Replay(model, _counts_kept), Observer()
+    replay, observer = Replay(model, all_counts_kept), Observer()
     with ExitStack() as stack:
-        for each in list(plans):
-            stack.enter_context(each.at_strength(1.0))
+        for each in plans_alive():
+            stack.enter_context(at_strength(each, 1.0))
             stack.enter_context(each.probed(partial(mark, each)))
         with observer.watching():
             once = replay.run(loss_or_step)
@@ -101,22 +105,14 @@ def audit(
             rows += _measured(loss_or_step, plan, replay, once)
         else:
             measured = partial(_measured, loss_or_step, replay=replay, once=once)
-            rows += declared(plans, members, observer.received, measured)
+            rows += declared(plans_alive(), members, observer.received, measured)
     optimizers = optimizers_of(members, observer.steps)
-    facts = weights(members, observer.received, optimizers, plans, measurement)
+    facts = weights(members, observer.received, optimizers, plans_alive(), measurement)
     empty = "nothing regularizes this model here" if plan is None else "no penalty is declared"
     report = Report([*rows, *findings(facts)], empty)
     if strict:
         report.check()
     return report
-
-
-def _counts_kept() -> ExitStack:
-    """When it is closed, every plan is at the step at which it was."""
-    stack = ExitStack()
-    for plan in list(plans):
-        stack.enter_context(plan.counts_kept())
-    return stack
 
 
 def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -> list[Measured]:
@@ -127,13 +123,47 @@ def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -
             "the plan is attached, and acts in the optimizer's step, but only a loss was passed",
             "pass a function that does the whole step",
         )
-    with plan.at_strength(0.0):
+    with at_strength(plan, 0.0):
         off = replay.run(call)
-    with plan.at_strength(2.0):
-        twice = replay.run(call)
-    measure_one = _MEASURES.get(attached[0].mode, _by_gradient) if attached else _by_loss
+    twice = None
+    if not attached:
+        with at_strength(plan, 2.0):
+            twice = replay.run(call)
     with torch.no_grad():
-        return [measure_one(target, off, once, twice) for target in targets]
+        rows = [
+            _by_step(attached[0], target, off, once)
+            if twice is None
+            else _by_loss(target, off, once, twice)
+            for target in targets
+        ]
+        idle = {t.name for t in targets if _is_idle(t, off, once)}
+    if not any(row.factor and row.name in idle for row in rows):
+        return rows
+    # Perhaps the penalty is too weak to be seen beside the weights, or the optimizer takes signs.
+    with at_strength(plan, _LARGE):
+        large = replay.run(call)
+    idle = {t.name for t in targets if _is_idle(t, off, large)}
+    return [_lost(row) if row.factor and row.name in idle else row for row in rows]
+
+
+_LARGE = 1e6
+"""A strength, times those of a plan, at which no penalty that acts is lost in rounding."""
+
+
+def _is_idle(target: Target, off: Seen, found: Seen) -> bool:
+    """Whether a step that moves a weight does to it, and to its state, the same as without Ω."""
+    parameters = [p for p in target.parameters if id(p) in found.groups and p.requires_grad]
+    moves = any(not torch.equal(p, off.weights[id(p)]) for p in parameters)
+    return moves and all(_is_same(found.moved(p), off.moved(p)) for p in parameters)
+
+
+def _is_same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def _lost(row: Measured) -> Measured:
+    note = "the optimizer is given its gradient, and steps without it"
+    return replace(row, factor=0.0, note=note)
 
 
 def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
@@ -146,52 +176,36 @@ def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
     return _fitted(target, first, dict(gradients_of(target)))
 
 
-def _by_gradient(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
-    """By the gradients that the optimizer is given."""
-    expected = {
-        p: -gradient if once.groups[id(p)].get("maximize") else gradient
-        for p, gradient in gradients_of(target)
-        if id(p) in once.groups
-    }
-    return _fitted(target, _changes(target, once.gradients, off.gradients), expected)
+def _by_step(attachment: Attachment, target: Target, off: Seen, once: Seen) -> Measured:
+    """By what its mode says that one application changes, in the gradients or the weights."""
+    run = Run(off.weights, once.groups, once.states, once.optimizers)
+    effect = attachment.effect(target, run)
+    if effect.of == "gradients":
+        changes = _changes(target, once.gradients, off.gradients)
+    else:
+        changes = _changes(target, once.weights, off.weights)
+    if effect.is_linear:
+        return _fitted(target, changes, effect.changes)
+    return _compared(target, effect, changes, off.weights)
 
 
-def _by_decay(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
-    """By the weights: one application takes lr·∇Ω(w) from them."""
-    expected = {
-        p: -once.groups[id(p)]["lr"] * gradient
-        for p, gradient in gradients_of(target)
-        if id(p) in once.groups
-    }
-    return _fitted(target, _changes(target, once.weights, off.weights), expected)
-
-
-def _by_prox(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
-    """By the weights: with the penalty they are the proximal operator of those without."""
-    (parameter,) = target.binding.parameters()
-    key = id(parameter)
-    if key not in once.optimizers:
+def _compared(
+    target: Target, effect: Effect, found: Changes, without: Mapping[int, Tensor]
+) -> Measured:
+    """Whether the weights are where one application takes them."""
+    if not effect.changes:
         return Measured(target.name, 0.0)
-    without, found = off.weights[key], once.weights[key]
-    step_size = step_size_of(once.optimizers[key])
-    assert step_size is not None  # or it could not have been attached
-    taken = step_size(once.groups[key], once.states.get(key, {}))
-    step = bounded(taken, target.regularizer, without)
-    expected = target.regularizer.prox(without, step)
-    if torch.equal(expected, without):
+    if not any(bool(change.any()) for change in effect.changes.values()):
         return Measured(target.name, math.nan, "its proximal step changes nothing here")
-    if torch.allclose(found, expected, rtol=1e-4, atol=1e-7):
+    if all(
+        torch.allclose(without[id(p)] + found[p], without[id(p)] + change, rtol=1e-4, atol=1e-7)
+        for p, change in effect.changes.items()
+    ):
         return Measured(target.name, 1.0)
-    if torch.equal(found, without):
+    if not any(bool(change.any()) for change in found.values()):
         return Measured(target.name, 0.0)
     return Measured(target.name, math.nan, "not the proximal step that the optimizer took")
 
-
-_MEASURES: Mapping[str, Callable[[Target, Seen, Seen, Seen], Measured]] = {
-    "gradient": _by_gradient,
-    "decoupled": _by_decay,
-    "proximal": _by_prox,
-}
 
 Changes = Mapping[nn.Parameter, Tensor]
 

@@ -14,11 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from penalize.report import Found, Level, Report
+from penalize.torch.auditing.models_alive import alive, holding, roster, stepped_by, with_idle
+from penalize.torch.auditing.observer import Observer
 from penalize.torch.auditing.rows import declared, named, weights
 from penalize.torch.auditing.verdicts import findings
-from penalize.torch.auditing.observer import Observer
-from penalize.torch.plan import Plan, plans
-from penalize.torch.auditing.models_alive import alive, holding, roster, stepped_by, with_idle
+from penalize.torch.doors import plans_alive
+from penalize.torch.plan import Plan
 
 _PATIENCE = 5
 """How many times the wanted steps an optimizer may do while another has not done its own."""
@@ -64,7 +65,7 @@ class Patient:
         trained = [o for o in ours if any(p.requires_grad for p in stepped_by([o]))]
         self._optimizers = with_idle([*counts], trained)
         self._forgotten = self._outside()
-        self._plans = list(plans)
+        self._plans = plans_alive()
         done = all(counts.get(o, 0) >= self._wanted for o in self._optimizers)
         if done or counts[optimizer] > _PATIENCE * self._wanted:
             self._has_ended = True
@@ -100,7 +101,7 @@ class Patient:
         says = "gets gradients, and no optimizer holds any of it: give it to one, or freeze it"
         unheld = [Found(name, Level.LOOK, says) for name in self._forgotten]
         rows = [*declared(self._plans, members, received), *findings(facts), *unheld]
-        return Report(rows, "nothing regularizes what it trains")
+        return Report(rows, "no weight decay, L1 or L2 was seen")
 
 
 def examine(script: Path, arguments: Sequence[str], steps: int) -> int:

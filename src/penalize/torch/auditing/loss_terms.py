@@ -17,7 +17,15 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from penalize.torch.auditing.gradient_kinds import Fit, Kind, fit
-from penalize.torch.auditing.graph_nodes import LINEAR, SCALES, SUMS, Path, factor, is_sum, operation
+from penalize.torch.auditing.graph_nodes import (
+    LINEAR,
+    SCALES,
+    SUMS,
+    Path,
+    factor,
+    is_sum,
+    operation,
+)
 
 DECLARED, SCALED = "penalize.declared", "penalize.scale"
 """What is noted on a node: whose penalty it is, by plan and name; the factor of a GradScaler."""

@@ -1,7 +1,7 @@
 """Watching a training loop: what reached each parameter in each step of each optimizer.
 
 Nothing that the loop computes is changed. Backward passes are seen by a patch of
-``torch.autograd``, which ``Tensor.backward`` goes through; steps by hooks on all optimizers.
+``torch.autograd``, which ``Tensor.backward`` goes through; steps by the clock.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 
-from penalize.torch.plan import Plan
-from penalize.torch.auditing.models_alive import shares_groups, stepped_by
 from penalize.torch.auditing.loss_terms import DECLARED, SCALED, Pass, Trace, note
+from penalize.torch.auditing.models_alive import shares_groups, stepped_by
+from penalize.torch.clock import Listener, Step, listen_to_all
+from penalize.torch.plan import Plan
 
 
 @dataclass
@@ -66,7 +63,7 @@ class Received:
         return self.passes if self.optimizers else self.pending
 
 
-class Observer:
+class Observer(Listener):
     """Watches while it is entered as a context; afterwards it holds what it saw.
 
     Args:
@@ -81,8 +78,6 @@ class Observer:
         """Those whose steps are those of an optimizer within."""
 
         self.passes = 0
-        self._depth: dict[Optimizer, int] = {}
-        self._inner: dict[Optimizer, set[int]] = {}
         self._is_differentiating = False
 
     @contextmanager
@@ -98,8 +93,7 @@ class Observer:
             # On the class, for plans that are made meanwhile. A patched ``penalty`` would be traced
             # by torch.compile.
             stack.enter_context(_patched(Plan, "_probe", mark))
-            stack.callback(register_optimizer_step_pre_hook(self._before_step).remove)
-            stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
+            stack.callback(listen_to_all(self))
             yield self
 
     # --- backward ---------------------------------------------------------------------------
@@ -134,24 +128,17 @@ class Observer:
 
     # --- steps ------------------------------------------------------------------------------
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._depth[optimizer] = self._depth.get(optimizer, 0) + 1
-        for p in stepped_by([optimizer]):
+    def begins(self, step: Step) -> None:
+        for p in stepped_by([step.optimizer]):
             received = self.received.setdefault(id(p), Received(p))
             received.was_stepped |= p.grad is not None
             # A closure's passes, and the pass that the step is a part of, are yet to come.
-            is_plain = not self._is_differentiating and not torch.compiler.is_compiling()
-            if received.pending and is_plain:
+            if received.pending and not self._is_differentiating:
                 received.rescaled = _size(p.grad) / (received.size or math.nan)
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._depth[optimizer] -= 1
-        if self._depth[optimizer]:
-            return  # of a subclass that calls super().step()
-        own = {id(p) for p in stepped_by([optimizer])} - self._inner.pop(optimizer, set())
-        for outer, depth in self._depth.items():
-            if depth:
-                self._inner.setdefault(outer, set()).update(own)
+    def ends(self, step: Step) -> None:
+        optimizer = step.optimizer
+        own = {id(p) for p in stepped_by([optimizer])} - step.within
         if not own or shares_groups(optimizer, self.steps):
             self.wrappers.add(optimizer)
             return

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
 from penalize.torch.auditing.models_alive import alive, stepped_by
+from penalize.torch.clock import Listener, Step, listen, listen_to_all
 
 
 class Seen(NamedTuple):
@@ -38,6 +35,15 @@ class Seen(NamedTuple):
 
     optimizers: dict[int, Optimizer]
     """The optimizer of each."""
+
+    def moved(self, p: Tensor) -> list[Tensor]:
+        """What a step changes of a parameter: its weights, and what the optimizer keeps of it."""
+        kept = self.states.get(id(p), {}).values()
+        return [self.weights[id(p)], *(t for t in kept if _is_of_weights(t))]
+
+
+def _is_of_weights(kept: Any) -> bool:
+    return isinstance(kept, Tensor) and kept.ndim > 0 and kept.is_floating_point()
 
 
 Act = Callable[[Optimizer], None]
@@ -73,7 +79,7 @@ class Replay:
         for optimizer in alive(Optimizer):
             # Now: a step may set learning rates before it steps.
             if any(id(p) in mine for p in stepped_by([optimizer])):
-                self._keep(optimizer, is_stepping=False)
+                self.keep(optimizer, is_stepping=False)
 
     def run(self, call: Callable[[], Any], act: Act | None = None) -> Seen:
         """What happens in one call, after which everything is as it was.
@@ -117,60 +123,23 @@ class Replay:
     @contextmanager
     def _listening(self, seen: Seen, act: Act | None) -> Iterator[None]:
         """Note what each optimizer is given, after every hook on it has acted."""
-        hooks: dict[Optimizer, RemovableHandle] = {}
-        noted: set[Optimizer] = set()
-        finished: set[Optimizer] = set()
-
-        def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if optimizer in finished:
-                raise LossError(
-                    "what was audited steps an optimizer more than once",
-                    "pass a function that does one step",
-                )
-            if optimizer in noted:
-                return  # a subclass that calls super().step() comes here twice
-            noted.add(optimizer)
-            for group in optimizer.param_groups:
-                for p in group["params"]:
-                    if seen.optimizers.get(id(p)) in finished:
-                        continue  # two optimizers step it, and this one is the second
-                    # Within the step of another one, this is the one that it wraps.
-                    seen.optimizers[id(p)] = optimizer
-                    seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
-                    if p.grad is not None:
-                        seen.gradients[id(p)] = _dense(p.grad.detach())
-            if act is not None:
-                act(optimizer)
-
-        def begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
-                raise LossError(
-                    f"{type(optimizer).__name__} is stepped with a closure, which may run often",
-                    "pass a function that returns the loss, in place of the step",
-                )
-            if optimizer not in self._optimizers:
-                self._keep(optimizer, is_stepping=True)
-            if optimizer not in hooks:
-                # The optimizer's own hooks run after this one, in their order: this is the last.
-                hooks[optimizer] = optimizer.register_step_pre_hook(note)
-
-        def end(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            finished.add(optimizer)
-
-        listeners = register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)
+        takes = _Takes(self, seen, act)
+        end = listen_to_all(takes)
         try:
             yield
         finally:
-            for hook in (*listeners, *hooks.values()):
-                hook.remove()
+            end()
+            takes.remove()
 
-    def _keep(self, optimizer: Optimizer, *, is_stepping: bool) -> None:
+    def keep(self, optimizer: Optimizer, *, is_stepping: bool) -> None:
         """Note the state of an optimizer.
 
         It may step more than the model, such as the model around the one that was planned. Where it
         is about to take its first step, and holds nothing of the model, that has its value yet; its
         gradients are of this step already, and are cleared.
         """
+        if optimizer in self._optimizers:
+            return
         self._optimizers[optimizer] = _state_of(optimizer)
         known = {id(tensor) for tensor, _ in self._values}
         for group in optimizer.param_groups:
@@ -193,6 +162,67 @@ class Replay:
             optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
             for group, values in zip(optimizer.param_groups, groups, strict=True):
                 group.update(copy.deepcopy(values))
+
+
+class _Takes(Listener):
+    """Fills what is seen of one run."""
+
+    def __init__(self, replay: Replay, seen: Seen, act: Act | None) -> None:
+        self._replay = replay
+        self._seen = seen
+        self._act = act
+        self._hooks: dict[Optimizer, _Last] = {}
+        self._handles: list[RemovableHandle] = []
+        self._finished: set[Optimizer] = set()
+
+    def begins(self, step: Step) -> None:
+        optimizer = step.optimizer
+        if step.has_closure:
+            raise LossError(
+                f"{type(optimizer).__name__} is stepped with a closure, which may run often",
+                "pass a function that returns the loss, in place of the step",
+            )
+        if optimizer in self._finished:
+            raise LossError(
+                "what was audited steps an optimizer more than once",
+                "pass a function that does one step",
+            )
+        self._replay.keep(optimizer, is_stepping=True)
+        if optimizer not in self._hooks:
+            # The optimizer's own hooks run after this, in their order: this is the last of them.
+            last = self._hooks[optimizer] = _Last(self._note)
+            self._handles += listen(optimizer, last)
+
+    def ends(self, step: Step) -> None:
+        self._finished.add(step.optimizer)
+
+    def _note(self, optimizer: Optimizer) -> None:
+        seen = self._seen
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if seen.optimizers.get(id(p)) in self._finished:
+                    continue  # two optimizers step it, and this one is the second
+                # Within the step of another one, this is the one that it wraps.
+                seen.optimizers[id(p)] = optimizer
+                seen.groups[id(p)] = {k: v for k, v in group.items() if k != "params"}
+                if p.grad is not None:
+                    seen.gradients[id(p)] = _dense(p.grad.detach())
+        if self._act is not None:
+            self._act(optimizer)
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Last(Listener):
+    """Calls something when an optimizer has been given all that it is given."""
+
+    def __init__(self, note: Callable[[Optimizer], None]) -> None:
+        self._note = note
+
+    def ready(self, step: Step) -> None:
+        self._note(step.optimizer)
 
 
 def _copied(gradient: Tensor | None) -> Tensor | None:

@@ -11,15 +11,16 @@ from typing import Any
 from torch.optim import Optimizer
 
 from penalize.report import Found, Level, Measured
-from penalize.torch.acting.checks import groups_of
-from penalize.torch.auditing.weight_decay import Measurement
-from penalize.torch.auditing.verdicts import Decay, Entered, Weight
 from penalize.torch.auditing.gradient_kinds import Kind
-from penalize.torch.modes.modes import Target
-from penalize.torch.auditing.observer import Received
-from penalize.torch.plan import Plan
-from penalize.torch.auditing.models_alive import Who
 from penalize.torch.auditing.loss_terms import Term
+from penalize.torch.auditing.models_alive import Who
+from penalize.torch.auditing.observer import Received
+from penalize.torch.auditing.verdicts import Decay, Entered, Weight
+from penalize.torch.auditing.weight_decay import Measurement
+from penalize.torch.clock import groups_of
+from penalize.torch.doors import attached_around, attached_to
+from penalize.torch.model.targets import Target
+from penalize.torch.plan import Plan
 
 _DECOUPLED = {"AdamW", "Muon", "Adafactor"}
 _COUPLED = {"Adadelta", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "SGD"}
@@ -159,7 +160,7 @@ def _penalized(plans: Iterable[Plan]) -> dict[int, list[tuple[Plan, Target]]]:
     """The targets of all plans that have an L2, by parameter."""
     found: dict[int, list[tuple[Plan, Target]]] = {}
     for plan in plans:
-        for target in plan.targets():
+        for target in plan.standing():
             if target.regularizer.split()[1]:
                 for p in target.binding.parameters():
                     found.setdefault(id(p), []).append((plan, target))
@@ -192,7 +193,7 @@ def declared(
     rows: list[Measured | Found] = []
     for plan in plans:
         found: dict[str, Measured | Found] = {}
-        for target in plan.targets():
+        for target in plan.standing():
             keys = [id(p) for p in target.binding.parameters()]
             seen = [received[key] for key in keys if key in received]
             if any(each.last or each.optimizers for each in seen):
@@ -221,15 +222,21 @@ def _traced(plan: Plan, target: Target, name: str, seen: Sequence[Received]) -> 
         )
         return Found(name, Level.LOOK, says, what)
     factor *= divided or 1.0
-    factor += any(plan.acts_on(o) for each in seen for o in each.optimizers)
+    factor += any(_acts_in(plan, o) for each in seen for o in each.optimizers)
     excuse = "" if factor else _excuse(plan)
     if excuse:
         return Found(name, Level.FACT, excuse, what)
     return Measured(name, factor, tolerance=1e-2, what=what)
 
 
+def _acts_in(plan: Plan, optimizer: Optimizer) -> bool:
+    """Whether an attachment of the plan acts in the steps of an optimizer."""
+    mine = plan.attachments()
+    return any(a in mine for a in (*attached_to(optimizer), *attached_around(optimizer)))
+
+
 def _excuse(plan: Plan) -> str:
     """Why a plan may act, or may not, though nothing of it is seen."""
-    if plan.applied_by_loss:
+    if plan.applied.by_loss:
         return "applied in a compiled loss, where its factor cannot be seen"
-    return "detached" if plan.detached else ""
+    return "detached" if plan.applied.detached else ""

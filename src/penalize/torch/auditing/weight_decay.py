@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from penalize.torch.auditing.verdicts import Decay
 from penalize.torch.auditing.replay import Act, Replay, Seen
+from penalize.torch.auditing.verdicts import Decay
 
 _ANOTHER = "not measured: the step differs each time it runs"
 
@@ -35,7 +35,7 @@ class Measurement(NamedTuple):
 
     def of(self, p: Tensor, decay: Decay) -> Decay:
         """The decay of a parameter, with the factor and kind that were measured."""
-        runs = [_moved(run, p) for run in self]
+        runs = [run.moved(p) for run in self]
         if len({len(tensors) for tensors in runs}) > 1:
             return decay._replace(note=_ANOTHER)
         # In its first step Adam takes the sign of the gradient, and what a decay adds is in the
@@ -69,16 +69,6 @@ def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement
         return replay.run(call, lambda o: vary(o) if vary is not None and o in updating else None)
 
     return Measurement(found, *map(run, (None, _switch_off, _put_in_gradient, _shrink)))
-
-
-def _moved(run: Seen, p: Tensor) -> list[Tensor]:
-    """What a step changes of a parameter: its weights, and what the optimizer keeps of it."""
-    kept = run.states.get(id(p), {}).values()
-    return [run.weights[id(p)], *(t for t in kept if _is_of_weights(t))]
-
-
-def _is_of_weights(kept: Any) -> bool:
-    return isinstance(kept, Tensor) and kept.ndim > 0 and kept.is_floating_point()
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

@@ -10,10 +10,12 @@ path         what takes it
 ``plain``    everything else, by the regularizer's own functions
 ===========  ======================================================================
 
-:mod:`~penalize.torch.kernels.router` decides; ``attachment.explain()`` tells what it decided.
+Each kind of job in :mod:`~penalize.torch.kernels.jobs` says itself which weights it takes;
+``attachment.explain()`` tells which one did.
 """
 
-from penalize.torch.kernels.router import Router, Works, reference
+from penalize.torch.kernels.router import Router, reference
 from penalize.torch.kernels.triton import interpreted
+from penalize.torch.kernels.work import Additions, Shrinkings
 
-__all__ = ["Router", "Works", "interpreted", "reference"]
+__all__ = ["Additions", "Router", "Shrinkings", "interpreted", "reference"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.grouping import Axes, grouping_of
 from penalize.regularizers.groups import GroupLasso
 
 
@@ -213,3 +214,13 @@ def prox_kernel_of(
     """The kernel for the proximal operator of a regularizer, with one step for all elements."""
     kernels = kernels_of(regularizer, within, wide=wide)
     return kernels[0] if len(kernels) == 1 and wide else Generic(regularizer)
+
+
+def kernel_of_whole(regularizer: Regularizer, w: Tensor) -> Groups | None:
+    """The kernel of a group lasso along any axes; None where it is no such thing."""
+    if not isinstance(regularizer, GroupLasso) or not isinstance(regularizer.strength, float):
+        return None
+    groups = grouping_of(regularizer.groups, w.shape)
+    if not isinstance(groups, Axes) or not w.numel():
+        return None
+    return Groups(regularizer.strength, regularizer.size_weighted, tuple(groups.within(w.ndim)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,14 +16,32 @@ import torch
 from torch import Tensor
 
 from penalize.regularizers.base import Regularizer
-from penalize.torch.kernels.cpu import Buffers, Kernel, kernels_of, prox_kernel_of
-from penalize.torch.steps import Taken, bounded
+from penalize.torch.kernels.cpu import (
+    Buffers,
+    Kernel,
+    kernel_of_whole,
+    kernels_of,
+    prox_kernel_of,
+)
+from penalize.torch.kernels.rows import Rows, rows_of
+from penalize.torch.kernels.work import Work
+from penalize.torch.modes.step_sizes import Taken, bounded
 
 PACKED = 2**15
 """Weights of up to as many elements are treated together: for these one thread is enough."""
 
 PACK = 2**17
 """How many elements are packed into one buffer."""
+
+
+class Offer(NamedTuple):
+    """A kind of job that takes a weight."""
+
+    key: Hashable
+    """Weights of one key go together."""
+
+    make: Callable[[Sequence[int], Sequence[Work]], Iterable[Job]]
+    """Their numbers, and they → the jobs that they make up."""
 
 
 @dataclass
@@ -43,6 +61,13 @@ class Job(ABC):
         """Whether it can treat tensors that lie in memory as these do."""
         return True
 
+    @classmethod
+    @abstractmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        """What it takes a weight together with. Else why neither it nor a later kind does; empty
+        where a later one may.
+        """
+
     @abstractmethod
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
         """to ← to + scale·∇Ω(w) for each; ``to`` may be w itself."""
@@ -56,40 +81,6 @@ class Job(ABC):
         """w ← prox of step·Ω at w for each."""
 
 
-class Rows(NamedTuple):
-    """How a weight is seen as a matrix whose rows a regularizer treats one by one."""
-
-    regularizer: Regularizer
-    """On the matrix."""
-
-    leading: int
-    """How many leading axes of the weight index the rows."""
-
-    is_flat: bool
-    """Whether it treats elements one by one, so that rows do not matter."""
-
-    def of(self, x: Tensor) -> Tensor:
-        """A view of a weight, or of what is beside it."""
-        if not x.is_contiguous():  # then it is in the order of the channels, by can_view()
-            x = x.permute(0, 2, 3, 1)
-        if self.is_flat:
-            return x.view(-1)
-        return x.view(math.prod(x.shape[: self.leading]), -1)
-
-    def can_view(self, *xs: Tensor) -> bool:
-        """Whether these lie in memory in one order, so that views of them match."""
-        if all(x.is_contiguous() for x in xs):
-            return xs[0].numel() > 0
-        ordered = all(x.is_contiguous(memory_format=torch.channels_last) for x in xs if x.ndim == 4)
-        return (self.is_flat or self.leading == 1) and xs[0].ndim == 4 and ordered
-
-
-def rows_of(regularizer: Regularizer, ndim: int) -> Rows | None:
-    """None where a regularizer does not treat the rows of any matrix one by one."""
-    found = regularizer.by_rows(ndim)
-    return None if found is None else Rows(*found, is_flat=found[0].elementwise)
-
-
 @dataclass
 class Plain(Job):
     """The reference: one weight, by the regularizer's own functions."""
@@ -98,6 +89,10 @@ class Plain(Job):
 
     regularizer: Regularizer
     why: str
+
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers, why: str = "no other path takes it") -> Offer:
+        return Offer(id(work.w), lambda numbers, _: [cls(numbers, work.regularizer, why)])
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
         l1, l2, rest = self.regularizer.split()
@@ -124,6 +119,17 @@ class Foreach(Job):
     path = "foreach"
 
     l2: float
+
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        l1, l2, rest = work.regularizer.split()
+        # As a factor of an addition, a strength would be rounded to half precision.
+        exact = work.w.dtype.itemsize >= 4 or work.beside is work.w
+        if l1 or rest or work.per_element or work.on_device or not exact:
+            return ""
+        if not isinstance(l2, float):
+            return ""
+        return Offer((cls, l2, *work.kind), lambda numbers, _: [cls(numbers, l2)])
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         if ws[0] is tos[0]:
@@ -157,6 +163,14 @@ class Chunked(Job):
     """Whether its dtype is float32 or wider."""
 
     buffers: Buffers
+
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        why, rows = _why_not_on_cpu(work), _rows_of(work)
+        if why or rows is None or (work.w.numel() <= PACKED and work.w.is_contiguous()):
+            return why
+        wide = work.w.dtype.itemsize >= 4
+        return _alone(work, lambda numbers: cls(numbers, rows, wide, buffers))
 
     def __post_init__(self) -> None:
         self._kernels = kernels_of(self.rows.regularizer, (1,), wide=self.is_wide)
@@ -220,6 +234,16 @@ class Whole(Job):
     kernel: Kernel
     buffers: Buffers
 
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        why = _why_not_on_cpu(work)
+        if why or _rows_of(work) is not None:
+            return why
+        kernel = kernel_of_whole(work.regularizer, work.w)
+        if kernel is None or work.per_element or work.w.dtype.itemsize < 4:
+            return "it cannot be seen as rows that are penalized one by one"
+        return _alone(work, lambda numbers: cls(numbers, kernel, buffers))
+
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         self.kernel.add_gradient(ws[0], tos[0], scale, self.buffers)
 
@@ -243,6 +267,21 @@ class Packed(Job):
 
     buffers: Buffers
     _views: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
+
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        why, rows = _why_not_on_cpu(work), _rows_of(work)
+        if why or rows is None:
+            return why
+        length = 0 if rows.is_flat else work.w.shape[rows.leading :].numel()
+        like = work.w.new_empty(0)
+
+        def make(numbers: Sequence[int], works: Sequence[Work]) -> Iterator[Job]:
+            for pack in _packs([each.w.shape for each in works]):
+                shapes = [works[i].w.shape for i in pack]
+                yield cls([numbers[i] for i in pack], rows, shapes, like, buffers)
+
+        return Offer((cls, rows, length, *work.kind), make)
 
     def __post_init__(self) -> None:
         wide = self.like.dtype.itemsize >= 4
@@ -289,3 +328,35 @@ class Packed(Job):
             seen = whole if self.rows.is_flat else whole.view(-1, length)
             self._views[number] = seen, [piece.view(shape) for piece, shape in pieces]
         return self._views[number]
+
+
+# --- what jobs on the CPU ask -------------------------------------------------------------------
+
+
+def _why_not_on_cpu(work: Work) -> str:
+    if work.on_device:
+        return "a scale is known on the device only"
+    return "" if work.w.device.type == "cpu" else f"there is no kernel for {work.w.device.type}"
+
+
+def _rows_of(work: Work) -> Rows | None:
+    """How its rows are treated one by one; None where they are not, or do not lie in order."""
+    rows = rows_of(work.regularizer, work.w.ndim)
+    return rows if rows is not None and rows.can_view(work.w, work.beside) else None
+
+
+def _alone(work: Work, make: Callable[[Sequence[int]], Job]) -> Offer:
+    return Offer(id(work.w), lambda numbers, _: [make(numbers)])
+
+
+def _packs(shapes: Sequence[torch.Size]) -> Iterator[list[int]]:
+    """The places of weights, in runs that fill a buffer."""
+    pack: list[int] = []
+    filled = 0
+    for i, shape in enumerate(shapes):
+        if pack and filled + shape.numel() > PACK:
+            yield pack
+            pack, filled = [], 0
+        pack.append(i)
+        filled += shape.numel()
+    yield pack

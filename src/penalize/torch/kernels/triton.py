@@ -24,9 +24,12 @@ from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
 from penalize.steps import SLACK
-from penalize.torch.kernels.jobs import Job, Rows
+from penalize.torch.kernels.cpu import Buffers
+from penalize.torch.kernels.jobs import Job, Offer
+from penalize.torch.kernels.rows import Rows, rows_of
 from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer, text
-from penalize.torch.steps import Taken
+from penalize.torch.kernels.work import Work
+from penalize.torch.modes.step_sizes import Taken
 
 LONGEST = 2**13
 """The longest row that one program holds."""
@@ -208,6 +211,22 @@ class Triton(Job):
     program: Program
     _tables: dict[str, tuple[Any, Tensor]] = field(default_factory=dict)
     _strengths: tuple[Any, list[list[float]]] | None = None
+
+    @classmethod
+    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
+        if not acts_on(work.w.device):
+            return ""
+        program = program_for(
+            rows_of(work.regularizer, work.w.ndim), work.w, work.beside, work.step
+        )
+        if isinstance(program, str):
+            return program
+
+        def make(numbers: Sequence[int], works: Sequence[Work]) -> Iterator[Job]:
+            found = [rows_of(each.regularizer, each.w.ndim) for each in works]
+            yield cls(numbers, [rows for rows in found if rows is not None], program)
+
+        return Offer((cls, program, *work.kind), make)
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         return all(

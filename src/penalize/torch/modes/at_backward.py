@@ -8,11 +8,9 @@ What cannot be told apart, such as gradients that are zeroed in place, is refuse
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import Any
 from weakref import ref
 
@@ -22,18 +20,15 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import ModeError, OptimizerError
-from penalize.torch.acting.checks import groups_of
-from penalize.torch.modes.modes import (
-    Active,
+from penalize.errors import OptimizerError
+from penalize.torch.clock import Step, groups_of, is_stepped_by_a_scaler
+from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.base import Active
+from penalize.torch.modes.gradient import (
     Gradient,
-    Group,
-    Live,
-    Mode,
-    Target,
     check_dense,
+    check_without_graph,
     is_stepped,
-    mode_named,
     version_of,
 )
 
@@ -67,13 +62,10 @@ class AtBackward(Gradient):
     def listen(
         self, targets: Sequence[Target], optimizer: Optimizer, active: Active
     ) -> list[RemovableHandle]:
-        """Hooks on all parameters, since a penalty may be on one that a pass does not reach.
-
-        They do not keep the optimizer alive.
-        """
+        """Hooks on all parameters, since a penalty may be on one that a pass does not reach."""
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
         penalized = [p for target in targets for p in target.binding.parameters()]
-        begins = partial(self._begins, active, ref(optimizer))
+        begins = partial(_begins, ref(self), ref(active), ref(optimizer))
         hooks = []
         for parameter in dict.fromkeys([*stepped, *penalized]):
             with _requiring_gradient(parameter):
@@ -83,16 +75,14 @@ class AtBackward(Gradient):
                 hooks.append(parameter.register_post_accumulate_grad_hook(begins))
         return hooks
 
-    def _begins(
-        self, active: Active, held_by: ref[Optimizer], accumulated: Tensor | None = None
-    ) -> None:
+    def begin(self, active: Active, optimizer: Optimizer, accumulated: Tensor | None) -> None:
         """A backward pass reaches one of the parameters, perhaps as the first."""
-        optimizer, this_pass = held_by(), torch._C._current_graph_task_id()
-        if optimizer is None or this_pass == self._pass or self._is_adding:
+        this_pass = torch._C._current_graph_task_id()
+        if this_pass == self._pass or self._is_adding:
             return
         self._pass = this_pass
         if not self._is_open:  # a reentrant checkpoint begins a pass within a pass
-            self._look_at_what_is_there(active(groups_of(optimizer)), accumulated)
+            self._look_at_what_is_there(active.active(groups_of(optimizer)), accumulated)
         self._is_open = True
         # DDP and FSDP end a backward pass by callbacks of their own, which come first.
         _at_the_end(partial(_at_the_end, partial(self._ended, active, optimizer)))
@@ -120,12 +110,12 @@ class AtBackward(Gradient):
         self._is_open = False
         groups = groups_of(optimizer)
         with torch.no_grad():
-            targets = active(groups)
+            targets = active.active(groups)
             check_dense(targets)
             self._is_adding = True
             try:
                 new = [target for target in targets if target.name not in self._held]
-                self._add(new, groups, self._scale_on(optimizer))
+                self.add(new, groups, self._scale_on(optimizer))
             finally:
                 self._is_adding = False
             for target in targets:
@@ -143,11 +133,10 @@ class AtBackward(Gradient):
 
     # --- the step ---------------------------------------------------------------------------
 
-    def before(
-        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
-    ) -> None:
+    def before(self, targets: Sequence[Live], step: Step) -> None:
         """What no backward pass has reached is added now."""
-        self._check_scaler(optimizer)
+        self._check_scaler(step)
+        check_without_graph(targets)
         missing = []
         for target in targets:
             held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}
@@ -161,18 +150,17 @@ class AtBackward(Gradient):
                     "get gradients by backward(), once for each step, and change them in place, as "
                     "torch.nn.utils.clip_grad_norm_ does",
                 )
-        super().before(missing, groups, optimizer)
+        super().before(missing, step)
 
-    def after(
-        self, targets: Sequence[Live], groups: Mapping[int, Group], optimizer: Optimizer
-    ) -> None:
+    def after(self, targets: Sequence[Live], step: Step) -> None:
         self._held.clear()
-        super().after(targets, groups, optimizer)
+        super().after(targets, step)
 
-    def _check_scaler(self, optimizer: Optimizer) -> None:
+    def _check_scaler(self, step: Step) -> None:
         """In the backward pass gradients are scaled, and only the scaler knows by how much."""
         expected = self._scaler is not None and self._scaler.is_enabled()
-        found = getattr(optimizer, "found_inf", None) is not None or _in_scaler_step()
+        found = is_stepped_by_a_scaler(step)
+        optimizer = step.optimizer
         if found and not expected:
             raise OptimizerError(
                 f'{type(optimizer).__name__} is stepped by a GradScaler, and clip="with" does not '
@@ -185,6 +173,18 @@ class AtBackward(Gradient):
                 f"{type(optimizer).__name__} is stepped without it",
                 "step by scaler.step(optimizer), or attach without scaler=",
             )
+
+
+def _begins(
+    mode: ref[AtBackward],
+    active: ref[Active],
+    held_by: ref[Optimizer],
+    accumulated: Tensor | None = None,
+) -> None:
+    """Pass it on, where all are alive: parameters hold this hook, and may outlive them."""
+    held, knows, optimizer = mode(), active(), held_by()
+    if held is not None and knows is not None and optimizer is not None:
+        held.begin(knows, optimizer, accumulated)
 
 
 def _is_continued(gradient: Tensor, held: Tensor | None, *, by: bool) -> bool:
@@ -212,48 +212,3 @@ def _requiring_gradient(parameter: nn.Parameter) -> Iterator[None]:
 def _at_the_end(callback: Any) -> None:
     """Have it called at the end of the running backward pass."""
     torch.autograd.Variable._execution_engine.queue_callback(callback)
-
-
-_SCALER_CODE = {GradScaler.step.__code__, GradScaler._maybe_opt_step.__code__}
-
-
-def _in_scaler_step() -> bool:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in _SCALER_CODE:
-            return bool(frame.f_locals["self"].is_enabled())
-        frame = frame.f_back
-    return False
-
-
-def mode_of(
-    name: object, clip: object, scaler: GradScaler | None, values: object = False
-) -> Callable[[], Mode]:
-    """What makes the mode for each optimizer.
-
-    Raises:
-        ModeError: there is no such mode, no such word, the two do not go together, or the scaler is
-            none.
-    """
-    chosen = mode_named(name)
-    if not isinstance(scaler, GradScaler | None):
-        raise ModeError(f"scaler={scaler!r}", "expected the torch.amp.GradScaler of the loop")
-    if clip not in ("without", "with"):
-        raise ModeError(f"clip={clip!r}", 'expected "without" or "with"')
-    if values not in (False, True):
-        raise ModeError(f"values={values!r}", "expected True or False")
-    if values and (chosen.name == "proximal" or clip == "with"):
-        found = 'mode="proximal"' if chosen.name == "proximal" else 'clip="with"'
-        raise ModeError(
-            f"the option values=True computes the penalty with its gradient, and {found} computes "
-            "that at another time, or not at all",
-            "leave values out, and call plan.breakdown() where you log",
-        )
-    if clip == "without":
-        return partial(chosen, values=bool(values))
-    if chosen.name != "gradient":
-        raise ModeError(
-            f'clip="with" clips gradients, and mode={chosen.name!r} adds none',
-            'use mode="gradient"',
-        )
-    return partial(AtBackward, scaler)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import NoStrengthMaxError, PathError
-from penalize.torch.modes.modes import Target
+from penalize.torch.model.targets import Target
 from penalize.torch.plan import Plan
 from penalize.torch.selection.states import kept
 

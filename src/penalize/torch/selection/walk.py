@@ -15,9 +15,11 @@ from torch import Tensor
 
 from penalize.errors import AuditError, MissingPackageError
 from penalize.report import Measured, Report
+from penalize.torch.auditing.rerun import counts_kept
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL, Fold
 from penalize.torch.selection.result import Path, Row
+from penalize.torch.selection.scaled import scaled
 from penalize.torch.selection.stacking import (
     Progress,
     Run,
@@ -246,24 +248,24 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     set_state(plan.model, start)
     plan.model.zero_grad()
     torch.manual_seed(0)  # what a run draws does not depend on those before it
-    scaled = plan.scaled(factor)
-    held_out = outcome_of(fit(scaled, fold.train, fold.valid))
-    if not (scaled.was_attached or scaled.applied_by_loss):
-        rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in scaled.targets()]
+    at = scaled(plan, factor)
+    held_out = outcome_of(fit(at, fold.train, fold.valid))
+    if not (at.applied.attached or at.applied.by_loss):
+        rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in at.targets()]
         raise AuditError(
             f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is given, by "
             "plan.attach(optimizer) or by plan.penalty() in the loss."
         )
-    for attachment in scaled.attachments():
+    for attachment in at.attachments():
         attachment.detach()
-    scaled.warned = True
+    at.applied.warned = True
     return _Done(key, held_out, state_of(plan.model), time.perf_counter() - began)
 
 
 @contextmanager
 def untouched(plan: Plan) -> Iterator[None]:
     """The model, the plan's count of steps and what is drawn at random are put back."""
-    with kept(plan.model), torch.random.fork_rng(), plan.counts_kept():
+    with kept(plan.model), torch.random.fork_rng(), counts_kept(plan):
         yield
 
 

@@ -45,7 +45,7 @@ class VariableStore(nn.Module):
     Rules that penalize a variable which has a regularizer are refused.
     """
 
-    # Kernels of TensorFlow have the outputs on the last axis: read by penalize.torch.model.roles.axes_of.
+    # Kernels of TensorFlow have the outputs on the last axis; model/roles.py reads it.
     _penalize_output_last: ClassVar[bool] = True
 
     def __init__(self) -> None:

@@ -155,13 +155,6 @@ KNOWN = ", ".join(kind.__name__ for kind in _BY_CLASS)
 """The optimizers in the table, for messages."""
 
 
-def stepped_by(optimizer: Optimizer) -> Optimizer:
-    """The optimizer itself, or the one that ZeroRedundancyOptimizer shards."""
-    shards = any(kind.__name__ == "ZeroRedundancyOptimizer" for kind in type(optimizer).__mro__)
-    inner: Optimizer = optimizer.optim if shards else optimizer  # type: ignore[attr-defined]
-    return inner
-
-
 def step_size_of(optimizer: Optimizer) -> StepSize | None:
     """How to read the step that this optimizer takes; None where it is not known."""
     return _BY_ALGORITHM.get(_algorithm(type(optimizer)))

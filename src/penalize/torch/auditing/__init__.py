@@ -1,0 +1,1 @@
+"""What really regularizes a model: ``audit`` and ``penalize doctor``."""

@@ -1,0 +1,57 @@
+"""A loss or step once more, without a trace: at other strengths, its steps not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from penalize.torch.doors import plans_alive
+from penalize.torch.model.targets import Target
+from penalize.torch.plan import Plan
+
+
+@contextmanager
+def at_strength(plan: Plan, strength: float) -> Iterator[None]:
+    """Within the block, penalties are multiplied by a number; at 0 attachments do not act.
+
+    No trace is left of what was applied in it.
+    """
+    applied, targets = plan.applied, plan.all_targets
+    before = applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned
+    applied.warned, applied.muted = True, strength == 0
+    plan.all_targets = tuple(_scaled(target, strength) for target in targets)
+    try:
+        yield
+    finally:
+        applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned = before
+        applied.muted, plan.all_targets = False, targets
+
+
+def _scaled(target: Target, factor: float) -> Target:
+    """A target at another strength; a constraint, which has none, as it is."""
+    regularizer = target.regularizer
+    if factor == 1 or not regularizer.differentiable:
+        return target
+    return replace(target, regularizer=factor * regularizer)
+
+
+@contextmanager
+def counts_kept(plan: Plan) -> Iterator[None]:
+    """Steps within the block are not counted once it is over."""
+    counts = plan.applied.counts
+    steps = [(attachment, attachment.steps) for attachment in plan.attachments()]
+    try:
+        yield
+    finally:
+        plan.applied.counts = counts
+        for attachment, counted in steps:
+            attachment.steps = counted
+
+
+def all_counts_kept() -> ExitStack:
+    """When it is closed, every plan is at the step at which it was."""
+    stack = ExitStack()
+    for plan in plans_alive():
+        stack.enter_context(counts_kept(plan))
+    return stack

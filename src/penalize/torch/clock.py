@@ -1,0 +1,366 @@
+"""The steps of optimizers: when one begins, when its gradients are ready, and when it ends.
+
+This is the one place that knows what a step is. A subclass whose ``step`` calls its parent's runs
+PyTorch's hooks twice; a closure computes the gradients within the step, perhaps often; an optimizer
+may step another one within its own; one that raised never ended; a compiled step is seen by the
+hooks on its own optimizer alone; and a fused optimizer under a GradScaler is always stepped, and
+carries what its kernel has to divide by and whether it has to skip.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import local
+from types import FrameType
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from penalize.torch.model.targets import Live
+
+Group = Mapping[str, Any]
+"""One of an optimizer's param groups."""
+
+
+def groups_of(optimizer: Optimizer) -> dict[int, Group]:
+    """The param group of each parameter, by the parameter's id."""
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def stepped_by(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, or the one that ZeroRedundancyOptimizer shards."""
+    shards = any(kind.__name__ == "ZeroRedundancyOptimizer" for kind in type(optimizer).__mro__)
+    inner: Optimizer = optimizer.optim if shards else optimizer  # type: ignore[attr-defined]
+    return inner
+
+
+class Step:
+    """One step of one optimizer, from its beginning to its end."""
+
+    def __init__(self, optimizer: Optimizer, around: Step | None, frame: FrameType | None) -> None:
+        self.optimizer = optimizer
+        self.has_closure = False
+        """Whether a closure computes the gradients within it, perhaps often."""
+
+        self.groups = groups_of(optimizer)
+        """The param group of each parameter, by the parameter's id."""
+
+        self.around = around
+        """The step of another optimizer that this one is a part of."""
+
+        self.within: set[int] = set()
+        """The ids of the parameters that optimizers within it have stepped."""
+
+        self.acted: dict[object, Sequence[Live]] = {}
+        """Whatever has applied penalties in it, and to what."""
+
+        # What a fused optimizer is told by a GradScaler. Both stay on the device: nothing waits.
+        self.scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+        """What the ``.grad`` that is about to be read is multiplied by; None for 1."""
+
+        self.found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+        """Over 0 where the step is to be skipped; None where it is not."""
+
+        self.depth = 1
+        """How many calls of ``step`` it consists of now."""
+
+        self.frame = frame
+        """What called the hooks: while it is on the stack, the step is running."""
+
+    @property
+    def chain(self) -> Iterator[Step]:
+        """This step, and those that it is a part of."""
+        step: Step | None = self
+        while step is not None:
+            yield step
+            step = step.around
+
+    def assign(self, parameter: Tensor, value: Tensor) -> None:
+        """parameter ← value, unless the optimizer is to skip this step."""
+        if self.found_inf is not None:
+            value = torch.where(self.found_inf.to(parameter.device) > 0, parameter, value)
+        parameter.copy_(value)
+
+
+class Count:
+    """A number of steps. Of those that a fused optimizer skipped only the device knows."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self._steps = steps
+        self._skipped: Tensor | None = None
+
+    def add(self, step: Step) -> None:
+        """A step is over."""
+        self._steps += 1
+        if step.found_inf is not None:
+            skipped = (step.found_inf > 0).long()
+            self._skipped = skipped if self._skipped is None else self._skipped + skipped
+
+    @property
+    def steps(self) -> int:
+        """How many were taken. It waits for the device, if some may have been skipped."""
+        if self._skipped is not None:
+            self._steps -= int(self._skipped)
+            self._skipped = None
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps, self._skipped = steps, None
+
+
+class Listener:
+    """Something that acts in steps, or looks at them. Each overrides what it needs."""
+
+    def begins(self, step: Step) -> None:
+        """A step has begun."""
+
+    def ready(self, step: Step) -> None:
+        """The gradients are ready; after each evaluation of a closure, if there is one."""
+
+    def addition(self, step: Step) -> Tensor | float:
+        """What an optimizer that compares the values of its closure has to add to them."""
+        return 0.0
+
+    def ends(self, step: Step) -> None:
+        """The step is over."""
+
+    def broken_off(self, step: Step) -> None:
+        """An earlier step of the same optimizer raised, so that it never ended."""
+
+
+_STEP = "_penalize_step"
+"""An attribute of the optimizer: the step that is running, or that raised."""
+
+_everywhere: dict[object, Listener] = {}
+"""Those that hear of the steps of all optimizers."""
+
+_innermost = local()
+"""Of each thread, the last step that began: weakly, for a step that raised has its optimizer."""
+
+
+def running(optimizer: Optimizer) -> Step | None:
+    """The step of an optimizer that is running now, where the clock has heard of it."""
+    step: Step | None = vars(optimizer).get(_STEP)
+    return step if step is not None and _is_on_the_stack(step.frame) else None
+
+
+def is_stepping(optimizer: Optimizer) -> bool:
+    """Whether it is in the middle of a step, also of one that began before the clock listened."""
+    code = getattr(
+        type(optimizer).step, "__code__", None
+    )  # PyTorch's wrapper, that calls the hooks
+    return any(
+        frame.f_code is code and frame.f_locals.get("self") is optimizer for frame in _stack()
+    )
+
+
+def is_stepped_by_a_scaler(step: Step) -> bool:
+    """Whether a GradScaler that is enabled makes this step."""
+    if step.found_inf is not None:
+        return True
+    scalers = (frame.f_locals["self"] for frame in _stack() if frame.f_code in _SCALER_CODE)
+    return any(scaler.is_enabled() for scaler in scalers)
+
+
+_SCALER_CODE = {GradScaler.step.__code__, GradScaler._maybe_opt_step.__code__}
+
+
+def listen_to_all(listener: Listener) -> Callable[[], None]:
+    """Have a listener hear of every step of every optimizer; returns what ends that."""
+    _start()
+    key = object()
+    _everywhere[key] = listener
+
+    def end() -> None:
+        _everywhere.pop(key, None)
+
+    return end
+
+
+def listen(optimizer: Optimizer, listener: Listener, kept: object = None) -> list[RemovableHandle]:
+    """Have a listener hear of the steps of one optimizer, in the order of the hooks on it.
+
+    Args:
+        optimizer: whose hooks are registered; removing these ends it.
+        listener: what hears of the steps.
+        kept: something that is to live as long as the optimizer.
+    """
+    _start()
+    hooks = _Hooks(listener, kept)
+    # A compiled step runs its hooks as they are. (As decorators these would load the compiler with
+    # the module, which takes seconds.)
+    before = torch.compiler.disable(hooks.before)  # type: ignore[no-untyped-call]
+    after = torch.compiler.disable(hooks.after)  # type: ignore[no-untyped-call]
+    return [
+        optimizer.register_step_pre_hook(before),
+        optimizer.register_step_post_hook(after),
+    ]
+
+
+# --- the hooks --------------------------------------------------------------------------------
+
+
+@functools.cache
+def _start() -> None:
+    register_optimizer_step_pre_hook(_before_every_step)
+    register_optimizer_step_post_hook(_after_every_step)
+
+
+def _before_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    if torch.compiler.is_compiling():  # it cannot trace a look at the stack
+        return None
+    step = _begin(optimizer)
+    if step.depth > 1:
+        return None
+    listeners = list(_everywhere.values())
+    step.has_closure = callable(_closure_of(args, kwargs))
+    for listener in listeners:
+        listener.begins(step)
+    return _when_ready(step, listeners, args, kwargs)
+
+
+def _after_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if not torch.compiler.is_compiling():
+        _end(vars(optimizer).get(_STEP))
+
+
+class _Hooks:
+    """The hooks on one optimizer: before its step, and after it."""
+
+    def __init__(self, listener: Listener, kept: object) -> None:
+        self._listener = listener
+        self._kept = kept
+        self._step: Step | None = None
+        self._began = False
+        """Whether nobody else has seen the step begin: it is compiled."""
+
+    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        step = running(optimizer)
+        if step is None or self._began:
+            step = _begin(optimizer)
+            self._began = True
+            if step.depth == 1:
+                for each in list(_everywhere.values()):
+                    each.begins(step)
+                    each.ready(step)
+        if step.depth > 1:
+            return None
+        if self._step is not None:
+            self._listener.broken_off(self._step)
+        self._step = step
+        self._listener.begins(step)
+        return _when_ready(step, [self._listener], args, kwargs)
+
+    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        step = self._step
+        if step is None:
+            return
+        if step.depth < 2:  # 0 where other hooks on it, that had begun it, have ended it
+            self._step = None
+            self._listener.ends(step)
+        if self._began:
+            self._began = step.depth > 1
+            _end(step)
+
+
+def _begin(optimizer: Optimizer) -> Step:
+    step = running(optimizer)
+    if step is not None:
+        step.depth += 1
+        return step
+    held: ref[Step] | None = getattr(_innermost, "step", None)
+    around = held() if held is not None else None
+    if around is not None and not _is_on_the_stack(around.frame):
+        around = None
+    step = Step(optimizer, around, _caller())
+    vars(optimizer)[_STEP] = step
+    _innermost.step = ref(step)
+    return step
+
+
+def _end(step: Step | None) -> None:
+    if step is None:
+        return
+    step.depth -= 1
+    if step.depth:
+        return
+    vars(step.optimizer).pop(_STEP, None)
+    step.frame = None
+    for listener in list(_everywhere.values()):
+        listener.ends(step)
+    around = step.around
+    _innermost.step = None if around is None else ref(around)
+    for outer in () if around is None else around.chain:
+        outer.within.update(step.groups)
+        outer.acted.update(step.acted)
+
+
+def _when_ready(step: Step, listeners: list[Listener], args: Any, kwargs: Any) -> Any:
+    """Tell that the gradients are ready: now, or right after each run of the closure of ``step``.
+
+    The hook runs before the closure, when gradients are stale or absent. A line search compares
+    what the closure returns, so there the penalty must be in it; everywhere else the loss that the
+    user returned is passed on as it is.
+    """
+    closure = _closure_of(args, kwargs)
+    if not callable(closure):
+        for listener in listeners:
+            listener.ready(step)
+        return None
+
+    def with_listeners() -> Any:
+        loss = closure()
+        for listener in listeners:
+            listener.ready(step)
+        if isinstance(step.optimizer, LBFGS):
+            loss = loss + sum(listener.addition(step) for listener in listeners)
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": with_listeners}
+    return (args[0], with_listeners, *args[2:]), kwargs
+
+
+def _closure_of(args: Any, kwargs: Any) -> Any:
+    # args holds the optimizer itself first.
+    return kwargs.get("closure", args[1] if len(args) > 1 else None)
+
+
+# --- the stack --------------------------------------------------------------------------------
+
+
+def _stack() -> Iterator[FrameType]:
+    """The frames that are running, from here upwards."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_on_the_stack(wanted: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame is not wanted:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _caller() -> FrameType | None:
+    """The frame that called the hook, beneath the ones that keep the compiler out of it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(
+        ("torch._dynamo", __name__)
+    ):
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,406 @@
+"""Doors: who applies which penalty, and who has acted. One book, keyed by parameter.
+
+One (parameter, regularizer) is applied through one door only: an attachment, a loss, or a decay of
+the optimizer's own. An attachment claims what it applies; regularizers that differ in strength only
+are one claim, as when a notebook cell is run again with another λ on the same optimizer. Claims
+live as long as the attachment and its optimizer do, so an optimizer that is made anew leaves no
+trace.
+
+At each step of any optimizer the plans that have to do with it are looked at, and no others: that
+an L2 in the loss meets no weight decay, that a plan acts somewhere, and that an optimizer which was
+copied has not lost its attachments.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary, finalize, ref
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.optim import Optimizer
+
+from penalize.errors import AppliedTwiceError, LostAttachmentError, NeverAppliedWarning, some
+from penalize.regularizers import L1, L2
+from penalize.regularizers.base import Regularizer
+from penalize.torch.clock import Count, Group, Listener, Step, groups_of, listen_to_all, stepped_by
+from penalize.torch.model.targets import Live, Target
+
+# --- plans ------------------------------------------------------------------------------------
+
+
+class Applied:
+    """How one plan is applied, and how many steps its parameters have taken."""
+
+    def __init__(self, *, steps_before: int, scheduled: bool, has_outputs: bool) -> None:
+        self.in_loss: set[str] = set()
+        """What a loss has penalized since it was last stepped, by name."""
+
+        self.in_compiled_loss = False
+        """Whether a compiled loss has, which cannot tell of it itself."""
+
+        self.by_loss = False
+        """Whether a loss ever has."""
+
+        self.attached = False
+        """Whether it was ever attached."""
+
+        self.detached = False
+        """Whether an attachment was detached: that it acts nowhere is on purpose."""
+
+        self.warned = False
+        """Whether it was warned of, or nobody is to be."""
+
+        self.muted = False
+        """Whether its attachments let steps pass, while an audit looks at these without them."""
+
+        self.has_outputs = has_outputs
+        """Whether outputs of modules are penalized, whose terms are of one step only."""
+
+        self._before = steps_before
+        self._counts: WeakKeyDictionary[Optimizer, Count] = WeakKeyDictionary()
+        self.tensor: Tensor | None = None
+        """The steps for compiled functions, to which an integer would be a constant."""
+
+        if scheduled:
+            self.tensor = torch.full((), steps_before, dtype=torch.int64, device="cpu")
+
+    @property
+    def steps(self) -> int:
+        """How many steps an optimizer has taken; of several, the one with the most."""
+        counts = list(self._counts.values())
+        return self._before + max((count.steps for count in counts), default=0)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._counts.clear()
+        self._before = steps
+        self._show()
+
+    def count(self, step: Step) -> None:
+        """A step that it has to do with is over."""
+        self._counts.setdefault(step.optimizer, Count()).add(step)
+        self._show()
+
+    @property
+    def counts(self) -> dict[Optimizer, int]:
+        """The steps of each optimizer, to be put back."""
+        return {optimizer: count.steps for optimizer, count in list(self._counts.items())}
+
+    @counts.setter
+    def counts(self, counts: Mapping[Optimizer, int]) -> None:
+        self._counts.clear()
+        self._counts.update((optimizer, Count(steps)) for optimizer, steps in counts.items())
+        self._show()
+
+    def _show(self) -> None:
+        if self.tensor is not None:
+            self.tensor.fill_(self.steps)
+
+
+class AppliedPlan(Protocol):
+    """A plan, as the book sees it."""
+
+    @property
+    def applied(self) -> Applied: ...
+
+    def standing(self) -> list[Target]:
+        """What is penalized now, less what the model no longer has."""
+
+    def held(self) -> Iterable[nn.Parameter]:
+        """Every parameter of its rows that the model still has, penalized or not."""
+
+    def check_loss(self) -> None:
+        """Raise if a compiled loss applies what is attached."""
+
+    def check_newcomers(self, stepped: Collection[int]) -> None:
+        """Warn of parameters with these ids that came to the model after it was planned."""
+
+    def trains(self, groups: Mapping[int, Group]) -> bool:
+        """Whether a step with these groups moves a model whose outputs are penalized."""
+
+    def settle(self, optimizer: Optimizer) -> None:
+        """An optimizer has stepped the model; terms of outputs are of one step only."""
+
+
+_plans: dict[int, ref[Any]] = {}
+_version = object()
+"""Another one whenever a plan is made, or a parameter registered in any module."""
+
+
+def enter_plan(plan: AppliedPlan) -> None:
+    """Enter a plan: it is looked at in the steps of the optimizers that hold something of it."""
+    key = id(plan)
+    _plans[key] = ref(plan)
+    finalize(plan, _plans.pop, key, None).atexit = False
+    _changed()
+    _watch()
+
+
+def _changed(*_: Any) -> None:
+    global _version  # noqa: PLW0603
+    _version = object()
+
+
+def plans_alive() -> list[Any]:
+    """Every plan, made here, copied or unpickled."""
+    found = (held() for held in list(_plans.values()))
+    return [plan for plan in found if plan is not None]
+
+
+class _Page(NamedTuple):
+    """The plans that have to do with an optimizer, and what that was found for."""
+
+    version: object
+    ids: frozenset[int]
+    plans: list[ref[Any]]
+
+
+_PAGE = "_penalize_page"
+"""An attribute of the optimizer. (No copy of one has it.)"""
+
+
+def _concerned(step: Step) -> Iterator[Any]:
+    """The plans with a parameter that the step's optimizer holds."""
+    page: _Page | None = vars(step.optimizer).get(_PAGE)
+    if page is None or page.version is not _version or step.groups.keys() != page.ids:
+        version, ids = _version, frozenset(step.groups)
+        plans = [p for p in plans_alive() if not ids.isdisjoint(map(id, p.held()))]
+        page = vars(step.optimizer)[_PAGE] = _Page(version, ids, [ref(p) for p in plans])
+        for plan in plans:
+            if plan.applied.by_loss or plan.applied.attached:
+                plan.check_newcomers(ids)
+    for held in page.plans:
+        plan = held()
+        if plan is not None:
+            yield plan
+
+
+# --- attachments ------------------------------------------------------------------------------
+
+
+class Claim(NamedTuple):
+    """One regularizer on one parameter, with the name it has in its plan."""
+
+    name: str
+    parameter: nn.Parameter
+    regularizer: Regularizer
+
+
+class Door(Protocol):
+    """Something that applies penalties in each step: an attachment."""
+
+    @property
+    def claims(self) -> Iterable[Claim]:
+        """What it applies."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """What it is attached to, as far as that is alive."""
+
+    def __str__(self) -> str: ...
+
+
+# By ids, not by weak references to parameters: PyTorch cannot swap a parameter that has one (as
+# ``to`` does with sharded ones). A door holds its parameters.
+_doors: dict[int, list[ref[Any]]] = {}
+
+MARK = "penalize"
+"""What is written into an optimizer's param groups while it has attachments. Its copies and
+checkpoints carry the mark but no hooks, and so can be told from it."""
+
+_DOORS = "_penalize_doors"
+"""An attribute of the optimizer: the attachments to it, weakly."""
+
+
+def enter(door: Door) -> None:
+    """Enter a door; call :func:`check_free` with its claims first."""
+    held = ref(door)
+    ids = {id(claim.parameter) for claim in door.claims}
+    for key in ids:
+        _doors[key] = [*_doors.get(key, ()), held]
+    finalize(door, _forget, ids, held).atexit = False
+    for optimizer in door.optimizers:
+        for known in {optimizer, stepped_by(optimizer)}:
+            vars(known)[_DOORS] = [*vars(known).get(_DOORS, ()), held]
+        mark(optimizer)
+
+
+def leave(door: Door) -> None:
+    """Take a door out of the book: it no longer acts."""
+    for optimizer in door.optimizers:
+        for known in {optimizer, stepped_by(optimizer)}:
+            held = [each for each in vars(known).get(_DOORS, ()) if each() is not door]
+            vars(known)[_DOORS] = held
+        mark(optimizer)
+
+
+def _forget(ids: Iterable[int], held: ref[Any]) -> None:
+    for key in ids:
+        left = [other for other in _doors.get(key, ()) if other is not held]
+        if left:
+            _doors[key] = left
+        else:
+            _doors.pop(key, None)
+
+
+def attached_to(optimizer: Optimizer) -> list[Any]:
+    """The doors to this optimizer that act."""
+    found = (held() for held in vars(optimizer).get(_DOORS, ()))
+    return [door for door in found if door is not None]
+
+
+def attached_around(optimizer: Optimizer) -> list[Any]:
+    """Those to optimizers whose param groups it shares, as one that wraps another does."""
+    mine = {id(group) for group in optimizer.param_groups}
+    return [
+        door
+        for door in _on(groups_of(optimizer))
+        if any(id(group) in mine for o in door.optimizers for group in o.param_groups)
+    ]
+
+
+def _on(parameters: Iterable[int]) -> list[Any]:
+    """The doors that apply something to parameters with these ids."""
+    held = {door: None for key in parameters for door in _doors.get(key, ())}
+    found = (door() for door in held)
+    return [door for door in found if door is not None and door.alive]
+
+
+def mark(optimizer: Optimizer) -> bool:
+    """Write into the param groups whether it has attachments, and return it."""
+    has = bool(attached_to(optimizer))
+    for group in optimizer.param_groups:
+        if has:
+            group[MARK] = True
+        else:
+            group.pop(MARK, None)
+    return has
+
+
+# --- once -------------------------------------------------------------------------------------
+
+
+def claims_of(targets: Iterable[Target]) -> list[Claim]:
+    """What a door that applies these targets claims."""
+    return [Claim(t.name, p, t.regularizer) for t in targets for p in t.binding.parameters()]
+
+
+def check_free(claims: Iterable[Claim], newcomer: str, instead: str) -> None:
+    """Raise :class:`AppliedTwiceError` if a door applies any of these already."""
+    claims = list(claims)
+    if _taken(claims):
+        gc.collect()  # an optimizer that was dropped may wait in a cycle, as schedulers make one
+    taken = _taken(claims)
+    if taken:
+        raise AppliedTwiceError(list(taken), str(next(iter(taken.values()))), newcomer, instead)
+
+
+def _taken(claims: Iterable[Claim]) -> dict[str, Door]:
+    """The names of claims that a door has already, each with that door."""
+    claims = list(claims)
+    doors = _on(id(claim.parameter) for claim in claims)
+    known = {kind: door for door in doors for claim in door.claims for kind in _kinds(claim)}
+    found = ((c.name, known.get(kind)) for c in claims for kind in _kinds(c)) if known else ()
+    return {name: door for name, door in found if door is not None}
+
+
+def _kinds(claim: Claim) -> Iterator[tuple[int, Regularizer]]:
+    """What is claimed, part by part: an L1 + L2 claims an L1 and an L2."""
+    l1, l2, rest = claim.regularizer.split()
+    for part in ([L1(1.0)] if l1 else []) + ([L2(1.0)] if l2 else []) + [r.unit() for r in rest]:
+        yield id(claim.parameter), part
+
+
+def check_weight_decay(
+    targets: Iterable[Target | Live], optimizer: Optimizer, groups: Mapping[int, Group]
+) -> None:
+    """An L2 beside the optimizer's own weight decay is the same penalty through a second door."""
+    if not any(group.get("weight_decay") for group in optimizer.param_groups):
+        return
+    for target in targets:
+        if not target.regularizer.split()[1]:
+            continue
+        for parameter in target.parameters:
+            decay = groups.get(id(parameter), {}).get("weight_decay", 0.0)
+            if decay:
+                raise AppliedTwiceError(
+                    [target.name],
+                    f"{target.regularizer!r} of the plan",
+                    f"weight_decay={decay!r} of {type(optimizer).__name__}",
+                    "Set weight_decay=0 for the parameters that the plan penalizes, or leave the "
+                    "L2 out of the rules",
+                )
+
+
+# --- at each step -----------------------------------------------------------------------------
+
+
+class _Keeper(Listener):
+    """Looks at the plans that have to do with an optimizer, when it steps."""
+
+    def begins(self, step: Step) -> None:
+        optimizer = step.optimizer
+        marked = any(MARK in group for group in optimizer.param_groups)
+        if _DOORS in vars(optimizer) and attached_to(optimizer):
+            mark(optimizer)  # load_state_dict replaces the param groups
+        elif marked and not attached_around(optimizer):
+            raise LostAttachmentError(type(optimizer).__name__)
+
+    def ready(self, step: Step) -> None:
+        for plan in _concerned(step):
+            if plan.applied.in_compiled_loss:
+                plan.check_loss()
+            if plan.applied.in_loss:
+                penalized = [t for t in plan.standing() if t.name in plan.applied.in_loss]
+                check_weight_decay(penalized, step.optimizer, step.groups)
+
+    def ends(self, step: Step) -> None:
+        for plan in _concerned(step):
+            applied: Applied = plan.applied
+            acted = applied in step.acted or (
+                step.around is not None and any(applied in each.acted for each in step.around.chain)
+            )
+            stepped = [] if acted and not applied.in_loss else _stepped(plan, step)
+            if stepped:
+                _note_stepped(applied, stepped, acted, type(step.optimizer).__name__)
+            if acted or stepped or (applied.has_outputs and plan.trains(step.groups)):
+                applied.count(step)
+                if applied.has_outputs:
+                    plan.settle(step.optimizer)
+
+
+def _stepped(plan: Any, step: Step) -> list[str]:
+    """The names of what a plan penalizes, and a step has moved."""
+    return [
+        target.name
+        for target in plan.standing()
+        if any(id(p) in step.groups and p.grad is not None for p in target.parameters)
+    ]
+
+
+def _note_stepped(applied: Applied, stepped: list[str], acted: bool, optimizer: str) -> None:
+    applied.in_loss = applied.in_loss.difference(stepped)
+    if applied.by_loss or applied.detached or acted or applied.warned:
+        return
+    applied.warned = True
+    warnings.warn(
+        f"{optimizer} is stepping {some(stepped)}, but the plan that penalizes them is not applied "
+        "to it. Call plan.attach(optimizer), or add plan.penalty() to the loss.",
+        NeverAppliedWarning,
+        stacklevel=6,
+    )
+
+
+@functools.cache
+def _watch() -> None:
+    listen_to_all(_Keeper())
+    register_module_parameter_registration_hook(_changed)

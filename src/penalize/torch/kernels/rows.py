@@ -1,0 +1,45 @@
+"""A weight as a matrix whose rows a regularizer treats one by one."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from penalize.regularizers.base import Regularizer
+
+
+class Rows(NamedTuple):
+    """How a weight is seen as a matrix whose rows a regularizer treats one by one."""
+
+    regularizer: Regularizer
+    """On the matrix."""
+
+    leading: int
+    """How many leading axes of the weight index the rows."""
+
+    is_flat: bool
+    """Whether it treats elements one by one, so that rows do not matter."""
+
+    def of(self, x: Tensor) -> Tensor:
+        """A view of a weight, or of what is beside it."""
+        if not x.is_contiguous():  # then it is in the order of the channels, by can_view()
+            x = x.permute(0, 2, 3, 1)
+        if self.is_flat:
+            return x.view(-1)
+        return x.view(math.prod(x.shape[: self.leading]), -1)
+
+    def can_view(self, *xs: Tensor) -> bool:
+        """Whether these lie in memory in one order, so that views of them match."""
+        if all(x.is_contiguous() for x in xs):
+            return xs[0].numel() > 0
+        ordered = all(x.is_contiguous(memory_format=torch.channels_last) for x in xs if x.ndim == 4)
+        return (self.is_flat or self.leading == 1) and xs[0].ndim == 4 and ordered
+
+
+def rows_of(regularizer: Regularizer, ndim: int) -> Rows | None:
+    """None where a regularizer does not treat the rows of any matrix one by one."""
+    found = regularizer.by_rows(ndim)
+    return None if found is None else Rows(*found, is_flat=found[0].elementwise)

@@ -1,0 +1,1 @@
+"""The ways in which a plan acts on a step, one file each."""

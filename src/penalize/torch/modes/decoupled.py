@@ -1,0 +1,102 @@
+"""``mode="decoupled"``: w ← w − lr·∇Ω(w) before the update, as AdamW does with its weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from penalize.errors import ModeError
+from penalize.regularizers.base import Regularizer
+from penalize.torch.clock import Group, Step, stepped_by
+from penalize.torch.kernels import Additions
+from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.base import (
+    MAY_BE_SKIPPED,
+    Effect,
+    Mode,
+    Run,
+    check_can_be_set,
+    gradients_of,
+    total,
+    warn_if_rounded_away,
+)
+from penalize.torch.modes.step_sizes import rate_of
+
+
+class Decoupled(Mode):
+    """w ← w − lr·∇Ω(w) before the update."""
+
+    name = "decoupled"
+    once = True
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        target.regularizer.check_gradient(repr(target.name))
+        check_can_be_set(self, target)
+        if not moves_weights(optimizer):
+            raise ModeError(
+                f'mode="decoupled" moves the weights beside the optimizer, and '
+                f"{type(optimizer).__name__} is not of torch.optim: it may keep weights of its own",
+                'use mode="gradient"',
+            )
+        if isinstance(optimizer, LBFGS):
+            raise ModeError(
+                'mode="decoupled" needs a learning rate that scales the update, and LBFGS has none',
+                'use mode="gradient"',
+            )
+
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
+            return _decayed(w, target.regularizer, lr)
+
+        warn_if_rounded_away(self, targets, groups, moved)
+
+    def before(self, targets: Sequence[Live], step: Step) -> None:
+        ws = [target.parameters[0] for target in targets]
+        held = [step.groups[id(w)] for w in ws]
+        rates = {id(group): rate_of(group) for group in held}
+        keys = [id(group) for group in held]
+        if step.found_inf is not None:
+            if self._values:
+                self.value = total(t.regularizer(t.parameters[0]) for t in targets)
+            self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
+            for target, w, key in zip(targets, ws, keys, strict=True):
+                step.assign(w, _decayed(w, target.regularizer, rates[key]))
+            return
+        on_device = [isinstance(rates[key], Tensor) for key in keys]
+        scales = {key: -rate for key, rate in rates.items()}
+        names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
+        additions = Additions(names, ws, ws, regularizers, keys, on_device)
+        if self._values:
+            self.value = total(self.router.value_and_add(additions, scales))
+        else:
+            self.router.add(additions, scales)
+
+    def effect(self, target: Target, run: Run) -> Effect:
+        changes = {
+            p: -run.groups[id(p)]["lr"] * gradient
+            for p, gradient in gradients_of(target)
+            if id(p) in run.groups
+        }
+        return Effect("weights", changes)
+
+
+def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
+    """w − lr·∇Ω(w)."""
+    l1, l2, rest = regularizer.split()
+    if l1 or rest:
+        return cast(Tensor, w - lr * regularizer.gradient(w))
+    return w * (1 - lr * (2 * l2))  # rounded as AdamW does it, bit for bit
+
+
+def moves_weights(optimizer: Optimizer) -> bool:
+    """Whether it is known to step from wherever the parameters are, as torch.optim's own do.
+
+    An optimizer that keeps copies of the weights would undo what is done to them beside it.
+    """
+    kinds = set(type(stepped_by(optimizer)).__mro__) - {Optimizer}
+    return any(f"{kind.__module__}.".startswith("torch.optim.") for kind in kinds)

@@ -1,0 +1,215 @@
+"""``mode="gradient"``: the gradient that the loss term would give, added to the data's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from penalize.errors import ModeError, NeverAppliedWarning, OptimizerError, some
+from penalize.torch.clock import Group, Step
+from penalize.torch.kernels import Additions
+from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.base import Effect, Mode, Run, gradients_of, total
+
+
+class Gradient(Mode):
+    """``.grad`` += ∇Ω(w) before the update."""
+
+    name = "gradient"
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        target.regularizer.check_gradient(repr(target.name))
+
+    def __init__(self, *, values: bool = False) -> None:
+        super().__init__(values=values)
+        self._added_to: list[tuple[nn.Parameter, Tensor | None]] = []
+        """In a step: each parameter, with the gradient that has the penalty in it."""
+
+        self._warned = False
+
+    def before(self, targets: Sequence[Live], step: Step) -> None:
+        check_dense(targets)
+        check_without_graph(targets)
+        _check_new(targets)
+        self.add(targets, step.groups, step.scale)
+        self._added_to = [(p, p.grad) for target in targets for p in target.parameters]
+        _stamp(targets)
+
+    def after(self, targets: Sequence[Live], step: Step) -> None:
+        self._look_for_replaced(targets, step)
+        if self._without:
+            self.take_back()
+        _stamp(targets)  # optimizers may change gradients in place
+
+    def broken_off(self, targets: Sequence[Live], step: Step) -> None:
+        super().broken_off(targets, step)
+        added, self._added_to = self._added_to, []
+        still = {id(p) for p, gradient in added if gradient is not None and p.grad is gradient}
+        names = [t.name for t in targets if any(id(p) in still for p in t.parameters)]
+        if names:
+            raise OptimizerError(
+                f"an earlier step of {type(step.optimizer).__name__} raised after the penalty had "
+                f"been added to the gradient of {some(names)}, which is there still",
+                "call zero_grad(), which clears it, and backward() before the next step",
+            )
+
+    def _look_for_replaced(self, targets: Sequence[Live], step: Step) -> None:
+        """An optimizer that writes ``.grad`` itself may do without what was added to it."""
+        added, self._added_to = self._added_to, []
+        replaced = {id(p) for p, gradient in added if p.grad is not None and p.grad is not gradient}
+        if not replaced or self._warned:
+            return
+        self._warned = True
+        names = [t.name for t in targets if any(id(p) in replaced for p in t.parameters)]
+        warnings.warn(
+            f"{type(step.optimizer).__name__} replaced the gradient of {some(names)} within its "
+            "step, after the penalty had been added to it. penalize.torch.audit(step, plan) tells "
+            'whether the penalty still reaches the weights; mode="decoupled" does not need .grad.',
+            NeverAppliedWarning,
+            stacklevel=7,
+        )
+
+    def effect(self, target: Target, run: Run) -> Effect:
+        changes = {
+            p: _sign(run.groups[id(p)]) * gradient
+            for p, gradient in gradients_of(target)
+            if id(p) in run.groups
+        }
+        return Effect("gradients", changes)
+
+    def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
+        """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now: multiplied by a scale."""
+        plain = [target for target in targets if not target.binding.effective]
+        ws = [target.parameters[0] for target in plain]
+        tos = [w.grad if w.grad is not None else self.gradient_of(w) for w in ws]
+        held = [groups[id(w)] for w in ws]
+        keys: list[Any] = [id(group) for group in held]
+        scales: dict[Any, float | Tensor] = {id(group): _sign(group) for group in held}
+        if scale is not None:
+            keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
+            scales = {key: scales[key[0]] * scale.to(key[1]) for key in keys}
+        names, regularizers = [t.name for t in plain], [t.regularizer for t in plain]
+        additions = Additions(names, ws, tos, regularizers, keys, [scale is not None] * len(ws))
+        if self._values:
+            self.value = total(self.router.value_and_add(additions, scales))
+        else:
+            self.router.add(additions, scales)
+        if len(plain) < len(targets):
+            self._add_through(targets, groups, scale)
+
+    def _add_through(self, targets: Iterable[Live], groups: Any, scale: Tensor | None) -> None:
+        """The same for weights that are computed from other parameters."""
+        for target in targets:
+            if not target.binding.effective:
+                continue
+            if self._values:
+                self.value = total([self.value, target.regularizer(target.binding.read())])
+            for parameter, gradient in gradients_of(target):
+                sign = _sign(groups[id(parameter)])
+                factor = sign if scale is None else sign * scale.to(gradient.device)
+                self.gradient_of(parameter).add_(factor * gradient)
+
+
+def _sign(group: Group) -> float:
+    return -1.0 if group.get("maximize", False) else 1.0
+
+
+# --- gradients that have the penalty in them --------------------------------------------------
+
+
+def version_of(gradient: Tensor) -> int:
+    """How often a gradient was changed in place; for a sharded one, its shard."""
+    if type(gradient) is not Tensor:
+        gradient = getattr(gradient, "_local_tensor", gradient)
+    try:
+        return gradient._version
+    except RuntimeError:  # an inference tensor has none
+        return -1
+
+
+_STEPPED = "_penalize_stepped"
+"""On a gradient: its version when a penalty was last in it for a step."""
+
+_SAMPLE = "_penalize_sample"
+"""On one gradient of a step: some of its values then."""
+
+
+def _stamp(targets: Iterable[Live]) -> None:
+    gradients = [p.grad for target in targets for p in target.parameters if p.grad is not None]
+    for gradient in gradients:
+        setattr(gradient, _STEPPED, version_of(gradient))
+    if gradients:
+        setattr(gradients[0], _SAMPLE, _sample_of(gradients[0]).clone())
+
+
+def _sample_of(gradient: Tensor) -> Tensor:
+    return _local(gradient).detach().reshape(-1)[:64]
+
+
+def _local(gradient: Tensor) -> Tensor:
+    return getattr(gradient, "_local_tensor", gradient)
+
+
+def is_stepped(gradient: Tensor) -> bool:
+    """Whether it is as a step has left it, as far as its version tells: with the penalty in it."""
+    stamp = getattr(gradient, _STEPPED, None)
+    return stamp is not None and stamp == version_of(gradient)
+
+
+def stepped_again(targets: Iterable[Target | Live]) -> list[str]:
+    """The names of those whose gradients are as a step has left them.
+
+    What is written through ``.data`` leaves the version of a gradient as it is. So where these say
+    so, the gradients are looked at: one of zeros has no penalty in it, and of each step the values
+    of one gradient are known.
+    """
+    held = [(t.name, p.grad) for t in targets for p in t.parameters if p.grad is not None]
+    same = [(name, g) for name, g in held if is_stepped(g) and bool(_local(g).any())]
+    for _, gradient in same:
+        then: Tensor | None = getattr(gradient, _SAMPLE, None)
+        if then is not None and not torch.equal(then, _sample_of(gradient)):
+            return []
+    return list(dict.fromkeys(name for name, _ in same))
+
+
+def check_dense(targets: Iterable[Live]) -> None:
+    """A penalty on all rows of an embedding has no sparse gradient."""
+    for target in targets:
+        for parameter in target.parameters:
+            gradient = parameter.grad
+            if gradient is not None and gradient.is_sparse:
+                raise ModeError(
+                    f"{target.name!r} has a sparse gradient, and the gradient of "
+                    f"{target.regularizer!r} is dense",
+                    "build the embedding with sparse=False, or exempt it with a rule that gives "
+                    "None",
+                )
+
+
+def check_without_graph(targets: Iterable[Live]) -> None:
+    """What is added to a gradient has no graph: it would be missing from its derivatives."""
+    for target in targets:
+        for parameter in target.parameters:
+            if parameter.grad is not None and parameter.grad.requires_grad:
+                raise ModeError(
+                    f"the gradient of {target.name!r} has a graph, as backward(create_graph=True) "
+                    "makes it for an optimizer that differentiates it again, and what is added to "
+                    "it here has none",
+                    "detach(), and add plan.penalty() to the loss",
+                )
+
+
+def _check_new(targets: Iterable[Live]) -> None:
+    """The penalty stays in ``.grad`` after a step, until that is cleared."""
+    again = stepped_again(targets)
+    if again:
+        raise OptimizerError(
+            f"{again[0]!r} is stepped again with the gradient of the last step, which "
+            "has the penalty in it already",
+            "call zero_grad() and backward() before each step",
+        )

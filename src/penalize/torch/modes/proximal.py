@@ -1,0 +1,101 @@
+"""``mode="proximal"``: the proximal operator after the update, with the step that was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from penalize.errors import ModeError
+from penalize.torch.clock import Group, Step
+from penalize.torch.kernels import Shrinkings
+from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.base import (
+    MAY_BE_SKIPPED,
+    Effect,
+    Mode,
+    Run,
+    check_can_be_set,
+    warn_if_rounded_away,
+)
+from penalize.torch.modes.step_sizes import (
+    KNOWN,
+    bounded,
+    is_per_element,
+    step_size_of,
+    unbounded,
+)
+
+
+class Proximal(Mode):
+    """w ← prox of step·Ω at w after the update, with the step that the optimizer really took."""
+
+    name = "proximal"
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        check_can_be_set(self, target)
+        if step_size_of(optimizer) is None:
+            raise ModeError(
+                f'mode="proximal" needs the step that the optimizer really takes, and that of '
+                f"{type(optimizer).__name__} is not known",
+                f'use one of {KNOWN}, or mode="gradient"',
+            )
+        reason = unbounded(optimizer)
+        if reason:
+            raise ModeError(
+                f'mode="proximal" needs a step that stays bounded, and {type(optimizer).__name__} '
+                f"has none: {reason}",
+                'use mode="gradient"',
+            )
+        target.regularizer.check_prox(
+            per_element=is_per_element(optimizer),
+            where=f"{target.name!r} under {type(optimizer).__name__}",
+        )
+
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        step_size = step_size_of(optimizer)
+        if step_size is not None and not is_per_element(optimizer):  # known before it is taken
+
+            def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
+                (parameter,) = target.binding.parameters()
+                taken = step_size({**groups[id(parameter)], "lr": lr}, {})
+                return cast(Tensor, target.regularizer.prox(w, taken.factor))
+
+            warn_if_rounded_away(self, targets, groups, moved)
+
+    def before(self, targets: Sequence[Live], step: Step) -> None:
+        for target in targets:
+            # Without one the optimizer would take no step here, and the prox would have no size.
+            self.gradient_of(target.parameters[0])
+
+    def after(self, targets: Sequence[Live], step: Step) -> None:
+        step_size = step_size_of(step.optimizer)
+        assert step_size is not None  # by check()
+        ws = [target.parameters[0] for target in targets]
+        state = step.optimizer.state
+        steps = [step_size(step.groups[id(w)], state.get(w, {})) for w in ws]
+        if step.found_inf is not None:
+            self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
+            for target, w, taken in zip(targets, ws, steps, strict=True):
+                size = bounded(taken, target.regularizer, w)
+                step.assign(w, target.regularizer.prox(w, size))
+        else:
+            names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
+            self.router.shrink(Shrinkings(names, ws, regularizers, steps))
+        self.take_back()
+
+    def effect(self, target: Target, run: Run) -> Effect:
+        (parameter,) = target.binding.parameters()
+        key = id(parameter)
+        if key not in run.optimizers:
+            return Effect("weights", {}, is_linear=False)
+        step_size = step_size_of(run.optimizers[key])
+        assert step_size is not None  # or it could not have been attached
+        without = run.weights[key]
+        taken = step_size(run.groups[key], run.states.get(key, {}))
+        moved = target.regularizer.prox(without, bounded(taken, target.regularizer, without))
+        return Effect("weights", {parameter: moved - without}, is_linear=False)
