@@ -35,7 +35,7 @@ from penalize import (
 )
 from penalize.steps import Step
 from penalize.torch import regularize
-from penalize.torch.steps import bounded
+from penalize.torch.modes.step_sizes import bounded
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:

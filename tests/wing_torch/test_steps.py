@@ -13,7 +13,7 @@ from torch import nn
 from penalize import L1, L2, GroupLasso, Regularizer
 from penalize.steps import SLACK, Step
 from penalize.torch import regularize
-from penalize.torch.steps import bounded
+from penalize.torch.modes.step_sizes import bounded
 
 LR = 1e-3
 ADAPTIVE: dict[str, Callable[[Any], opt.Optimizer]] = {

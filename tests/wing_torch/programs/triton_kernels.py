@@ -22,8 +22,8 @@ from cases import CASES, Case
 from torch import Tensor
 
 from penalize import L1, L1L2, GroupLasso, Huber, Regularizer, SparseGroupLasso
+from penalize.steps import Taken
 from penalize.torch.kernels import Router, Works, interpreted, reference
-from penalize.torch.steps import Taken
 
 TOLERANCE = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-12},

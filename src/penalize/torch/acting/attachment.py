@@ -27,7 +27,7 @@ from penalize.torch.modes.modes import Group, Mode, Target
 from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.acting.state import check_same, state_of
 from penalize.torch.acting.stepper import Stepper
-from penalize.torch.steps import stepped_by
+from penalize.torch.modes.step_sizes import stepped_by
 
 MARK = "penalize"
 """What is written into an optimizer's param groups while it has attachments. Its copies and

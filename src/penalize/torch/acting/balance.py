@@ -11,7 +11,7 @@ import torch
 from penalize.errors import OptimizerError
 from penalize.tables import table
 from penalize.torch.modes.modes import Group, Target, gradients_of, is_stepped
-from penalize.torch.steps import rate_of
+from penalize.torch.modes.step_sizes import rate_of
 
 NEGLIGIBLE = 1e-6
 """A penalty whose gradient is a smaller part of that of the data cannot matter."""

@@ -27,7 +27,7 @@ from penalize.torch.auditing.observer import Observer, mark
 from penalize.torch.plan import Plan, plans
 from penalize.torch.auditing.replay import Replay, Seen
 from penalize.torch.auditing.models_alive import optimizers_of, roster
-from penalize.torch.steps import bounded, step_size_of
+from penalize.torch.modes.step_sizes import bounded, step_size_of
 
 TOLERANCE = 1e-3
 """How far a factor may be off by rounding, relative to it."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.grouping import Axes, grouping_of
 from penalize.regularizers.groups import GroupLasso
+from penalize.steps import Taken
 from penalize.torch.kernels import triton
 from penalize.torch.kernels.cpu import Buffers, Groups
 from penalize.torch.kernels.jobs import (
@@ -25,7 +26,6 @@ from penalize.torch.kernels.jobs import (
     Whole,
     rows_of,
 )
-from penalize.torch.steps import Taken
 
 _only_plain: list[None] = []
 """Not empty while the reference is asked for."""

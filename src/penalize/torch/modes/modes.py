@@ -19,13 +19,13 @@ from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import ModeError, OptimizerError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
+from penalize.steps import Taken
 from penalize.torch.model.bindings import Binding
 from penalize.torch.kernels import Router, Works
 from penalize.torch.modes.scaling import assign, may_be_skipped, scale_of
 from penalize.torch.model.sharding import is_sharded, local_parts
-from penalize.torch.steps import (
+from penalize.torch.modes.step_sizes import (
     KNOWN,
-    Taken,
     bounded,
     is_per_element,
     rate_of,
