@@ -71,7 +71,9 @@ def test_a_difference_would_be_seen(difference: str) -> None:
 
 def test_a_wrong_layout_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The axes of TensorFlow's kernels, taken for PyTorch's."""
-    monkeypatch.setattr("penalize.torch.model.parameters.axes_of", lambda owner, ndim: (ndim - 1, 0))
+    monkeypatch.setattr(
+        "penalize.torch.model.parameters.axes_of", lambda owner, ndim: (ndim - 1, 0)
+    )
     _is_seen(pytorch.loss_term(RULES))
 
 

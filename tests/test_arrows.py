@@ -18,9 +18,9 @@ import penalize
 
 # Lowest first. What stands in one row does not import each other. A new module needs a place here.
 LAYERS = [
-    {"errors", "callsite", "names", "keras_names", "probes", "steps", "tables"},
+    {"errors", "callsite", "names", "keras_names", "probes", "tables"},
     {"backends", "ranges"},
-    {"schedules"},
+    {"schedules", "steps"},
     {"regularizers"},
     {"parameters", "contrib", "report"},
     {"selectors", "roles"},
@@ -45,7 +45,6 @@ WINGS = {
         "outputs",
         "activities",
         "ledger",
-        "steps",
         "kernels",
         "scaling",
         "modes",
@@ -292,7 +291,11 @@ def test_every_row_of_the_tables_exists() -> None:
         ("penalize.rules", "def f():\n    from penalize.torch import scope", "torch is not below"),
         ("penalize.rules", "class A:\n  async def f():\n    import penalize.cli", "cli is not"),
         ("penalize.torch.plan", "from penalize.demo import train", "demo is not below torch"),
-        ("penalize.torch.model.scope", "from penalize.torch import plan", "plan is not below scope"),
+        (
+            "penalize.torch.model.scope",
+            "from penalize.torch import plan",
+            "plan is not below scope",
+        ),
         ("penalize.torch.model.scope", "from .plan import Plan", "plan is not below scope"),
         ("penalize.torch.plan", "from penalize.torch import Plan", "__init__ is not below plan"),
         ("penalize.torch.plan", "import penalize.torch.plan", "plan is not below plan"),

@@ -33,10 +33,10 @@ from penalize import (
     named,
     toward,
 )
+from penalize.steps import Taken
 from penalize.torch import regularize
 from penalize.torch.kernels import Additions, Router, Shrinkings, reference, triton
 from penalize.torch.kernels.jobs import PACK, PACKED, rows_of
-from penalize.torch.modes.step_sizes import Taken
 
 PROGRAM = Path(__file__).parent / "programs" / "triton_kernels.py"
 

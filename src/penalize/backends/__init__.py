@@ -68,6 +68,9 @@ class Backend(Protocol):
     def eps(self, w: Array) -> float:
         """The distance from 1 to the next number of w's dtype."""
 
+    def tiny(self, w: Array) -> float:
+        """The smallest number > 0 of w's dtype that has all its digits."""
+
     def abs(self, x: Array) -> Array:
         """|x|, with derivative 0 at 0."""
 
@@ -85,6 +88,9 @@ class Backend(Protocol):
 
     def clip(self, x: Array, low: Array, high: Array) -> Array:
         """x limited to [low, high]; both bounds are numbers or both are arrays."""
+
+    def maximum(self, x: Array, y: Array) -> Array:
+        """The larger of both, element by element; NaN where one is."""
 
     def where(self, condition: Array, a: Array, b: Array) -> Array:
         """a where the condition holds, else b; a and b are numbers or arrays, not both numbers."""

@@ -19,6 +19,7 @@ sqrt = jnp.sqrt
 log1p = jnp.log1p
 cos = jnp.cos
 clip = jnp.clip
+maximum = jnp.maximum
 where = jnp.where
 reshape = jnp.reshape
 transpose = jnp.transpose
@@ -103,6 +104,10 @@ def real(x: Array) -> Array:
 
 def eps(w: Array) -> float:
     return float(jnp.finfo(w.dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def tiny(w: Array) -> float:
+    return float(jnp.finfo(w.dtype).tiny)  # type: ignore[no-untyped-call]
 
 
 def max(x: Array) -> Array:

@@ -18,6 +18,7 @@ sqrt = np.sqrt
 log1p = np.log1p
 cos = np.cos
 clip = np.clip
+maximum = np.maximum
 where = np.where
 abs = np.abs
 reshape = np.reshape
@@ -86,6 +87,10 @@ def real(x: Array) -> Array:
 
 def eps(w: Array) -> float:
     return float(np.finfo(w.dtype).eps)
+
+
+def tiny(w: Array) -> float:
+    return float(np.finfo(w.dtype).tiny)
 
 
 def max(x: Array) -> Array:

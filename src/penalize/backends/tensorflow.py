@@ -24,6 +24,7 @@ sqrt = tf.sqrt
 log1p = tf.math.log1p
 cos = tf.cos
 clip = tf.clip_by_value
+maximum = tf.maximum
 reshape = tf.reshape
 transpose = tf.transpose
 broadcast = tf.broadcast_to
@@ -164,6 +165,12 @@ def real(x: Array) -> Array:
 def eps(w: Array) -> float:
     kind = tf.as_dtype(w.dtype).as_numpy_dtype  # np.finfo does not know bfloat16
     return float(np.nextafter(kind(1), kind(2))) - 1
+
+
+def tiny(w: Array) -> float:
+    # np.finfo does not know bfloat16, which has float32's exponents
+    kind = tf.float32 if w.dtype == tf.bfloat16 else tf.as_dtype(w.dtype)
+    return float(np.finfo(kind.as_numpy_dtype).tiny)
 
 
 def max(x: Array) -> Array:

@@ -18,6 +18,7 @@ sqrt = torch.sqrt
 log1p = torch.log1p
 cos = torch.cos
 clip = torch.clip
+maximum = torch.maximum
 where = torch.where
 abs = torch.abs
 reshape = torch.reshape
@@ -102,6 +103,10 @@ def real(x: Tensor) -> Tensor:
 
 def eps(w: Tensor) -> float:
     return torch.finfo(w.dtype).eps
+
+
+def tiny(w: Tensor) -> float:
+    return torch.finfo(w.dtype).tiny
 
 
 def concat(parts: Sequence[Tensor], axis: int) -> Tensor:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from penalize import steps
+from penalize.backends import jax as xp
 from penalize.errors import ModeError, OptimizerError
 from penalize.jax.chains import Link, Place
 from penalize.jax.trees import arrays_of
-from penalize.steps import SLACK
+from penalize.steps import Step, Taken
 
 
 class Scaling(NamedTuple):
@@ -47,55 +48,52 @@ def _trace(link: Link, count: Any) -> Scaling:
     decay = link.settings["decay"]
     if isinstance(decay, float | int) and decay >= 1:
         raise _unknown(f"momentum {decay!r}, which adds up gradients without end,")
-    # Also with Nesterov's: a constant gradient enters 1 + μ/(1 − μ) times.
-    return Scaling(1 / (1 - decay))
+    return Scaling(steps.sgd(1.0, decay).factor)
+
+
+def _scaling(of: Callable[[Any], Taken], seconds: Any) -> Scaling:
+    """What a formula makes of each second moment."""
+    taken = {name: of(second).step(xp) for name, second in arrays_of(seconds).items()}
+    return Scaling(of(None).factor, {name: step.denominator for name, step in taken.items()})
 
 
 def _adam(link: Link, count: Any) -> Scaling:
     s = link.settings
-    count, b1 = link.state.count, s["b1"]
-    factor: Any = 1.0
+    count, b1, b2 = link.state.count, s["b1"], s["b2"]
+    kept: dict[str, Any] = {"eps": s["eps"], "inside": s["eps_root"]}
     if s["nesterov"]:
-        # A constant gradient g has the first moment (1 − b₁ᵗ)·g.
-        factor = b1 * (1 - b1**count) / (1 - b1 ** (count + 1)) + (1 - b1) / (1 - b1**count)
-    corrected = {k: v / (1 - s["b2"] ** count) for k, v in arrays_of(link.state.nu).items()}
-    return Scaling(factor, _rooted(corrected, s))
+        kept |= {"betas": (b1, b2), "count": count, "momenta": (b1, b1), "product": b1**count}
+        return _scaling(lambda nu: steps.nadam(1.0, nu, **kept), link.state.nu)
+    correction = 1 - b2**count
+    return _scaling(lambda nu: steps.adam(1.0, nu, correction=correction, **kept), link.state.nu)
 
 
 def _amsgrad(link: Link, count: Any) -> Scaling:
     s = link.settings
     if s["bias_correction_nu"] and s["bias_correction_mu"]:
-        return Scaling(1.0, _rooted(arrays_of(link.state.nu_max), s))
+        return _scaling(
+            lambda nu: steps.adam(1.0, nu, eps=s["eps"], inside=s["eps_root"]), link.state.nu_max
+        )
     raise _unknown("scale_by_amsgrad without bias correction")
 
 
 def _adamax(link: Link, count: Any) -> Scaling:
-    return Scaling(1.0, arrays_of(link.state.nu))
+    return _scaling(lambda norm: steps.adamax(1.0, norm), link.state.nu)  # with eps in it
 
 
 def _rss(link: Link, count: Any) -> Scaling:
-    sums = arrays_of(link.state.sum_of_squares)
-    return Scaling(1.0, {k: jnp.sqrt(v + link.settings["eps"]) for k, v in sums.items()})
+    eps = link.settings["eps"]
+    sums = link.state.sum_of_squares
+    return _scaling(lambda total: steps.adagrad(1.0, total, inside=eps), sums)
 
 
 def _rms(link: Link, count: Any) -> Scaling:
     s = link.settings
-    nu = arrays_of(link.state.nu)
-    root: Any = 1.0
-    if s["bias_correction"]:
-        nu = {k: v / (1 - s["decay"] ** link.state.count) for k, v in nu.items()}
-    else:
-        # It does not correct its average for the zero that it began with. Here the denominator is
-        # the corrected one, which compares with a gradient, and the factor undoes it.
-        root = jnp.sqrt(1 - s["decay"] ** (count + 1))
-    eps = s["eps"]
-    if s["eps_in_sqrt"]:
-        return Scaling(1 / root, {k: jnp.sqrt(v + eps) / root for k, v in nu.items()})
-    return Scaling(1 / root, {k: (jnp.sqrt(v) + eps) / root for k, v in nu.items()})
-
-
-def _rooted(squares: Mapping[str, Any], s: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: jnp.sqrt(v + s["eps_root"]) + s["eps"] for k, v in squares.items()}
+    kept: dict[str, Any] = {"inside" if s["eps_in_sqrt"] else "eps": s["eps"]}
+    is_corrected = s["bias_correction"]
+    kept["correction"] = 1 - s["decay"] ** (link.state.count if is_corrected else count + 1)
+    formula = steps.adam if is_corrected else steps.rmsprop
+    return _scaling(lambda nu: formula(1.0, nu, **kept), link.state.nu)
 
 
 _KINDS: dict[str, Callable[[Link, Any], Scaling]] = {
@@ -187,6 +185,6 @@ def _at(rate: Any, count: int) -> Any:
 
 def bounded(scaling: Scaling, name: str, pull: Any) -> Any:
     """The step of one parameter, with a floor of Ω's pull / SLACK under the denominator."""
-    if scaling.denominators is None:
-        return scaling.factor
-    return scaling.factor / jnp.maximum(scaling.denominators[name], pull / SLACK)
+    denominators = scaling.denominators
+    step = Step(scaling.factor, None if denominators is None else denominators[name])
+    return steps.bounded(step, pull, xp)

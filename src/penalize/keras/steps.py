@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from keras import ops, optimizers
 
-from penalize.steps import SLACK, Step
+from penalize import steps
+from penalize.backends import open_array
+from penalize.steps import Taken
 
 
 class _State(NamedTuple):
@@ -33,50 +35,55 @@ class _State(NamedTuple):
         return ops.cast(self.optimizer.iterations + 1, self.variable.dtype)
 
 
-StepSize = Callable[[_State], Step]
+StepSize = Callable[[_State], Taken]
 
 
-def _sgd(state: _State) -> Step:
-    return Step(state.rate / (1 - state.optimizer.momentum))
+def _sgd(state: _State) -> Taken:
+    return steps.sgd(state.rate, state.optimizer.momentum)
 
 
-def _adam(state: _State) -> Step:
+def _adam(state: _State) -> Taken:
     optimizer = state.optimizer
-    second = state.slot("_velocity_hats" if optimizer.amsgrad else "_velocities")
-    return _corrected(state, state.rate, ops.sqrt(second) + optimizer.epsilon, optimizer.beta_2)
+    return steps.adam(
+        state.rate,
+        state.slot("_velocity_hats" if optimizer.amsgrad else "_velocities"),
+        correction=1 - optimizer.beta_2**state.count,
+        eps=optimizer.epsilon,
+        eps_is_scaled=True,
+    )
 
 
-def _nadam(state: _State) -> Step:
+def _nadam(state: _State) -> Taken:
     optimizer, count = state.optimizer, state.count
-    mu = optimizer.beta_1 * (1 - 0.5 * 0.96**count)
-    mu_next = optimizer.beta_1 * (1 - 0.5 * 0.96 ** (count + 1))
-    product = ops.cast(optimizer._u_product, state.variable.dtype)
-    # A constant gradient g has the first moment (1 − β₁ᵗ)·g.
-    from_momentum = mu_next / (1 - product * mu_next) * (1 - optimizer.beta_1**count)
-    second = state.slot("_velocities") / (1 - optimizer.beta_2**count)
-    factor = state.rate * ((1 - mu) / (1 - product) + from_momentum)
-    return Step(factor, ops.sqrt(second) + optimizer.epsilon)
+    return steps.nadam(
+        state.rate,
+        state.slot("_velocities"),
+        betas=(optimizer.beta_1, optimizer.beta_2),
+        count=count,
+        momenta=steps.nadam_momentum(optimizer.beta_1, count),
+        product=ops.cast(optimizer._u_product, state.variable.dtype),
+        eps=optimizer.epsilon,
+    )
 
 
-def _adamax(state: _State) -> Step:
-    return Step(state.rate, state.slot("_u") + state.optimizer.epsilon)
+def _adamax(state: _State) -> Taken:
+    return steps.adamax(state.rate, state.slot("_u"), eps=state.optimizer.epsilon)
 
 
-def _adagrad(state: _State) -> Step:
-    return Step(state.rate, ops.sqrt(state.slot("_accumulators") + state.optimizer.epsilon))
-
-
-def _rmsprop(state: _State) -> Step:
+def _adagrad(state: _State) -> Taken:
     optimizer = state.optimizer
-    denominator = ops.sqrt(state.slot("_velocities") + optimizer.epsilon)
-    # It does not correct its average for the zero that it began with: here the factor undoes it.
-    factor = state.rate / (1 - optimizer.momentum) / ops.sqrt(1 - optimizer.rho**state.count)
-    return _corrected(state, factor, denominator, optimizer.rho)
+    return steps.adagrad(state.rate, state.slot("_accumulators"), inside=optimizer.epsilon)
 
 
-def _corrected(state: _State, factor: Any, denominator: Any, decay: Any) -> Step:
-    """With a denominator that compares with a gradient from the first step on."""
-    return Step(factor, denominator / ops.sqrt(1 - decay**state.count))
+def _rmsprop(state: _State) -> Taken:
+    optimizer = state.optimizer
+    return steps.rmsprop(
+        state.rate,
+        state.slot("_velocities"),
+        correction=1 - optimizer.rho**state.count,
+        momentum=optimizer.momentum,
+        inside=optimizer.epsilon,
+    )
 
 
 _BY_CLASS: dict[Any, StepSize] = {
@@ -129,7 +136,6 @@ def step_taken(optimizer: Any, variable: Any, pull: Any) -> Any:
     """The step just taken, an array, with a floor of Ω's pull / SLACK under the denominator."""
     step_size = step_size_of(optimizer)
     assert step_size is not None  # by whoever asked is_per_element first
-    factor, denominator = step_size(_State(optimizer, variable))
-    if denominator is None:
-        return factor
-    return factor / ops.maximum(denominator, pull / SLACK)
+    taken = step_size(_State(optimizer, variable))
+    _, xp = open_array(variable)
+    return steps.bounded(taken.step(xp), pull, xp)

@@ -10,14 +10,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from penalize import steps
+from penalize.backends import tensorflow as xp
 from penalize.errors import ModeError
-from penalize.steps import SLACK, Step
+from penalize.steps import Taken
 from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
 
 
-StepSize = Callable[[Any, Weight], Step]
+StepSize = Callable[[Any, Weight], Taken]
 """(optimizer, weight) → its step."""
 
 
@@ -29,37 +31,41 @@ def _number(value: Any) -> Any:
     return tf.cast(value, tf.float64)
 
 
-def _gradient_descent(optimizer: Any, weight: Weight) -> Step:
-    return Step(_number(optimizer._learning_rate_tensor))
+def _rate(optimizer: Any) -> Any:
+    return _number(optimizer._learning_rate_tensor)
 
 
-def _momentum(optimizer: Any, weight: Weight) -> Step:
-    # Also with Nesterov's: a constant gradient enters lr·(1 + μ/(1 − μ)) times.
-    rate = _number(optimizer._learning_rate_tensor)
-    return Step(rate / (1 - _number(optimizer._momentum_tensor)))
+def _gradient_descent(optimizer: Any, weight: Weight) -> Taken:
+    return steps.sgd(_rate(optimizer))
 
 
-def _adam(optimizer: Any, weight: Weight) -> Step:
+def _momentum(optimizer: Any, weight: Weight) -> Taken:
+    return steps.sgd(_rate(optimizer), _number(optimizer._momentum_tensor))
+
+
+def _adam(optimizer: Any, weight: Weight) -> Taken:
     # The optimizer multiplies the power once more after the update.
     after = _number(optimizer._get_beta_accumulators()[1].read_value())
-    power = after / _number(optimizer._beta2_t)
-    second = _slot(optimizer, weight, "v")
-    denominator = tf.sqrt(second) + tf.cast(optimizer._epsilon_t, second.dtype)
-    # As it compares with a gradient, from the first step on.
-    corrected = denominator / tf.cast(tf.sqrt(1 - power), second.dtype)
-    return Step(_number(optimizer._lr_t), corrected)
+    return steps.adam(
+        _number(optimizer._lr_t),
+        _slot(optimizer, weight, "v"),
+        correction=1 - after / _number(optimizer._beta2_t),
+        eps=_number(optimizer._epsilon_t),
+        eps_is_scaled=True,
+    )
 
 
-def _adagrad(optimizer: Any, weight: Weight) -> Step:
-    rate = _number(optimizer._learning_rate_tensor)
-    return Step(rate, tf.sqrt(_slot(optimizer, weight, "accumulator")))
+def _adagrad(optimizer: Any, weight: Weight) -> Taken:
+    return steps.adagrad(_rate(optimizer), _slot(optimizer, weight, "accumulator"))
 
 
-def _rmsprop(optimizer: Any, weight: Weight) -> Step:
-    rate = _number(optimizer._learning_rate_tensor)
-    squares = _slot(optimizer, weight, "rms")
-    denominator = tf.sqrt(squares + tf.cast(optimizer._epsilon_tensor, squares.dtype))
-    return Step(rate / (1 - _number(optimizer._momentum_tensor)), denominator)
+def _rmsprop(optimizer: Any, weight: Weight) -> Taken:
+    return steps.rmsprop(  # whose average begins with one
+        _rate(optimizer),
+        _slot(optimizer, weight, "rms"),
+        momentum=_number(optimizer._momentum_tensor),
+        inside=_number(optimizer._epsilon_tensor),
+    )
 
 
 _KNOWN: dict[type, StepSize] = {
@@ -92,9 +98,11 @@ def step_size_of(optimizer: Any) -> tuple[StepSize, bool]:
     return found, found not in _ONE_STEP
 
 
-def bounded(step: Step, pull: Any) -> Any:
+def bounded(taken: Taken, pull: Any) -> Any:
     """The step as a number or array, with a floor of Ω's pull / SLACK under the denominator."""
-    factor = tf.cast(step.factor, pull.dtype)
-    if step.denominator is None:
-        return factor
-    return factor / tf.maximum(step.denominator, pull / SLACK)
+    held = {
+        name: tf.cast(value, pull.dtype)
+        for name, value in taken._asdict().items()
+        if tf.is_tensor(value)
+    }
+    return steps.bounded(taken._replace(**held).step(xp), pull, xp)

@@ -22,8 +22,8 @@ from cases import CASES, Case
 from torch import Tensor
 
 from penalize import L1, L1L2, GroupLasso, Huber, Regularizer, SparseGroupLasso
+from penalize.steps import Taken
 from penalize.torch.kernels import Additions, Router, Shrinkings, interpreted, reference
-from penalize.torch.modes.step_sizes import Taken
 
 TOLERANCE = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-12},

@@ -15,7 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from penalize.backends import torch as xp
 from penalize.regularizers.base import Regularizer
+from penalize.steps import Taken, bounded
 from penalize.torch.kernels.cpu import (
     Buffers,
     Kernel,
@@ -25,7 +27,6 @@ from penalize.torch.kernels.cpu import (
 )
 from penalize.torch.kernels.rows import Rows, rows_of
 from penalize.torch.kernels.work import Work
-from penalize.torch.modes.step_sizes import Taken, bounded
 
 PACKED = 2**15
 """Weights of up to as many elements are treated together: for these one thread is enough."""
@@ -109,7 +110,7 @@ class Plain(Job):
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         for w, step in zip(ws, steps, strict=True):
-            w.copy_(self.regularizer.prox(w, bounded(step, self.regularizer, w)))
+            w.copy_(self.regularizer.prox(w, _bounded(step, self.regularizer, w)))
 
 
 @dataclass
@@ -216,7 +217,7 @@ class Chunked(Job):
                 self._prox.shrink(part, float(taken.factor), self.buffers)
             return
         for part, second in zip(parts, torch.split(self.rows.of(taken.second), count), strict=True):
-            step = bounded(taken._replace(second=second), self.rows.regularizer, part)
+            step = _bounded(taken._replace(second=second), self.rows.regularizer, part)
             part.copy_(self.rows.regularizer.prox(part, step))
 
 
@@ -314,7 +315,7 @@ class Packed(Job):
         else:
             other, others = self._buffer(1)
             torch._foreach_copy_(others, [step.second for step in steps if step.second is not None])
-            step = bounded(taken._replace(second=other), self.rows.regularizer, w)
+            step = _bounded(taken._replace(second=other), self.rows.regularizer, w)
             w.copy_(self.rows.regularizer.prox(w, step))
         torch._foreach_copy_(ws, weights)
 
@@ -328,6 +329,11 @@ class Packed(Job):
             seen = whole if self.rows.is_flat else whole.view(-1, length)
             self._views[number] = seen, [piece.view(shape) for piece, shape in pieces]
         return self._views[number]
+
+
+def _bounded(taken: Taken, regularizer: Regularizer, w: Tensor) -> Any:
+    pull = None if taken.second is None else regularizer.pull(w)
+    return bounded(taken.step(xp), pull, xp)
 
 
 # --- what jobs on the CPU ask -------------------------------------------------------------------

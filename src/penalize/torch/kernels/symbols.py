@@ -131,6 +131,9 @@ class Tracer:
     def eps(self, w: Any) -> float:
         return self._eps
 
+    def tiny(self, w: Any) -> float:
+        return 2.0**-126  # float32's, which is one of float64 too
+
     def full(self, shape: Sequence[int], value: float, x: Any) -> Any:
         if tuple(shape):
             raise NotTraceableError("it makes an array")
@@ -167,6 +170,9 @@ class Tracer:
         return self.write(
             f"tl.where({below.name} > {text(high)}, {text(high)}, {below.name})", x, high
         )
+
+    def maximum(self, x: Any, y: Any) -> Symbol:
+        return self.write(f"tl.maximum({text(x)}, {text(y)})", x, y)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         if not isinstance(condition, Symbol):

@@ -23,13 +23,12 @@ from torch import Tensor
 from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
-from penalize.steps import SLACK
+from penalize.steps import Taken, bounded
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.jobs import Job, Offer
 from penalize.torch.kernels.rows import Rows, rows_of
-from penalize.torch.kernels.symbols import NotTraceableError, Symbol, Tracer, text
+from penalize.torch.kernels.symbols import NotTraceableError, Tracer, text
 from penalize.torch.kernels.work import Work
-from penalize.torch.modes.step_sizes import Taken
 
 LONGEST = 2**13
 """The longest row that one program holds."""
@@ -147,15 +146,10 @@ def source_of(program: Program) -> str:
     if not program.prox:
         out = beside + factor * regularizer._gradient(w, xp)
     else:
-        step: Symbol = factor
-        if program.prox != "one":
-            root = tracer.sqrt(beside) if program.prox == "root" else beside
-            floor = tracer.abs(regularizer._pull(w, xp)) / SLACK
-            denominator = tracer.write(
-                f"tl.maximum({(root * scale + offset).name}, {floor.name})", w
-            )
-            tiny = torch.finfo(torch.float32).tiny
-            step = factor / tracer.write(f"tl.maximum({denominator.name}, {tiny!r})", w)
+        second = None if program.prox == "one" else beside
+        taken = Taken(factor, second, scale, offset, is_squared=program.prox == "root")
+        pull = None if second is None else xp.abs(regularizer._pull(w, xp))
+        step = bounded(taken.step(xp), pull, xp)
         out = regularizer._prox(w, step, xp)
     lines = [
         *(f"s{i} = tl.load(numbers + {i} * count + which)" for i in range(count)),

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from penalize.regularizers.base import Regularizer
+from penalize.steps import Taken
 from penalize.torch.model.sharding import local_parts
-from penalize.torch.modes.step_sizes import Taken
 
 _PLAIN = {Tensor, nn.Parameter}
 
