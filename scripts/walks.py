@@ -1,7 +1,7 @@
-"""How one warm step walks through penalize: files, calls, moves between files, and other plans' cost.
+"""How a warm step walks through penalize: files, calls, moves between them, and other plans' cost.
 
-``python scripts/walks.py`` prints two tables. Every call of a function of penalize counts, and every
-call that is in another file than the one before it. Plans of other models should cost a step
+``python scripts/walks.py`` prints two tables. Every call of a function of penalize counts, and
+every call that is in another file than the one before it. Plans of other models should cost a step
 nothing.
 """
 

@@ -277,7 +277,7 @@ def test_a_step_that_fails_leaves_no_trace() -> None:
     assert not optimizer.state
     assert len(optimizer._optimizer_step_pre_hooks) == hooks
     assert attachment.alive
-    assert not attachment.muted
+    assert not plan.applied.muted
 
 
 @pytest.mark.parametrize("model", [nn.LazyLinear(2), nn.Linear(4, 2, device="meta")], ids=repr)

@@ -17,21 +17,33 @@ def at_strength(plan: Plan, strength: float) -> Iterator[None]:
 
     No trace is left of what was applied in it.
     """
-    applied, targets = plan.applied, plan.all_targets
+    applied = plan.applied
     before = applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned
     applied.warned, applied.muted = True, strength == 0
-    plan.all_targets = tuple(_scaled(target, strength) for target in targets)
+    try:
+        # A compiled loss takes a number that varies for a dynamic one, which a strength cannot be.
+        with _attached_at(plan, strength), plan.probed(lambda _, penalty: strength * penalty):
+            yield
+    finally:
+        applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned = before
+        applied.muted = False
+
+
+@contextmanager
+def _attached_at(plan: Plan, strength: float) -> Iterator[None]:
+    targets = plan.all_targets
+    if plan.attachments():
+        plan.all_targets = tuple(_scaled(target, strength) for target in targets)
     try:
         yield
     finally:
-        applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned = before
-        applied.muted, plan.all_targets = False, targets
+        plan.all_targets = targets
 
 
 def _scaled(target: Target, factor: float) -> Target:
-    """A target at another strength; a constraint, which has none, as it is."""
+    """The target at another strength; a constraint, which has none, as it is."""
     regularizer = target.regularizer
-    if factor == 1 or not regularizer.differentiable:
+    if factor in (0, 1) or not regularizer.differentiable:  # at 0 they let the step pass
         return target
     return replace(target, regularizer=factor * regularizer)
 

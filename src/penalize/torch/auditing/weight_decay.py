@@ -90,10 +90,11 @@ def _switch_off(optimizer: Optimizer) -> None:
 
 
 def _put_in_gradient(optimizer: Optimizer) -> None:
-    for group, p in _decayed(optimizer):
-        sign = -1 if group.get("maximize") else 1
-        assert p.grad is not None
-        p.grad = p.grad + sign * group["weight_decay"] * p.detach()
+    with torch.no_grad():
+        for group, p in _decayed(optimizer):
+            sign = -1 if group.get("maximize") else 1
+            assert p.grad is not None
+            p.grad += sign * group["weight_decay"] * p
     _switch_off(optimizer)
 
 
