@@ -288,6 +288,16 @@ class ActivityError(PenalizeError, RuntimeError):
         super().__init__(_sentence(f"{found}; {instead}."))
 
 
+class NotScriptedError(ActivityError, AttributeError):
+    """A module whose output is penalized was to be scripted: hooks cannot be."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the output of {name!r} is penalized by a hook, which TorchScript cannot compile",
+            "call plan.remove_activities() before torch.jit.script",
+        )
+
+
 class AuditError(PenalizeError, AssertionError):
     """A declared penalty does not enter exactly once, or something else is wrong beside them."""
 
@@ -383,6 +393,10 @@ class IgnoredRegularizerWarning(UserWarning):
 
 class RoundedAwayWarning(UserWarning):
     """A penalty is too small beside the rounding of the weights to move them."""
+
+
+class InterruptedStepWarning(UserWarning):
+    """A step raised after a penalty had moved the weights, so that it moved them once too often."""
 
 
 class NeverAppliedWarning(UserWarning):

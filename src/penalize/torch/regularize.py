@@ -44,8 +44,10 @@ def regularize(
         activities: penalties on the outputs of modules: a mapping (or list of pairs) from
             ``of_type(nn.ReLU)``, the name of a module, or a combination of these, to regularizer
             or None. Later rows win. Ω(output)/batch of each forward, the batch being the first
-            axis, waits in ``plan.penalty()`` and ``plan.activity_penalty()`` for the loss. An
-            output must not be changed in place afterwards.
+            axis (of recurrent modules, attention and transformer layers: their batch, and their
+            output without states and attention weights), waits in ``plan.penalty()`` and
+            ``plan.activity_penalty()`` for the loss. An output must not be changed in place
+            afterwards.
         activities_in_eval: whether modules in evaluation have their outputs penalized as well.
             Never where gradients are disabled.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from penalize.errors import ModeError
+from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.clock import Group, Step, stepped_by
 from penalize.torch.kernels import Additions
@@ -75,6 +76,16 @@ class Decoupled(Mode):
             self.value = total(self.router.value_and_add(additions, scales))
         else:
             self.router.add(additions, scales)
+
+    def broken_off(self, targets: Sequence[Live], step: Step) -> None:
+        super().broken_off(targets, step)
+        warnings.warn(
+            f"an earlier step of {type(step.optimizer).__name__} raised after the penalty had "
+            f"moved {some(t.name for t in targets)}, and this one moves them again. Load the "
+            "weights of before, if that matters.",
+            InterruptedStepWarning,
+            stacklevel=6,
+        )
 
     def effect(self, target: Target, run: Run) -> Effect:
         changes = {

@@ -18,14 +18,13 @@ from torch.autograd import Variable
 from penalize.backends import open_array
 from penalize.errors import some
 from penalize.tables import table
+from penalize.torch.outputs.batches import parts_of
 from penalize.torch.outputs.rules import Activity
 from penalize.torch.outputs.terms import (
     Hook,
     Term,
     check_is_called_once,
     check_was_counted,
-    floating,
-    penalty_of,
 )
 
 
@@ -117,8 +116,8 @@ class Activities:
         if regularizer.scheduled:
             regularizer = regularizer.at(self._count if compiling else self._steps())
         check_is_called_once(module, name)
-        tensors = floating(output)
-        value = penalty_of(tensors, name, regularizer, output)
+        parts = parts_of(module, output, name)
+        value: Tensor = sum(regularizer(part.tensor) / part.samples for part in parts)
         if not compiling and torch._C._current_graph_task_id() != -1:
             check_was_counted(name)
             return
@@ -127,7 +126,7 @@ class Activities:
         hook.last = value.detach()
         self._last = term = Term(name, value, self._last)
         if not compiling:
-            for tensor in tensors:
+            for tensor, _ in parts:
                 if tensor.requires_grad and not tensor.is_leaf:
                     # Held weakly: the graph must not hold what holds the graph.
                     left = partial(_came_by, ref(self), ref(term))

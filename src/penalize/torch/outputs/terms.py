@@ -1,16 +1,14 @@
-"""The hook on a module, the penalty of one output, and whether a forward is one that counts."""
+"""The hook on a module, what it leaves for the loss, and whether a forward is one that counts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from penalize.errors import ActivityError
-from penalize.regularizers.base import Regularizer
+from penalize.errors import ActivityError, NotScriptedError
 from penalize.torch.outputs.rules import Activity
 
 
@@ -47,46 +45,19 @@ class Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         owner = self.owner
-        if owner is None:
+        if owner is None or torch.jit.is_tracing():  # what is traced has no hooks
             return
         self.called = True
         if torch.is_grad_enabled() and (module.training or owner.in_eval):
             owner.take(self, module, output)
 
+    @property
+    def __name__(self) -> str:
+        """What TorchScript asks of each hook, in order to compile it."""
+        raise NotScriptedError(self.activity.name)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "owner": None, "called": False, "last": None}
-
-
-def floating(output: Any) -> list[Tensor]:
-    """Every tensor in an output that a regularizer takes, or refuses with a sentence."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() or output.is_complex() else []
-    parts = output.values() if isinstance(output, Mapping) else output
-    if not isinstance(output, Mapping | tuple | list):
-        return []
-    return [tensor for part in parts for tensor in floating(part)]
-
-
-def penalty_of(
-    tensors: Sequence[Tensor], name: str, regularizer: Regularizer, output: Any
-) -> Tensor:
-    """Σ Ω(tensor)/batch."""
-    total: Any = 0
-    for tensor in tensors:
-        if tensor.ndim == 0:
-            raise ActivityError(
-                f"{name!r} returned a tensor without axes, and the penalty on an output is divided "
-                "by its batch, the first axis",
-                "name the module before it",
-            )
-        total = total + regularizer(tensor) / max(tensor.shape[0], 1)
-    if not tensors:
-        raise ActivityError(
-            f"{name!r} returned no floating-point tensor that could be penalized: it is a "
-            f"{type(output).__name__}",
-            "name another module; tensors are looked for in tuples, lists and dicts",
-        )
-    return total  # type: ignore[no-any-return]
 
 
 def check_is_called_once(module: nn.Module, name: str) -> None:
