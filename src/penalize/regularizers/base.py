@@ -28,6 +28,13 @@ from penalize.errors import (
 from penalize.keras_names import announce
 from penalize.ranges import Search
 from penalize.regularizers.place import Place
+from penalize.regularizers.registry import (
+    classes_below,
+    classes_called,
+    config_name,
+    is_ours,
+    why_not_one,
+)
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -88,18 +95,15 @@ class Regularizer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        ours = __name__.partition(".")[0] + "."
-        known = _classes.setdefault(cls.__name__, cls)
-        if known.__module__.startswith(ours) and not cls.__module__.startswith(ours):
-            raise RegularizerError(
-                f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
-                "choose another: a saved configuration knows a class by its name",
-            )
-        _classes[cls.__name__] = cls
         if "on_shards" not in cls.__dict__:
             cls.on_shards = False
-        if cls.__module__.startswith(ours):
+        if is_ours(cls):
             announce(cls)
+        elif cls.__name__ in {c.__name__ for c in classes_below(Regularizer) if is_ours(c)}:
+            raise RegularizerError(
+                f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
+                "choose another: a saved configuration knows that one by its bare name",
+            )
 
     def __post_init__(self) -> None:
         for name in self.strengths:
@@ -427,31 +431,27 @@ def _of_another_kind(step: Any, w: Array) -> str:
     return f"step={step!r} ({type(step).__name__}) for a w that is a {type(w).__name__}"
 
 
-_classes: dict[str, type[Regularizer]] = {}
-
-
 def described(regularizer: Regularizer) -> dict[str, Any]:
     """A regularizer within a configuration."""
-    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}
+    return {"class_name": config_name(type(regularizer)), "config": regularizer.get_config()}
 
 
 def read_from(owner: str, config: Any, described: Any) -> Regularizer:
-    """The regularizer that :func:`described` wrote. Raises :class:`ConfigError` if it did not."""
+    """The regularizer that :func:`described` wrote.
+
+    Raises:
+        ConfigError: it did not write this, or the name in it stands for no class here, or for two.
+    """
     try:
         name, inner = described["class_name"], described["config"]
     except (KeyError, TypeError):
         raise ConfigError(
             owner, config, "each regularizer in it needs a class_name and a config"
         ) from None
-    return class_named(name).from_config(inner)
-
-
-def class_named(name: object) -> type[Regularizer]:
-    """The regularizer class of that name. Raises :class:`ConfigError` if there is none."""
-    found = _classes.get(name) if isinstance(name, str) else None
-    if found is None:
-        raise ConfigError("Regularizer", name, f"the classes are {', '.join(sorted(_classes))}")
-    return found
+    found = classes_called(Regularizer, name)
+    if len(found) != 1:
+        raise ConfigError(owner, config, why_not_one(Regularizer, name, found))
+    return found[0].from_config(inner)
 
 
 class Elementwise(Regularizer):
