@@ -101,7 +101,7 @@ class Piecewise(Schedule):
 
 
 @dataclass(frozen=True, repr=False)
-class Step(Schedule):
+class Staircase(Schedule):
     """Multiplied by a factor again and again."""
 
     word = "step"
@@ -150,7 +150,7 @@ def step(every: int, factor: float) -> Schedule:
     Raises:
         ScheduleError: the factor is not a finite number ≥ 0, or ``every`` no whole number ≥ 1.
     """
-    return Step(_steps("step", every, 1), _factor("step", factor))
+    return Staircase(_steps("step", every, 1), _factor("step", factor))
 
 
 def piecewise(factors: Mapping[int, float]) -> Schedule:

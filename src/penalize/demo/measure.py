@@ -12,7 +12,7 @@ from penalize.demo.training import Network, Trained
 
 
 @dataclass(frozen=True)
-class Measured:
+class DemoRow:
     """The figures of one row of the table. Zero means ``== 0`` throughout."""
 
     model: str
@@ -59,14 +59,14 @@ def units_used(model: Network) -> Tensor:
     return (model.hidden.weight != 0).any(dim=1) & (model.out.weight != 0).any(dim=0)
 
 
-def measure(trained: Trained, data: Digits) -> Measured:
+def measure(trained: Trained, data: Digits) -> DemoRow:
     """One row of the table."""
     contender, model = trained.contender, trained.model
     kernels = (model.hidden.weight, model.out.weight)
     pixels, units = pixels_used(model), units_used(model)
     with torch.no_grad():
         hits = model(data.test_images).argmax(dim=1) == data.test_labels
-    return Measured(
+    return DemoRow(
         model=contender.name,
         rules=repr(contender.rules) if contender.rules else "",
         strengths=contender.strengths,

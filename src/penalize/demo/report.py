@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from penalize import __version__
-from penalize.demo.measure import Measured
+from penalize.demo.measure import DemoRow
 from penalize.demo.training import BATCH_SIZE, LEARNING_RATE, MOMENTUM, Trained
 
 _HEADER = (
@@ -27,7 +27,7 @@ _HEADER = (
 _NOTHING = "–"
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
+def _cells(row: DemoRow) -> tuple[str, ...]:
     return (
         row.model,
         percent(100 * row.accuracy),
@@ -46,7 +46,7 @@ def percent(value: float) -> str:
     return f"{min(max(value, 0.1), 99.9):.1f}%"
 
 
-def table(rows: Sequence[Measured]) -> Table:
+def table(rows: Sequence[DemoRow]) -> Table:
     """For the terminal."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number, name in enumerate(_HEADER):
@@ -57,7 +57,7 @@ def table(rows: Sequence[Measured]) -> Table:
     return made
 
 
-def markdown(rows: Sequence[Measured]) -> str:
+def markdown(rows: Sequence[DemoRow]) -> str:
     """For GitHub, and with room for how each penalty was declared."""
     header = (_HEADER[0], "mode", "λ", *_HEADER[1:])
     lines = [header, ("---", "---", "---", *["---:"] * (len(_HEADER) - 1))]
@@ -68,7 +68,7 @@ def markdown(rows: Sequence[Measured]) -> str:
 
 
 def data(
-    rows: Sequence[Measured], runs: Sequence[Trained], *, epochs: int, seed: int
+    rows: Sequence[DemoRow], runs: Sequence[Trained], *, epochs: int, seed: int
 ) -> dict[str, Any]:
     """The same numbers unrounded, the settings, and the curves."""
     return {

@@ -68,7 +68,7 @@ def _is_current(cls: type) -> bool:
     return found is cls
 
 
-def why_not_one(base: type, name: Any, found: list[type[Any]]) -> str:
+def why_not_one(base: type[Any], name: Any, found: list[type[Any]]) -> str:
     """What is wrong where a name does not stand for one class, and what to do, as a clause.
 
     Args:
