@@ -85,7 +85,7 @@ class Link(NamedTuple):
         return self.kind in _LIMITS
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a transform stands."""
 
     before: list[Link]
@@ -97,7 +97,7 @@ class Place(NamedTuple):
     """Whether there is a chain at all."""
 
 
-def place(params: Any, names: Set[str]) -> Place:
+def place(params: Any, names: Set[str]) -> Position:
     """The place of the transform that is updating now, as it is for the parameters of these names.
 
     What reaches none of them is left out, and what is applied to all of them through a mask stands
@@ -111,8 +111,8 @@ def place(params: Any, names: Set[str]) -> Place:
     return found._replace(before=before, after=after)
 
 
-def _place() -> Place:
-    found = Place([], [], [], False)
+def _place() -> Position:
+    found = Position([], [], [], False)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         chain = _chain(frame)
@@ -121,7 +121,7 @@ def _place() -> Place:
             functions, states, done = chain
             before = links(functions[:done], states)
             after = links(functions[done + 1 :], states[done + 1 :])
-            found = Place([*before, *found.before], [*found.after, *after], found.around, True)
+            found = Position([*before, *found.before], [*found.after, *after], found.around, True)
         elif _is_update(frame) and kind not in _WRAPPERS:
             found.around.append(kind)
         frame = frame.f_back

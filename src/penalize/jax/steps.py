@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from penalize.errors import ModeError, OptimizerError
-from penalize.jax.chains import Link, Place
+from penalize.jax.chains import Link, Position
 from penalize.jax.trees import arrays_of
 from penalize.steps import SLACK
 
@@ -111,7 +111,7 @@ _KINDS: dict[str, Callable[[Link, Any], Scaling]] = {
 KNOWN = "sgd (with momentum), adam, adamw, nadam, amsgrad, adamax, rmsprop and adagrad"
 
 
-def scaling_of(where: Place, count: Any) -> Scaling:
+def scaling_of(where: Position, count: Any) -> Scaling:
     """The step that was taken by what stands before the proximal transform.
 
     Raises:
@@ -156,7 +156,7 @@ def _unknown(kind: str) -> ModeError:
 _PROBES = (0, 1, 10, 100, 1_000, 10_000)
 
 
-def check_rate(where: Place, learning_rate: Any) -> None:
+def check_rate(where: Position, learning_rate: Any) -> None:
     """Raise :class:`OptimizerError` if the chain is seen to have another learning rate.
 
     Arrays, as ``inject_hyperparams`` makes them, may change; the step follows the chain.
@@ -165,7 +165,7 @@ def check_rate(where: Place, learning_rate: Any) -> None:
         _check_rate(where, learning_rate)
 
 
-def _check_rate(where: Place, learning_rate: Any) -> None:
+def _check_rate(where: Position, learning_rate: Any) -> None:
     rates = [_rate(link) for link in where.before if link.kind in _RATES]
     if any(isinstance(rate, jax.Array) for rate in [learning_rate, *rates]):
         return

@@ -42,14 +42,14 @@ class Leaf(NamedTuple):
         return ".".join(str(component(key)) for key in self.path)
 
 
-class Weight(NamedTuple):
+class PenalizedArray(NamedTuple):
     """A penalized array."""
 
     name: str
     value: Any
     regularizer: Regularizer
 
-    def at(self, step: Any) -> Weight:
+    def at(self, step: Any) -> PenalizedArray:
         """The same with its strength at a step of training."""
         regularizer = self.regularizer
         if step is None or not regularizer.scheduled:
