@@ -1,0 +1,60 @@
+"""One word, one thing: a class name stands for one class in the whole of the source."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import penalize
+
+SOURCE = Path(penalize.__file__).parent
+
+# The same thing in each wing, under the name that users or CONTRIBUTING know it by.
+COUNTERPARTS = {
+    "Plan": "the public class of every wing, and what the core asks of it",
+    "Mode": "a way to act, in each wing that has a table of them",
+    "Proximal": 'mode="proximal" in such a table',
+}
+
+# Names in torch/ that are those of other things. Take one out when its class has another name.
+UNTIL_TORCH_IS_REBUILT = {
+    "Entry",
+    "Found",
+    "Owner",
+    "Path",
+    "Plain",
+    "Row",
+    "Term",
+    "Weight",
+    "_Local",
+}
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        yield str(path.relative_to(SOURCE)), ast.parse(path.read_text("utf-8"))
+
+
+def repeated(files: Iterator[tuple[str, ast.Module]]) -> dict[str, list[str]]:
+    """The class names that are defined more than once → where."""
+    places = defaultdict(list)
+    for name, tree in files:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{name}:{node.lineno}")
+    return {name: lines for name, lines in places.items() if len(lines) > 1}
+
+
+def test_a_class_name_is_defined_once() -> None:
+    """A second one fails here: name it for what it is, or say in the table why it is the same."""
+    found = repeated(trees())
+    allowed = COUNTERPARTS.keys() | UNTIL_TORCH_IS_REBUILT
+    assert {name: lines for name, lines in found.items() if name not in allowed} == {}
+    assert sorted(allowed - found.keys()) == []  # these are defined once now: take them out
+
+
+def test_the_repeated_are_found() -> None:
+    source = "class A: pass\ndef f():\n  class A: pass\nclass B: pass"
+    assert repeated(iter([("x.py", ast.parse(source))])) == {"A": ["x.py:1", "x.py:3"]}
