@@ -168,8 +168,7 @@ class Plan(Probed, LivePlan):
             f"no longer in the model: {some(gone)}" if gone else "",
             remark_on_saving(self.mode, self._penalized()) if self.in_force else "",
         ]
-        table = super().__str__().lstrip()  # without rows it begins with empty lines
-        return "\n".join([table, *filter(None, remarks)])
+        return "\n".join([super().__str__(), *filter(None, remarks)])
 
     # --- in force ---------------------------------------------------------------------------
 
