@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
+from penalize import kernels
 from penalize.parameters import Role
 from penalize.plan import Row, describe
 from penalize.tables import Listing, laid_out, number, table, with_aliases
+from penalize.torch import regularize
 
 
 class Fruit(NamedTuple):
@@ -83,3 +86,8 @@ def test_a_listing_has_rows_and_prints_as_a_table() -> None:
     assert (basket[1], len(basket)) == (FRUITS[1], 2)
     assert str(basket) == repr(basket) == f"{TEXT}\n2 fruits"
     assert str(Basket([])) == "nothing in it"
+
+
+def test_a_balance_of_nothing() -> None:
+    plan = regularize(torch.nn.Linear(2, 2), {kernels: None})
+    assert str(plan.balance()) == "no parameter is penalized"
