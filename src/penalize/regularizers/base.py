@@ -206,7 +206,7 @@ class Regularizer(ABC):
             per_element: whether the step is an array, as under Adam's diagonal metric.
             where: the parameter's name, for the message.
         """
-        reason = self._no_prox(per_element)
+        reason = self._why_not_prox(per_element)
         if reason:
             raise NoProximalOperatorError(self, reason, where)
 
@@ -219,7 +219,7 @@ class Regularizer(ABC):
         if not self.differentiable:
             raise NoGradientError(self, where)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         if type(self)._prox is Regularizer._prox:
             return "no closed form is known"
         if per_element and not self.elementwise:

@@ -76,7 +76,7 @@ class MaxNorm(Constraint, Grouped):
             return cap_groups(w, step, self.max_value, groups, xp)
         return to_norm(w, 0.0, self.max_value, groups, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
 
 
@@ -169,5 +169,5 @@ class MinMaxNorm(Constraint, Grouped):
             return cap_groups(w, step, self.max_value, groups, xp)
         return to_norm(w, self.min_value, self.max_value, groups, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
-        return super()._no_prox(per_element) if self.min_value else ""
+    def _why_not_prox(self, per_element: bool) -> str:
+        return super()._why_not_prox(per_element) if self.min_value else ""
