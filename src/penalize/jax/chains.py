@@ -32,10 +32,10 @@ _HARMLESS = {
 """Transforms of gradients that do not change how far a step goes."""
 
 _LIMITS = _HARMLESS - {"identity", "add_decayed_weights", "zero_nans"}
-"""Those that do where they are applied to steps."""
+"""The transforms that do where they are applied to steps."""
 
 _PARTIAL = {"masked", "partition"}
-"""Those that apply others to a part of the tree."""
+"""The transforms that apply others to a part of the tree."""
 
 _WRAPPERS = _PARTIAL | {
     "MultiSteps",
@@ -45,7 +45,7 @@ _WRAPPERS = _PARTIAL | {
     "named_chain",
     "with_extra_args_support",
 }
-"""Those that leave to a transform within what it does to the parameters."""
+"""The transforms that leave to one within what it does to the parameters."""
 
 
 class Link(NamedTuple):
@@ -59,10 +59,10 @@ class Link(NamedTuple):
     """The arguments that it was made with, as far as it uses them later."""
 
     state: Any
-    """Its state: the new one, if it stands before."""
+    """The state of the transform: the new one, if it stands before."""
 
     parts: Sequence[Link] = ()
-    """Of a mask or a partition: what it applies to some of the penalized parameters."""
+    """What a mask or a partition applies to some of the penalized parameters."""
 
     @property
     def inner(self) -> list[Link]:
@@ -240,7 +240,7 @@ def _seen(link: Link, params: Any, names: Set[str]) -> list[Link]:
 
 
 def reached(link: Link, params: Any) -> Iterator[tuple[Link, Any]]:
-    """This transform and all within it, each with the part of the parameters that it sees."""
+    """A transform and all within it, each with the part of the parameters that it sees."""
     yield link, params
     if link.kind in _PARTIAL:
         for transform, part, state in _parts(link, params):

@@ -192,5 +192,5 @@ def _transform(
 
 
 def _cast(new: Any, update: Any, value: Any) -> Any:
-    """In the dtype of the update, or of the parameter if that is wider: −w must stay exact."""
+    """A value in the dtype of the update, or of the parameter if wider: −w must stay exact."""
     return new.astype(jnp.promote_types(update.dtype, value.dtype))
