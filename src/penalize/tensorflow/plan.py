@@ -208,7 +208,7 @@ class PlannedPenalty:
 
 
 def _at(regularizer: Regularizer, step: Any) -> Regularizer:
-    """With its strength at a step; in a graph of TensorFlow 1 at the global one by default."""
+    """The regularizer at a step; in a graph of TensorFlow 1 at the global one by default."""
     if not regularizer.scheduled:
         return regularizer
     now = global_step() if step is None else step
