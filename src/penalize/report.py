@@ -28,7 +28,7 @@ class Measured:
     """One declared penalty."""
 
     name: str
-    """What it is declared on."""
+    """What the penalty is declared on."""
 
     factor: float
     """How often it enters: 0 never, 1 once, 2 twice, 0.01 strength multiplied again; NaN where no

@@ -78,7 +78,7 @@ def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[D
 
 
 def _draw_zeros(ax: Axes, row: DemoRow, reach: float) -> None:
-    """To the left of the histogram, behind a gap."""
+    """The bar of the exact zeros, to the left of the histogram, behind a gap."""
     place = -1.4 * reach
     ax.bar(place, row.zeros, width=0.26 * reach, color=ZERO)
     ax.text(

@@ -40,14 +40,14 @@ def _cells(row: DemoRow) -> tuple[str, ...]:
 
 
 def percent(value: float) -> str:
-    """In tenths; ``0%`` is said only of nothing at all, and ``100%`` only of everything."""
+    """A percentage in tenths; ``0%`` is said only of nothing, and ``100%`` only of everything."""
     if value in (0, 100):
         return f"{value:.0f}%"
     return f"{min(max(value, 0.1), 99.9):.1f}%"
 
 
 def table(rows: Sequence[DemoRow]) -> Table:
-    """For the terminal."""
+    """The table for the terminal."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number, name in enumerate(_HEADER):
         # One word a line, so that 80 columns hold the table.
@@ -58,7 +58,7 @@ def table(rows: Sequence[DemoRow]) -> Table:
 
 
 def markdown(rows: Sequence[DemoRow]) -> str:
-    """For GitHub, and with room for how each penalty was declared."""
+    """The table for GitHub, with room for how each penalty was declared."""
     header = (_HEADER[0], "mode", "λ", *_HEADER[1:])
     lines = [header, ("---", "---", "---", *["---:"] * (len(_HEADER) - 1))]
     for row in rows:
@@ -89,5 +89,5 @@ def data(
 
 
 def as_json(content: dict[str, Any]) -> str:
-    """Indented; the curves make up most of it."""
+    """The text of a JSON file, indented; the curves make up most of it."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -320,7 +320,7 @@ class Regularizer(ABC):
         return self._with(**{name: factor * getattr(self, name) for name in self._linear_in()})
 
     def _beside(self, w: Array, xp: Backend) -> Regularizer:
-        """With strengths that are arrays, as at a step, in the type of a weight."""
+        """The same penalty; strengths that are arrays, as at a step, in the type of a weight."""
         held = {name: getattr(self, name) for name in self._linear_in()}
         arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
         return self._with(**arrays) if arrays else self
@@ -370,7 +370,7 @@ class Regularizer(ABC):
         return self._with(**dict.fromkeys(self.strengths, 1.0))
 
     def merged(self, other: Regularizer) -> Self | None:
-        """This plus the other as one regularizer of this class; None if it is not of that form."""
+        """The sum with another as one regularizer of this class; None if it is not of that form."""
         names = self._linear_in()
         same = dict.fromkeys(names, 1.0)
         if not names or type(other) is not type(self) or self._with(**same) != other._with(**same):

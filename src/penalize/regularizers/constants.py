@@ -32,7 +32,7 @@ class Constant:
     """Whether it is the value that a parameter had when it was planned."""
 
     held: dict[Any, Array] = field(default_factory=dict, compare=False)
-    """It in arrays of frameworks, for those that keep them."""
+    """The array in the types of frameworks, for those that keep it."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "held": {}}

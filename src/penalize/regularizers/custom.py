@@ -78,7 +78,7 @@ class Custom(Regularizer):
         return "none was given" if self.prox_of is None else super()._why_not_prox(per_element)
 
     def get_config(self) -> dict[str, Any]:
-        """Its name and strength, to be looked at: a function cannot be read back."""
+        """The function's name and the strength, to be looked at: a function cannot be read back."""
         return {"function": _name(self.function), "strength": self.strength}
 
     @classmethod

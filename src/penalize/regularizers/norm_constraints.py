@@ -160,7 +160,7 @@ class MinMaxNorm(Constraint, Grouped):
 
     @property
     def prox_follows_l1(self) -> bool:  # type: ignore[override]
-        """Where the least norm is 0."""
+        """Whether the least norm is 0."""
         return not self.min_value
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
