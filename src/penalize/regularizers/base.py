@@ -220,6 +220,7 @@ class Regularizer(ABC):
             raise NoGradientError(self, where)
 
     def _why_not_prox(self, per_element: bool) -> str:
+        """Why ``prox`` is not exact here, as a clause; empty where it is."""
         if type(self)._prox is Regularizer._prox:
             return "no closed form is known"
         if per_element and not self.elementwise:

@@ -69,7 +69,7 @@ def _is_current(cls: type) -> bool:
 
 
 def why_not_one(base: type[Any], name: Any, found: list[type[Any]]) -> str:
-    """What is wrong where a name does not stand for one class, and what to do, as a clause.
+    """Why a name does not stand for one class, and what to do, as a clause.
 
     Args:
         base, name: see :func:`classes_called`.
