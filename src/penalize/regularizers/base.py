@@ -449,7 +449,7 @@ def read_from(owner: str, config: Any, described: Any) -> Regularizer:
         raise ConfigError(
             owner, config, "each regularizer in it needs a class_name and a config"
         ) from None
-    found = classes_called(Regularizer, name)
+    found: list[type[Regularizer]] = classes_called(Regularizer, name)
     if len(found) != 1:
         raise ConfigError(owner, config, why_not_one(Regularizer, name, found))
     return found[0].from_config(inner)

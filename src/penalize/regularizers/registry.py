@@ -10,9 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 _OURS = __name__.partition(".")[0]
 
@@ -31,18 +29,18 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def classes_below(base: type[T]) -> list[type[T]]:
+def classes_below(base: type[Any]) -> list[type[Any]]:
     """The classes alive that derive from one, directly or not, each once."""
     return list(dict.fromkeys(_walk(base)))
 
 
-def _walk(base: type[T]) -> Iterator[type[T]]:
+def _walk(base: type[Any]) -> Iterator[type[Any]]:
     for cls in base.__subclasses__():
         yield cls
         yield from _walk(cls)
 
 
-def classes_called(base: type[T], name: Any) -> list[type[T]]:
+def classes_called(base: type[Any], name: Any) -> list[type[Any]]:
     """The classes below a base that the name in a configuration may stand for.
 
     Nothing is imported to find them: a file must not decide which code runs.
@@ -52,7 +50,7 @@ def classes_called(base: type[T], name: Any) -> list[type[T]]:
     return _called(base, name)
 
 
-def _called(base: type[T], name: Any) -> list[type[T]]:
+def _called(base: type[Any], name: Any) -> list[type[Any]]:
     known = classes_below(base)
     found = [cls for cls in known if config_name(cls) == name]
     found = found or [cls for cls in known if cls.__name__ == name]

@@ -25,7 +25,7 @@ from penalize.tensorflow.weights import Weight, opened
 v1 = tf.compat.v1
 
 
-class PlannedWeight(NamedTuple):
+class PlannedParameter(NamedTuple):
     """One parameter: its record, what was decided, and how to reach it."""
 
     parameter: Parameter
@@ -41,7 +41,7 @@ class Plan(Probed, LivePlan):
     graph of TensorFlow 1, what is frozen is decided when the graph is made.
     """
 
-    def __init__(self, entries: Sequence[PlannedWeight], model: Any) -> None:
+    def __init__(self, entries: Sequence[PlannedParameter], model: Any) -> None:
         self._entries = tuple(entries)
         self._module = model if isinstance(model, tf.Module) else None
         # TensorFlow's modules do not know the variables of Keras layers in them.
