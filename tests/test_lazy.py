@@ -85,6 +85,16 @@ def test_a_package_may_have_some_names_itself(monkeypatch: Any, tmp_path: Path) 
     assert {"Decimal", "Fraction"} < set(dir(package))
 
 
+def test_a_package_without_its_stub_says_what_is_missing(monkeypatch: Any, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    import bare  # type: ignore[import-not-found]  # noqa: F401
+
+    with pytest.raises(ImportError, match=r"__init__.pyi is missing.*--collect-data bare"):
+        lazy.names("bare")
+
+
 def test_the_wheel_has_the_stubs_and_works_where_it_is(tmp_path: Path) -> None:
     """Also zipped, where the stub is no file."""
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])

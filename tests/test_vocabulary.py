@@ -18,8 +18,8 @@ COUNTERPARTS = {
     "Proximal": 'mode="proximal" in such a table',
 }
 
-# Names in torch/ that are those of other things. Take one out as soon as its class has another name,
-# and the table and this line with the last.
+# Names in torch/ that are those of other things. Take one out as soon as its class has another
+# name, and the table with the last.
 UNTIL_TORCH_IS_REBUILT = {
     "Entry",
     "Found",

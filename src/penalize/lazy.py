@@ -15,10 +15,21 @@ from typing import Any
 
 @cache
 def homes(package: str) -> dict[str, str]:
-    """The names that the stub of a package imports, in its order → the modules they are from."""
+    """The names that the stub of a package imports, in its order → the modules they are from.
+
+    Raises:
+        ImportError: the package was copied without its stub, as programs that pack others may.
+    """
     module = sys.modules[package]
     loader: Any = module.__spec__.loader if module.__spec__ else None
-    stub = ast.parse(loader.get_data(f"{module.__path__[0]}/__init__.pyi"))
+    path = f"{module.__path__[0]}/__init__.pyi"
+    try:
+        stub = ast.parse(loader.get_data(path))
+    except OSError as error:
+        raise ImportError(
+            f"{path} is missing, which lists the names of {package}: {error}. Have it packed with "
+            f"the modules, in PyInstaller by --collect-data {package}."
+        ) from None
     return {
         alias.asname or alias.name: statement.module
         for statement in stub.body
