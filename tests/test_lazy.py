@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +19,8 @@ import penalize
 from penalize import lazy
 
 ROOT = Path(__file__).parent.parent
-STUB = Path(penalize.__file__).with_suffix(".pyi")
+SOURCE = Path(penalize.__file__).parent
+STUB = SOURCE / "__init__.pyi"
 
 
 def output(program: str) -> str:
@@ -83,6 +86,17 @@ def test_a_package_may_have_some_names_itself(monkeypatch: Any, tmp_path: Path) 
     assert package.__all__ == ["Decimal", "Fraction"]
     assert package.Fraction(1, 2) == package.Decimal("0.5")
     assert {"Decimal", "Fraction"} < set(dir(package))
+
+
+@pytest.mark.parametrize("stub", sorted(SOURCE.rglob("__init__.pyi")), ids=lambda p: p.parent.name)
+def test_a_name_that_a_module_has_too_is_imported_at_once(stub: Path) -> None:
+    """When the module is loaded it takes the name, and the function would never be asked for."""
+    package = ".".join(["penalize", *stub.parent.relative_to(SOURCE).parts])
+    module = importlib.import_module(package)
+    homes = lazy.homes(package)
+    for name in homes.keys() & {found.name for found in pkgutil.iter_modules(module.__path__)}:
+        importlib.import_module(f"{package}.{name}")
+        assert getattr(module, name) is getattr(importlib.import_module(homes[name]), name)
 
 
 def test_a_package_without_its_stub_says_what_is_missing(monkeypatch: Any, tmp_path: Path) -> None:

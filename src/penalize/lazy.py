@@ -1,7 +1,8 @@
 """The public names of a package, loaded when they are first used (PEP 562).
 
 They stand once, in the stub ``__init__.pyi`` beside the package, which type checkers and editors
-read too: ``from penalize.errors import ConfigError as ConfigError``.
+read too: ``from penalize.errors import ConfigError as ConfigError``. A name that a module of the
+package has as well is imported in ``__init__.py``: else it would be that module, once it is loaded.
 """
 
 from __future__ import annotations
