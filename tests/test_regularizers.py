@@ -451,8 +451,8 @@ def test_prox_of_a_regularizer_without_one_is_refused() -> None:
 
 def test_prox_that_is_known_for_one_step_alone_takes_no_array_of_them() -> None:
     class Norm(GroupLasso):
-        def _no_prox(self, per_element: bool) -> str:
-            return Regularizer._no_prox(self, per_element)
+        def _why_not_prox(self, per_element: bool) -> str:
+            return Regularizer._why_not_prox(self, per_element)
 
     norm = Norm(1.0, groups=())
     for r in (norm, L1(0.1) + norm, L2(0.1) + norm):

@@ -6,216 +6,7 @@ This package imports no framework. Its wings are ``penalize.torch``, ``penalize.
 
 import sys as _sys
 
-# The names below are loaded when they are first used (PEP 562), so that importing the package, as
-# every wing and the command do, costs next to nothing. typing itself is among what that saves.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from penalize.errors import (
-        ActivityError,
-        AnchorError,
-        AppliedTwiceError,
-        ArrayError,
-        AuditError,
-        CheckpointError,
-        ConfigError,
-        ConflictError,
-        GroupsError,
-        IgnoredRegularizerWarning,
-        LossError,
-        LostAttachmentError,
-        MissingPackageError,
-        ModeError,
-        ModelError,
-        NeverAppliedWarning,
-        NoGradientError,
-        NoMatchError,
-        NoProximalOperatorError,
-        NoStepError,
-        NoStrengthMaxError,
-        OptimizerError,
-        PathError,
-        PenalizeError,
-        PenaltyError,
-        PenaltyOfPenaltyWarning,
-        RegularizerError,
-        ReplacedParameterError,
-        ResultsError,
-        RoleError,
-        RoundedAwayWarning,
-        RulesError,
-        ScaleError,
-        ScheduleError,
-        ScopeError,
-        SelectorError,
-        ShapeError,
-        StateError,
-        StepError,
-        StrengthError,
-        VariableError,
-    )
-    from penalize.parameters import Role
-    from penalize.ranges import search
-    from penalize.regularizers import (
-        EWC,
-        L0,
-        L1,
-        L1L2,
-        L2,
-        MCP,
-        SCAD,
-        Anchored,
-        Box,
-        Constraint,
-        Custom,
-        Elementwise,
-        ExclusiveLasso,
-        FusedLasso,
-        GroupLasso,
-        GroupMCP,
-        Hoyer,
-        Huber,
-        LInf1,
-        LogDet,
-        LogSum,
-        MaxNorm,
-        MinMaxNorm,
-        NonNegative,
-        NuclearNorm,
-        Orthogonal,
-        Regularizer,
-        Scheduled,
-        Simplex,
-        Smoothness,
-        SoftOrthogonal,
-        SparseGroupLasso,
-        SpectralNorm,
-        Sum,
-        UnitNorm,
-        blocks,
-        toward,
-    )
-    from penalize.rules_file import read_rules, write_rules
-    from penalize.schedules import cosine, linear, piecewise, step, warmup
-    from penalize.selectors import (
-        biases,
-        embeddings,
-        everything,
-        kernels,
-        named,
-        norms,
-        of_type,
-        where,
-    )
-
 __version__ = "0.1.0"
-
-__all__ = [
-    "EWC",
-    "L0",
-    "L1",
-    "L1L2",
-    "L2",
-    "MCP",
-    "SCAD",
-    "ActivityError",
-    "AnchorError",
-    "Anchored",
-    "AppliedTwiceError",
-    "ArrayError",
-    "AuditError",
-    "Box",
-    "CheckpointError",
-    "ConfigError",
-    "ConflictError",
-    "Constraint",
-    "Custom",
-    "Elementwise",
-    "ExclusiveLasso",
-    "FusedLasso",
-    "GroupLasso",
-    "GroupMCP",
-    "GroupsError",
-    "Hoyer",
-    "Huber",
-    "IgnoredRegularizerWarning",
-    "LInf1",
-    "LogDet",
-    "LogSum",
-    "LossError",
-    "LostAttachmentError",
-    "MaxNorm",
-    "MinMaxNorm",
-    "MissingPackageError",
-    "ModeError",
-    "ModelError",
-    "NeverAppliedWarning",
-    "NoGradientError",
-    "NoMatchError",
-    "NoProximalOperatorError",
-    "NoStepError",
-    "NoStrengthMaxError",
-    "NonNegative",
-    "NuclearNorm",
-    "OptimizerError",
-    "Orthogonal",
-    "PathError",
-    "PenalizeError",
-    "PenaltyError",
-    "PenaltyOfPenaltyWarning",
-    "Regularizer",
-    "RegularizerError",
-    "ReplacedParameterError",
-    "ResultsError",
-    "Role",
-    "RoleError",
-    "RoundedAwayWarning",
-    "RulesError",
-    "ScaleError",
-    "ScheduleError",
-    "Scheduled",
-    "ScopeError",
-    "SelectorError",
-    "ShapeError",
-    "Simplex",
-    "Smoothness",
-    "SoftOrthogonal",
-    "SparseGroupLasso",
-    "SpectralNorm",
-    "StateError",
-    "StepError",
-    "StrengthError",
-    "Sum",
-    "UnitNorm",
-    "VariableError",
-    "biases",
-    "blocks",
-    "cosine",
-    "embeddings",
-    "everything",
-    "kernels",
-    "linear",
-    "named",
-    "norms",
-    "of_type",
-    "piecewise",
-    "read_rules",
-    "search",
-    "step",
-    "toward",
-    "warmup",
-    "where",
-    "write_rules",
-]
-
-_HOMES = (
-    "regularizers",
-    "selectors",
-    "schedules",
-    "parameters",
-    "errors",
-    "ranges",
-    "rules_file",
-)
 
 
 def _define_regularizers() -> None:
@@ -248,16 +39,17 @@ if _sys.modules.get("keras") is not None:
     _register_with_loaded(_sys.modules["keras"], _define_regularizers)
 
 
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        from importlib import import_module
+# The public names stand in __init__.pyi, and are loaded when they are first used: so importing the
+# package, as every wing and the command do, costs next to nothing.
 
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
-            if hasattr(module, name):
-                return globals().setdefault(name, getattr(module, name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    from penalize.lazy import attribute
+
+    return attribute(__name__, name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    from penalize.lazy import names
+
+    return names(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 
 class PenalizeError(Exception):
@@ -23,6 +23,16 @@ def _revive(cls: type[PenalizeError], args: tuple[Any, ...], state: dict[str, An
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+class Refusal(PenalizeError):  # noqa: N818 - a kind of errors
+    """A refusal of what was found, which says what to give or to do instead."""
+
+    lead: ClassVar[str] = ""
+    """The words before what to give instead."""
+
+    def __init__(self, found: str, instead: str) -> None:
+        super().__init__(_sentence(f"{found}; {self.lead}{instead}."))
 
 
 class StrengthError(PenalizeError, ValueError):
@@ -52,11 +62,10 @@ class ScaleError(PenalizeError, ValueError):
         super().__init__(sentence)
 
 
-class PenaltyError(PenalizeError, ValueError):
+class PenaltyError(Refusal, ValueError):
     """What a regularizer returned is no penalty, or there was nothing to penalize."""
 
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(_sentence(f"{found}; expected {expected}."))
+    lead = "expected "
 
 
 class StepError(PenalizeError, ValueError):
@@ -69,11 +78,8 @@ class StepError(PenalizeError, ValueError):
         )
 
 
-class RegularizerError(PenalizeError, TypeError):
+class RegularizerError(Refusal, TypeError):
     """A regularizer, or a class of them, cannot be made of what was given."""
-
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
 
 class ConfigError(PenalizeError, ValueError):
@@ -151,11 +157,8 @@ class NoStepError(PenalizeError):
         )
 
 
-class PathError(PenalizeError, ValueError):
+class PathError(Refusal, ValueError):
     """A regularization path cannot be made of what was given."""
-
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
 
 class ResultsError(PenalizeError, ValueError):
@@ -177,18 +180,12 @@ class NoStrengthMaxError(PenalizeError, NotImplementedError):
         )
 
 
-class ScheduleError(PenalizeError, ValueError):
+class ScheduleError(Refusal, ValueError):
     """A schedule cannot be made of what was given."""
 
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
-
-class AnchorError(PenalizeError, ValueError):
+class AnchorError(Refusal, ValueError):
     """An anchor, or what belongs to one, is no array, or does not fit a parameter."""
-
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
 
 class SelectorError(PenalizeError, TypeError):
@@ -243,25 +240,16 @@ class ConflictError(PenalizeError, ValueError):
         )
 
 
-class ModelError(PenalizeError, ValueError):
+class ModelError(Refusal, ValueError):
     """A model, or a parameter of it, cannot be planned."""
 
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
-
-class ModeError(PenalizeError, ValueError):
+class ModeError(Refusal, ValueError):
     """A mode does not exist, or cannot act on this regularizer, parameter or optimizer."""
 
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
-
-class OptimizerError(PenalizeError, ValueError):
+class OptimizerError(Refusal, ValueError):
     """An optimizer does not fit the plan."""
-
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
 
 class AppliedTwiceError(PenalizeError, RuntimeError):
@@ -274,18 +262,12 @@ class AppliedTwiceError(PenalizeError, RuntimeError):
         )
 
 
-class LossError(PenalizeError, TypeError):
+class LossError(Refusal, TypeError):
     """A loss is not what can be measured or differentiated here."""
 
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
-
-class ActivityError(PenalizeError, RuntimeError):
+class ActivityError(Refusal, RuntimeError):
     """The outputs of a module cannot be penalized, or not where it is called."""
-
-    def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {instead}."))
 
 
 class NotScriptedError(ActivityError, AttributeError):
@@ -347,18 +329,16 @@ class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 
 
-class VariableError(PenalizeError, ValueError):
+class VariableError(Refusal, ValueError):
     """A variable of TensorFlow 1's vocabulary cannot be made or shared as it was asked for."""
 
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(_sentence(f"{found}; expected {expected}."))
+    lead = "expected "
 
 
-class ScopeError(PenalizeError, TypeError):
+class ScopeError(Refusal, TypeError):
     """A scope, or an argument of it, is of a type that means nothing there."""
 
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(_sentence(f"{found}; expected {expected}."))
+    lead = "expected "
 
 
 class CheckpointError(PenalizeError, ValueError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
-from penalize.tables import table
+from penalize.tables import laid_out, with_aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +87,20 @@ class LivePlan(Plan):
 
 def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
     """The plan as a text table, with the penalties as they are now."""
-    header = ("parameter", "role", "shape", "regularizer", "penalty now", "declared at", "note")
-    text = table(header, [_cells(row, penalties) for row in rows])
+    columns: dict[str, Callable[[Row], str]] = {
+        "parameter": lambda row: with_aliases(row.name, row.aliases),
+        "role": lambda row: row.role.value,
+        "shape": lambda row: _in_words(row.shape),
+        "regularizer": lambda row: "" if row.regularizer is None else repr(row.regularizer),
+        "penalty now": lambda row: f"{penalties[row.name]:.4g}" if row.name in penalties else "",
+        "declared at": lambda row: row.declared_at,
+        "note": lambda row: row.note,
+    }
     penalized = sum(row.regularizer is not None for row in rows)
     total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
-    return f"{text}\n{penalized} of {len(rows)} parameters penalized{total}"
+    count = f"{penalized} of {len(rows)} parameters penalized{total}"
+    return "\n".join(filter(None, [laid_out(columns, rows), count]))
 
 
-def _cells(row: Row, penalties: dict[str, float]) -> tuple[str, ...]:
-    return (
-        " = ".join([row.name, *row.aliases]),
-        row.role.value,
-        "lazy" if row.shape is None else "×".join(map(str, row.shape)) or "scalar",
-        "" if row.regularizer is None else repr(row.regularizer),
-        f"{penalties[row.name]:.4g}" if row.name in penalties else "",
-        row.declared_at,
-        row.note,
-    )
+def _in_words(shape: tuple[int, ...] | None) -> str:
+    return "lazy" if shape is None else "×".join(map(str, shape)) or "scalar"

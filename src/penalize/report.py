@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from penalize.errors import AuditError
-from penalize.tables import table
+from penalize.tables import Listing, number, table
 
 
 class Level(StrEnum):
@@ -28,7 +28,7 @@ class Measured:
     """One declared penalty."""
 
     name: str
-    """What it is declared on."""
+    """What the penalty is declared on."""
 
     factor: float
     """How often it enters: 0 never, 1 once, 2 twice, 0.01 strength multiplied again; NaN where no
@@ -104,7 +104,7 @@ class Found:
 Finding = Measured | Found
 
 
-class Report:
+class Report(Listing[Finding]):
     """What was measured and found. Prints as a table, what is wrong first.
 
     There is one row per declared penalty, and, where that was asked for, one per parameter and
@@ -116,8 +116,8 @@ class Report:
     """
 
     def __init__(self, rows: Sequence[Finding], empty: str = "no penalty is declared") -> None:
-        self.rows = tuple(rows)
-        self._empty = empty
+        super().__init__(rows)
+        self.empty = empty
 
     @property
     def declared(self) -> tuple[Measured, ...]:
@@ -139,35 +139,22 @@ class Report:
         if not self.ok:
             raise AuditError(str(self), not all(row.ok for row in self.declared))
 
-    def __getitem__(self, index: int) -> Finding:
-        return self.rows[index]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Finding]:
-        return iter(self.rows)
-
-    def __str__(self) -> str:
-        if not self.rows:
-            return self._empty
-        first = "penalty" if len(self.declared) == len(self.rows) else "parameter"
-        header = ("", first, "regularization", "factor", "verdict")
-        return "\n".join([table(header, self._lines()), *filter(None, self._summary())])
-
-    def _lines(self) -> list[tuple[str, ...]]:
-        """One per row, what is wrong first; parameters of which the same is said share one."""
+    def table(self) -> str:
+        """The rows, what is wrong first; parameters of which the same is said share one."""
         names: dict[tuple[str, ...], list[str]] = {}
         mixed = len(self.declared) < len(self.rows)
         for row in sorted(self.rows, key=lambda row: list(Level).index(row.level)):
             level = row.level if mixed else ""
-            factor = "" if math.isnan(row.factor) else f"{row.factor:.6g}"
             alone = row.name if isinstance(row, Measured) else ""
-            said = (level, alone, row.what, factor, row.verdict)
+            said = (level, alone, row.what, number(row.factor, 6), row.verdict)
             names.setdefault(said, []).append(row.name)
-        return [(said[0], _together(them), *said[2:]) for said, them in names.items()]
+        header = ("", "parameter" if mixed else "penalty", "regularization", "factor", "verdict")
+        return table(
+            header, [(said[0], _together(them), *said[2:]) for said, them in names.items()]
+        )
 
-    def _summary(self) -> Iterator[str]:
+    def remarks(self) -> Iterator[str]:
+        """How many declared penalties enter once, and how many parameters have a fault."""
         declared = self.declared
         if declared:
             once = sum(row.ok for row in declared)
@@ -176,8 +163,6 @@ class Report:
             wrong = len({row.name for row in self.wrong})
             has = "parameter has" if wrong == 1 else "parameters have"
             yield f"{wrong} {has} a fault" if wrong else "nothing is wrong"
-
-    __repr__ = __str__  # what a notebook shows
 
 
 def _together(names: Sequence[str]) -> str:

@@ -65,5 +65,7 @@ def role_by_name(
 
 
 def _is_vector(shape: tuple[int, ...]) -> bool:
-    """One axis or none; or more than two, of which at most one is longer than 1, to broadcast."""
+    """Whether a shape is a vector's: of one axis at most; or of three and more, to broadcast, one
+    of which may be longer than 1.
+    """
     return len(shape) < 2 or (len(shape) > 2 and sum(size > 1 for size in shape) < 2)

@@ -48,7 +48,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True, repr=False)
 class Ramp(Schedule):
-    """From one factor to another over some steps, and then that."""
+    """A factor that goes to another one over some steps, and stays there."""
 
     word = "linear"
 
@@ -83,7 +83,7 @@ class Cosine(Ramp):
 
 @dataclass(frozen=True, repr=False)
 class Piecewise(Schedule):
-    """Constant between steps."""
+    """A factor that is constant between steps."""
 
     word = "piecewise"
 
@@ -101,8 +101,8 @@ class Piecewise(Schedule):
 
 
 @dataclass(frozen=True, repr=False)
-class Step(Schedule):
-    """Multiplied by a factor again and again."""
+class Staircase(Schedule):
+    """A factor that is multiplied by another again and again."""
 
     word = "step"
 
@@ -114,7 +114,7 @@ class Step(Schedule):
 
 
 def warmup(steps: int) -> Schedule:
-    """From 0 at the first step to 1 after ``steps`` steps: min(t/steps, 1).
+    """A factor that goes from 0 at the first step to 1 after ``steps`` steps: min(t/steps, 1).
 
     Raises:
         ScheduleError: the number of steps is no whole number ≥ 1.
@@ -123,7 +123,9 @@ def warmup(steps: int) -> Schedule:
 
 
 def linear(start: float, stop: float, steps: int, begin: int = 0) -> Schedule:
-    """In a straight line: start + (stop − start)·min(max(t − begin, 0)/steps, 1).
+    """A factor that moves in a straight line.
+
+    It is start + (stop − start)·min(max(t − begin, 0)/steps, 1).
 
     Args:
         start, stop: the factors before and after, finite and ≥ 0.
@@ -137,7 +139,9 @@ def linear(start: float, stop: float, steps: int, begin: int = 0) -> Schedule:
 
 
 def cosine(start: float, stop: float, steps: int, begin: int = 0) -> Schedule:
-    """Along a cosine: stop + (start − stop)·½(1 + cos πx), where x is the way done, from 0 to 1.
+    """A factor that moves along a cosine: stop + (start − stop)·½(1 + cos πx).
+
+    x is the way done, from 0 to 1.
 
     Args and errors are those of :func:`linear`.
     """
@@ -145,16 +149,16 @@ def cosine(start: float, stop: float, steps: int, begin: int = 0) -> Schedule:
 
 
 def step(every: int, factor: float) -> Schedule:
-    """Times ``factor`` after each ``every`` steps: factor^⌊t/every⌋.
+    """A factor that is multiplied by ``factor`` after each ``every`` steps: factor^⌊t/every⌋.
 
     Raises:
         ScheduleError: the factor is not a finite number ≥ 0, or ``every`` no whole number ≥ 1.
     """
-    return Step(_steps("step", every, 1), _factor("step", factor))
+    return Staircase(_steps("step", every, 1), _factor("step", factor))
 
 
 def piecewise(factors: Mapping[int, float]) -> Schedule:
-    """Constant from each step on: ``piecewise({0: 1.0, 1000: 0.1})``.
+    """A factor that is constant from each step on: ``piecewise({0: 1.0, 1000: 0.1})``.
 
     Raises:
         ScheduleError: it is no mapping from steps, 0 among them, to finite numbers ≥ 0.

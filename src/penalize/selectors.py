@@ -1,4 +1,4 @@
-"""Which parameters. Selectors combine with ``&``, ``|`` and ``~``."""
+"""Selectors, which say which parameters. They combine with ``&``, ``|`` and ``~``."""
 
 from __future__ import annotations
 

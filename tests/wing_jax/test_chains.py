@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from penalize.jax.chains import Link, Place, place
+from penalize.jax.chains import Link, Position, place
 
 PARAMS = {"a": jnp.ones(2), "b": jnp.ones(3)}
 
 
-def seen(make: Callable[[Any], Any], names: frozenset[str] = frozenset("ab")) -> Place:
+def seen(make: Callable[[Any], Any], names: frozenset[str] = frozenset("ab")) -> Position:
     """The place of a transform in what is made around it."""
-    places: list[Place] = []
+    places: list[Position] = []
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         places.append(place(params, names))
@@ -180,4 +180,4 @@ def test_what_keeps_parameters_of_its_own() -> None:
 
 
 def test_alone() -> None:
-    assert seen(lambda probe: probe) == Place([], [], [], False)
+    assert seen(lambda probe: probe) == Position([], [], [], False)

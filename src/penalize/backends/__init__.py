@@ -20,11 +20,11 @@ class Fixed(Protocol):
     """Values that belong to a regularizer, such as an anchor."""
 
     def numpy(self) -> Array:
-        """Them, as a NumPy array."""
+        """The values, as a NumPy array."""
 
     @property
     def held(self) -> dict[Any, Array]:
-        """A place where a framework may keep them in its own arrays."""
+        """A place where a framework may keep the values in its own arrays."""
 
 
 class Backend(Protocol):
@@ -158,7 +158,7 @@ class Backend(Protocol):
         """
 
     def transpose(self, x: Array, axes: Sequence[int] | None = None) -> Array:
-        """Its axes in another order; by default those of a matrix exchanged."""
+        """x with its axes in another order; by default those of a matrix exchanged."""
 
 
 def _numpy() -> Backend:

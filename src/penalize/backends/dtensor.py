@@ -81,7 +81,7 @@ class Sharded:
         )
 
     def _own(self, ids: Sequence[int], x: Tensor) -> Tensor:
-        """Those of the numbers, one for each flat index of the whole, that are for this shard."""
+        """The numbers for this shard, of one for each flat index of the whole."""
         index = torch.tensor(ids, dtype=torch.long, device=x.device)
         if all(placement.is_replicate() for placement in self.inside):
             return index  # also where they are others, as they may be of what is whole

@@ -12,17 +12,17 @@ from penalize.demo.training import Network, Trained
 
 
 @dataclass(frozen=True)
-class Measured:
+class DemoRow:
     """The figures of one row of the table. Zero means ``== 0`` throughout."""
 
     model: str
     rules: str
-    """As one writes them; empty where there are none."""
+    """The rules as one writes them; empty where there are none."""
 
     strengths: str
     mode: str
     accuracy: float
-    """On the test images, from 0 to 1."""
+    """The accuracy on the test images, from 0 to 1."""
 
     data_loss: float
     """Mean cross entropy on the training images, without the penalty."""
@@ -50,23 +50,23 @@ class Measured:
 
 
 def pixels_used(model: Network) -> Tensor:
-    """Of each input pixel, whether any weight that leaves it is nonzero."""
+    """Whether any weight that leaves it is nonzero, for each input pixel."""
     return (model.hidden.weight != 0).any(dim=0)
 
 
 def units_used(model: Network) -> Tensor:
-    """Of each hidden unit, whether any weight that reaches it and any that leaves it is nonzero."""
+    """Whether a weight that reaches it and one that leaves it are nonzero, for each hidden unit."""
     return (model.hidden.weight != 0).any(dim=1) & (model.out.weight != 0).any(dim=0)
 
 
-def measure(trained: Trained, data: Digits) -> Measured:
+def measure(trained: Trained, data: Digits) -> DemoRow:
     """One row of the table."""
     contender, model = trained.contender, trained.model
     kernels = (model.hidden.weight, model.out.weight)
     pixels, units = pixels_used(model), units_used(model)
     with torch.no_grad():
         hits = model(data.test_images).argmax(dim=1) == data.test_labels
-    return Measured(
+    return DemoRow(
         model=contender.name,
         rules=repr(contender.rules) if contender.rules else "",
         strengths=contender.strengths,

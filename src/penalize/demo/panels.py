@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from penalize.demo.measure import Measured, pixels_used, units_used
+from penalize.demo.measure import DemoRow, pixels_used, units_used
 from penalize.demo.report import percent
 from penalize.demo.training import Trained
 
@@ -24,7 +24,7 @@ _BINS = 61
 Floats = NDArray[np.float32]
 
 
-def draw_pixels(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
+def draw_pixels(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[DemoRow]) -> None:
     """The norm of each pixel's weights; a crossed pixel has none left."""
     norms = [np.linalg.norm(_kernels(run)[0], axis=0) for run in runs]
     used = [pixels_used(run.model).numpy() for run in runs]
@@ -33,7 +33,7 @@ def draw_pixels(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Me
     _draw_maps(axes, norms, used, shape=(8, 8), cross=52)
 
 
-def draw_units(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
+def draw_units(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[DemoRow]) -> None:
     """The norm of what leaves each hidden unit; a crossed unit is cut off on one side or both."""
     norms = [np.linalg.norm(_kernels(run)[1], axis=0) for run in runs]
     used = [units_used(run.model).numpy() for run in runs]
@@ -65,7 +65,7 @@ def _draw_maps(
         ax.spines[:].set_visible(False)
 
 
-def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
+def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[DemoRow]) -> None:
     """Both layers' weights as a histogram; the exact zeros stand apart, as a bar of their own."""
     weights = [np.concatenate([kernel.ravel() for kernel in _kernels(run)]) for run in runs]
     reach = max(1.2, *(float(np.abs(w).max()) for w in weights))
@@ -77,8 +77,8 @@ def draw_weights(axes: Sequence[Axes], runs: Sequence[Trained], rows: Sequence[M
         _scale(ax, first=ax is axes[0])
 
 
-def _draw_zeros(ax: Axes, row: Measured, reach: float) -> None:
-    """To the left of the histogram, behind a gap."""
+def _draw_zeros(ax: Axes, row: DemoRow, reach: float) -> None:
+    """The bar of the exact zeros, to the left of the histogram, behind a gap."""
     place = -1.4 * reach
     ax.bar(place, row.zeros, width=0.26 * reach, color=ZERO)
     ax.text(

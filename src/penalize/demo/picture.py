@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from penalize.demo import panels
-from penalize.demo.measure import Measured
+from penalize.demo.measure import DemoRow
 from penalize.demo.report import percent
 from penalize.demo.training import Trained
 
@@ -47,13 +47,13 @@ _WEIGHTS = _Row("weights,\ncounted", 2.58, 1.4)
 _CURVES = _Row("over the\nepochs", 0.3, 1.35)
 
 
-def write(path: Path, runs: Sequence[Trained], rows: Sequence[Measured]) -> None:
+def write(path: Path, runs: Sequence[Trained], rows: Sequence[DemoRow]) -> None:
     """Draw the picture and save it as PNG, 1,800 pixels wide."""
     with matplotlib.rc_context(_STYLE):
         _draw(runs, rows).savefig(path, dpi=150, facecolor="white")
 
 
-def _draw(runs: Sequence[Trained], rows: Sequence[Measured]) -> Figure:
+def _draw(runs: Sequence[Trained], rows: Sequence[DemoRow]) -> Figure:
     """The figure on a canvas of its own: no display, no state that others share."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT))
     FigureCanvasAgg(figure)
@@ -80,7 +80,7 @@ def _axes(figure: Figure, row: _Row, columns: int) -> list[Axes]:
     ]
 
 
-def _head(figure: Figure, middle: float, row: Measured) -> None:
+def _head(figure: Figure, middle: float, row: DemoRow) -> None:
     """What the model is, how good it is, and how much of it is zero."""
 
     def line(inches: float, text: str, **style: Any) -> None:

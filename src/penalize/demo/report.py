@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from penalize import __version__
-from penalize.demo.measure import Measured
+from penalize.demo.measure import DemoRow
 from penalize.demo.training import BATCH_SIZE, LEARNING_RATE, MOMENTUM, Trained
 
 _HEADER = (
@@ -27,7 +27,7 @@ _HEADER = (
 _NOTHING = "–"
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
+def _cells(row: DemoRow) -> tuple[str, ...]:
     return (
         row.model,
         percent(100 * row.accuracy),
@@ -40,14 +40,14 @@ def _cells(row: Measured) -> tuple[str, ...]:
 
 
 def percent(value: float) -> str:
-    """In tenths; ``0%`` is said only of nothing at all, and ``100%`` only of everything."""
+    """A percentage in tenths; ``0%`` is said only of nothing, and ``100%`` only of everything."""
     if value in (0, 100):
         return f"{value:.0f}%"
     return f"{min(max(value, 0.1), 99.9):.1f}%"
 
 
-def table(rows: Sequence[Measured]) -> Table:
-    """For the terminal."""
+def table(rows: Sequence[DemoRow]) -> Table:
+    """The table for the terminal."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number, name in enumerate(_HEADER):
         # One word a line, so that 80 columns hold the table.
@@ -57,8 +57,8 @@ def table(rows: Sequence[Measured]) -> Table:
     return made
 
 
-def markdown(rows: Sequence[Measured]) -> str:
-    """For GitHub, and with room for how each penalty was declared."""
+def markdown(rows: Sequence[DemoRow]) -> str:
+    """The table for GitHub, with room for how each penalty was declared."""
     header = (_HEADER[0], "mode", "λ", *_HEADER[1:])
     lines = [header, ("---", "---", "---", *["---:"] * (len(_HEADER) - 1))]
     for row in rows:
@@ -68,7 +68,7 @@ def markdown(rows: Sequence[Measured]) -> str:
 
 
 def data(
-    rows: Sequence[Measured], runs: Sequence[Trained], *, epochs: int, seed: int
+    rows: Sequence[DemoRow], runs: Sequence[Trained], *, epochs: int, seed: int
 ) -> dict[str, Any]:
     """The same numbers unrounded, the settings, and the curves."""
     return {
@@ -89,5 +89,5 @@ def data(
 
 
 def as_json(content: dict[str, Any]) -> str:
-    """Indented; the curves make up most of it."""
+    """The text of a JSON file, indented; the curves make up most of it."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from penalize.demo import picture, report
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import Digits, digits
-from penalize.demo.measure import Measured, measure
+from penalize.demo.measure import DemoRow, measure
 from penalize.demo.training import Trained, train
 
 
@@ -42,7 +42,7 @@ def run(
     return runs
 
 
-def _show(last: Trained, rows: Sequence[Measured], console: Console) -> None:
+def _show(last: Trained, rows: Sequence[DemoRow], console: Console) -> None:
     console.print(f"The plan of the model '{last.contender.name}':", highlight=False)
     # The plan lays out its own columns; wrapping would take them apart.
     console.print(str(last.plan), soft_wrap=True, markup=False, highlight=False)

@@ -32,10 +32,10 @@ _HARMLESS = {
 """Transforms of gradients that do not change how far a step goes."""
 
 _LIMITS = _HARMLESS - {"identity", "add_decayed_weights", "zero_nans"}
-"""Those that do where they are applied to steps."""
+"""The transforms that do where they are applied to steps."""
 
 _PARTIAL = {"masked", "partition"}
-"""Those that apply others to a part of the tree."""
+"""The transforms that apply others to a part of the tree."""
 
 _WRAPPERS = _PARTIAL | {
     "MultiSteps",
@@ -45,7 +45,7 @@ _WRAPPERS = _PARTIAL | {
     "named_chain",
     "with_extra_args_support",
 }
-"""Those that leave to a transform within what it does to the parameters."""
+"""The transforms that leave to one within what it does to the parameters."""
 
 
 class Link(NamedTuple):
@@ -59,10 +59,10 @@ class Link(NamedTuple):
     """The arguments that it was made with, as far as it uses them later."""
 
     state: Any
-    """Its state: the new one, if it stands before."""
+    """The state of the transform: the new one, if it stands before."""
 
     parts: Sequence[Link] = ()
-    """Of a mask or a partition: what it applies to some of the penalized parameters."""
+    """What a mask or a partition applies to some of the penalized parameters."""
 
     @property
     def inner(self) -> list[Link]:
@@ -85,7 +85,7 @@ class Link(NamedTuple):
         return self.kind in _LIMITS
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a transform stands."""
 
     before: list[Link]
@@ -97,7 +97,7 @@ class Place(NamedTuple):
     """Whether there is a chain at all."""
 
 
-def place(params: Any, names: Set[str]) -> Place:
+def place(params: Any, names: Set[str]) -> Position:
     """The place of the transform that is updating now, as it is for the parameters of these names.
 
     What reaches none of them is left out, and what is applied to all of them through a mask stands
@@ -111,8 +111,8 @@ def place(params: Any, names: Set[str]) -> Place:
     return found._replace(before=before, after=after)
 
 
-def _place() -> Place:
-    found = Place([], [], [], False)
+def _place() -> Position:
+    found = Position([], [], [], False)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         chain = _chain(frame)
@@ -121,7 +121,7 @@ def _place() -> Place:
             functions, states, done = chain
             before = links(functions[:done], states)
             after = links(functions[done + 1 :], states[done + 1 :])
-            found = Place([*before, *found.before], [*found.after, *after], found.around, True)
+            found = Position([*before, *found.before], [*found.after, *after], found.around, True)
         elif _is_update(frame) and kind not in _WRAPPERS:
             found.around.append(kind)
         frame = frame.f_back
@@ -240,7 +240,7 @@ def _seen(link: Link, params: Any, names: Set[str]) -> list[Link]:
 
 
 def reached(link: Link, params: Any) -> Iterator[tuple[Link, Any]]:
-    """This transform and all within it, each with the part of the parameters that it sees."""
+    """A transform and all within it, each with the part of the parameters that it sees."""
     yield link, params
     if link.kind in _PARTIAL:
         for transform, part, state in _parts(link, params):

@@ -16,15 +16,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from penalize.errors import AppliedTwiceError
-from penalize.jax.chains import Link, Place, reached
-from penalize.jax.trees import Weight, arrays_of
+from penalize.jax.chains import Link, Position, reached
+from penalize.jax.trees import PenalizedArray, arrays_of
 from penalize.regularizers.base import Regularizer
 
 _differentiated: dict[int, set[Regularizer]] = {}
 """Arrays of a step that is traced, by their id → the penalties differentiated there."""
 
 
-def watched(weights: Sequence[Weight]) -> list[Weight]:
+def watched(weights: Sequence[PenalizedArray]) -> list[PenalizedArray]:
     """The same weights, whose penalty is entered when a gradient of it comes back to them.
 
     What is only looked at, beside the loss or behind ``stop_gradient``, has none.
@@ -74,7 +74,7 @@ def _came_back(gradient: Any, slope: Any, *, key: int, regularizer: Regularizer)
 ad.deflinear2(_passes, _came_back)  # type: ignore[no-untyped-call]
 
 
-def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place) -> None:
+def check_alone(name: str, weights: Sequence[PenalizedArray], params: Any, where: Position) -> None:
     """Raise :class:`AppliedTwiceError` if penalties act through another door as well.
 
     Args:
@@ -105,16 +105,16 @@ def check_alone(name: str, weights: Sequence[Weight], params: Any, where: Place)
             )
 
 
-def _others(where: Place, params: Any) -> Iterator[tuple[Link, Any]]:
+def _others(where: Position, params: Any) -> Iterator[tuple[Link, Any]]:
     for link in (*where.before, *where.after):
         yield from reached(link, params)
 
 
-def _unit(weight: Weight) -> Regularizer:
+def _unit(weight: PenalizedArray) -> Regularizer:
     return weight.regularizer.unit()
 
 
-def _is_in(weight: Weight, penalized: Mapping[str, Regularizer]) -> bool:
+def _is_in(weight: PenalizedArray, penalized: Mapping[str, Regularizer]) -> bool:
     theirs = penalized.get(weight.name)
     return theirs is not None and theirs.unit() == _unit(weight)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -12,31 +12,21 @@ from penalize.errors import ModelError, some
 from penalize.jax.ledger import watched
 from penalize.jax.trees import (
     Leaf,
-    Weight,
+    PenalizedArray,
     arrays_of,
     check_leaf,
     leaves_of,
     why_not_trained,
     with_leaves,
 )
-from penalize.parameters import Parameter
 from penalize.plan import Plan as AnyPlan
 from penalize.plan import Row, row_of
-from penalize.regularizers.base import Regularizer
-from penalize.rules import Decision
+from penalize.planning import Planned
 
 if TYPE_CHECKING:
     from optax import GradientTransformation
 
     from penalize.jax.transforms import Scalar
-
-
-class Entry(NamedTuple):
-    """One parameter: its record, and what was decided."""
-
-    parameter: Parameter
-    decision: Decision
-    regularizer: Regularizer | None
 
 
 class Plan(AnyPlan):
@@ -46,7 +36,7 @@ class Plan(AnyPlan):
     names, such as a module, its state, or a dictionary of either.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Planned]) -> None:
         self._entries = entries
         self.penalized = {
             entry.parameter.name: entry.regularizer
@@ -174,7 +164,7 @@ class Plan(AnyPlan):
 
     # --- what transforms ask ----------------------------------------------------------------
 
-    def weights(self, params: Any) -> list[Weight]:
+    def weights(self, params: Any) -> list[PenalizedArray]:
         """The penalized arrays of a tree, less those that a mask left out.
 
         Raises:
@@ -183,7 +173,7 @@ class Plan(AnyPlan):
         found = arrays_of(params)
         self._check_same(leaves_of(params), found)
         return [
-            Weight(name, found[name], regularizer)
+            PenalizedArray(name, found[name], regularizer)
             for name, regularizer in self.penalized.items()
             if name in found
         ]

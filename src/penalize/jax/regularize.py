@@ -6,7 +6,7 @@ from typing import Any
 
 from penalize.errors import ArrayError
 from penalize.jax.parameters import read
-from penalize.jax.plan import Entry, Plan
+from penalize.jax.plan import Plan
 from penalize.jax.trees import arrays_of
 from penalize.planning import Roles, planned
 from penalize.rules import Rules
@@ -44,4 +44,4 @@ def regularize(params: Any, rules: Rules | None = None, *, roles: Roles | None =
                 f"{row.parameter.name!r} {row.parameter.note}",
                 "a real floating-point array; exempt it with a rule that gives None",
             )
-    return Plan([Entry(row.parameter, row.decision, row.regularizer) for row in rows])
+    return Plan(rows)

@@ -15,7 +15,7 @@ import jax
 from penalize import steps
 from penalize.backends import jax as xp
 from penalize.errors import ModeError, OptimizerError
-from penalize.jax.chains import Link, Place
+from penalize.jax.chains import Link, Position
 from penalize.jax.trees import arrays_of
 from penalize.steps import Step, Taken
 
@@ -109,7 +109,7 @@ _KINDS: dict[str, Callable[[Link, Any], Scaling]] = {
 KNOWN = "sgd (with momentum), adam, adamw, nadam, amsgrad, adamax, rmsprop and adagrad"
 
 
-def scaling_of(where: Place, count: Any) -> Scaling:
+def scaling_of(where: Position, count: Any) -> Scaling:
     """The step that was taken by what stands before the proximal transform.
 
     Raises:
@@ -154,7 +154,7 @@ def _unknown(kind: str) -> ModeError:
 _PROBES = (0, 1, 10, 100, 1_000, 10_000)
 
 
-def check_rate(where: Place, learning_rate: Any) -> None:
+def check_rate(where: Position, learning_rate: Any) -> None:
     """Raise :class:`OptimizerError` if the chain is seen to have another learning rate.
 
     Arrays, as ``inject_hyperparams`` makes them, may change; the step follows the chain.
@@ -163,7 +163,7 @@ def check_rate(where: Place, learning_rate: Any) -> None:
         _check_rate(where, learning_rate)
 
 
-def _check_rate(where: Place, learning_rate: Any) -> None:
+def _check_rate(where: Position, learning_rate: Any) -> None:
     rates = [_rate(link) for link in where.before if link.kind in _RATES]
     if any(isinstance(rate, jax.Array) for rate in [learning_rate, *rates]):
         return

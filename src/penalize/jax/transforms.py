@@ -14,24 +14,24 @@ import optax
 from jax import Array
 
 from penalize.errors import OptimizerError
-from penalize.jax.chains import Link, Place, place
+from penalize.jax.chains import Link, Position, place
 from penalize.jax.ledger import check_alone
 from penalize.jax.steps import bounded, check_rate, scaling_of
-from penalize.jax.trees import Weight, leaves_of, with_leaves
+from penalize.jax.trees import PenalizedArray, leaves_of, with_leaves
 from penalize.regularizers.base import Regularizer, check_strength
 
 Scalar = float | Array | Callable[[Any], Any]
 """A number, or a schedule: a function of the count of updates."""
 
 
-class Source(Protocol):
+class PenaltySource(Protocol):
     """A plan, as its transforms see it."""
 
     @property
     def penalized(self) -> Mapping[str, Regularizer]:
         """The regularizers by the name of their parameter."""
 
-    def weights(self, params: Any) -> Sequence[Weight]:
+    def weights(self, params: Any) -> Sequence[PenalizedArray]:
         """The penalized arrays of a tree."""
 
     def check_prox(self, *, per_element: bool) -> None:
@@ -47,16 +47,16 @@ class PenaltyState(NamedTuple):
     count: Array  # type: ignore[assignment]  # the name that optax gives it, and a tuple has
 
 
-Change = Callable[[Any, Weight], Any]
+Change = Callable[[Any, PenalizedArray], Any]
 """(update, weight) → the new update."""
 
 
-def gradient(source: Source, strength: Scalar) -> optax.GradientTransformation:
+def gradient(source: PenaltySource, strength: Scalar) -> optax.GradientTransformation:
     """Adds ∇Ω(w); see ``Plan.gradient``."""
     name = "plan.gradient()"
     source.check_gradients()
 
-    def begin(where: Place, state: PenaltyState) -> Change:
+    def begin(where: Position, state: PenaltyState) -> Change:
         _check_nothing(
             [link for link in where.before if not link.harmless],
             f"the transform {name} stands after {{}}, and would not be scaled with the gradient of "
@@ -75,13 +75,13 @@ def gradient(source: Source, strength: Scalar) -> optax.GradientTransformation:
 
 
 def decoupled(
-    source: Source, learning_rate: Scalar, strength: Scalar
+    source: PenaltySource, learning_rate: Scalar, strength: Scalar
 ) -> optax.GradientTransformation:
     """Subtracts lr·∇Ω(w); see ``Plan.decoupled``."""
     name = "plan.decoupled(...)"
     source.check_gradients()
 
-    def begin(where: Place, state: PenaltyState) -> Change:
+    def begin(where: Position, state: PenaltyState) -> Change:
         _check_last(where, name)
         before = [inner for link in where.before for inner in (link, *link.parts)]
         _check_nothing(
@@ -101,19 +101,19 @@ def decoupled(
 
 
 def proximal(
-    source: Source, learning_rate: Scalar, strength: Scalar
+    source: PenaltySource, learning_rate: Scalar, strength: Scalar
 ) -> optax.GradientTransformation:
     """Sets w to the prox of step·Ω after the update; see ``Plan.proximal``."""
     name = "plan.proximal(...)"
 
-    def begin(where: Place, state: PenaltyState) -> Change:
+    def begin(where: Position, state: PenaltyState) -> Change:
         _check_last(where, name)
         scaling = scaling_of(where, state.count)
         check_rate(where, learning_rate)
         source.check_prox(per_element=scaling.denominators is not None)
         factor = _at(strength, state)
 
-        def change(update: Any, w: Weight) -> Any:
+        def change(update: Any, w: PenalizedArray) -> Any:
             # The difference of what is rounded to half precision would not be an exact −w.
             wide = w.value.astype(jnp.promote_types(w.value.dtype, jnp.float32))
             moved = wide + update
@@ -134,7 +134,7 @@ def _adds_up(link: Link) -> bool:
     return link.kind in ("MultiSteps", "apply_every") and not means
 
 
-def _check_last(where: Place, name: str) -> None:
+def _check_last(where: Position, name: str) -> None:
     """What stands behind, or wraps the chain, must leave alone what was set."""
     _check_nothing(
         [link for link in where.after if link.kind != "identity" and "source" not in link.settings],
@@ -159,9 +159,9 @@ def _at(value: Scalar, state: PenaltyState) -> Any:
 
 
 def _transform(
-    source: Source,
+    source: PenaltySource,
     name: str,
-    begin: Callable[[Place, PenaltyState], Change],
+    begin: Callable[[Position, PenaltyState], Change],
     **numbers_given: Scalar,
 ) -> optax.GradientTransformation:
     """A transform that changes the updates of the penalized arrays."""
@@ -192,5 +192,5 @@ def _transform(
 
 
 def _cast(new: Any, update: Any, value: Any) -> Any:
-    """In the dtype of the update, or of the parameter if that is wider: −w must stay exact."""
+    """A value in the dtype of the update, or of the parameter if wider: −w must stay exact."""
     return new.astype(jnp.promote_types(update.dtype, value.dtype))

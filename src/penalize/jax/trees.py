@@ -29,10 +29,10 @@ class Leaf(NamedTuple):
     """One array of a tree, and where it stands."""
 
     path: Path
-    """Without what Flax' variables add to it."""
+    """The path in the tree, without what Flax' variables add to it."""
 
     value: Any
-    """None where a mask left it out."""
+    """The array; None where a mask left it out."""
 
     variable: Any = None
     """The variable of Flax NNX that holds it, if one does."""
@@ -42,14 +42,14 @@ class Leaf(NamedTuple):
         return ".".join(str(component(key)) for key in self.path)
 
 
-class Weight(NamedTuple):
+class PenalizedArray(NamedTuple):
     """A penalized array."""
 
     name: str
     value: Any
     regularizer: Regularizer
 
-    def at(self, step: Any) -> Weight:
+    def at(self, step: Any) -> PenalizedArray:
         """The same with its strength at a step of training."""
         regularizer = self.regularizer
         if step is None or not regularizer.scheduled:
@@ -108,7 +108,7 @@ def with_leaves(tree: Any, values: Mapping[str, Any]) -> Any:
 
 
 def tie(leaf: Leaf) -> Any:
-    """Equal for leaves that are one variable of Flax NNX, and differing for all others."""
+    """A key that leaves share if they are one variable of Flax NNX, and no others do."""
     return leaf.path if leaf.variable is None else id(leaf.variable)
 
 

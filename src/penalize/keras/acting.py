@@ -30,7 +30,7 @@ class InForce:
 
 
 def at_step_of(model: Any, regularizer: Any, step: Any = None) -> Any:
-    """With its strength at a step; by default the one that the model's optimizer has come to."""
+    """The regularizer at a step; by default the one that the model's optimizer has come to."""
     if not (isinstance(regularizer, Regularizer) and regularizer.scheduled):
         return regularizer
     optimizer = getattr(model, "optimizer", None)

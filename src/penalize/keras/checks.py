@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from penalize.errors import AppliedTwiceError
-from penalize.keras.modes import Target
+from penalize.keras.modes import PenalizedVariable
 
 
-def check_weight_decay(models: Callable[[], Iterable[Any]], targets: Sequence[Target]) -> None:
+def check_weight_decay(
+    models: Callable[[], Iterable[Any]], targets: Sequence[PenalizedVariable]
+) -> None:
     """An L2 beside the optimizer's own weight decay is the same penalty through a second door.
 
     Args:
@@ -25,7 +27,9 @@ def check_weight_decay(models: Callable[[], Iterable[Any]], targets: Sequence[Ta
             raise error
 
 
-def _second_door(models: Iterable[Any], targets: Sequence[Target]) -> AppliedTwiceError | None:
+def _second_door(
+    models: Iterable[Any], targets: Sequence[PenalizedVariable]
+) -> AppliedTwiceError | None:
     for model in models:
         optimizer = getattr(model, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer

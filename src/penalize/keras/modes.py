@@ -17,16 +17,16 @@ import keras
 from penalize.errors import ModeError, ModelError
 from penalize.keras.acting import InForce, at_step_of, zeros
 from penalize.keras.conversion import name_of
-from penalize.keras.parameters import Owner, Weight
+from penalize.keras.parameters import HeldVariable, HoldingLayer
 from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
 from penalize.regularizers.base import Regularizer
 
 
-class Target(NamedTuple):
+class PenalizedVariable(NamedTuple):
     """One variable that is penalized."""
 
     name: str
-    weight: Weight
+    weight: HeldVariable
     regularizer: Regularizer
 
 
@@ -60,11 +60,11 @@ class Mode(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def check(self, model: Any, targets: Sequence[Target]) -> None:
+    def check(self, model: Any, targets: Sequence[PenalizedVariable]) -> None:
         """Raise a sentence if the mode cannot act on these targets."""
 
     @abstractmethod
-    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
+    def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         """What is to be set for a target; ``look`` is called in each (traced) step."""
 
 
@@ -73,7 +73,7 @@ class Loss(Mode):
 
     name = "loss"
 
-    def check(self, model: Any, targets: Sequence[Target]) -> None:
+    def check(self, model: Any, targets: Sequence[PenalizedVariable]) -> None:
         for target in targets:
             regularizer = target.regularizer
             regularizer.check_gradient(repr(target.name))
@@ -84,7 +84,7 @@ class Loss(Mode):
                     'use mode="proximal", or another backend',
                 )
 
-    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
+    def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         variable, regularizer = target.weight.variable, target.regularizer
         there = variable.regularizer
         if there is not None and not (isinstance(there, Regularizer) and there != regularizer):
@@ -98,7 +98,7 @@ class Loss(Mode):
                 yield _change(owner.layer, attribute, regularizer)
 
 
-def attribute_of(owner: Owner) -> str | None:
+def attribute_of(owner: HoldingLayer) -> str | None:
     """The layer's attribute for the regularizer of a variable; None where it has none.
 
     ``kernel_regularizer`` for ``kernel``, ``recurrent_regularizer`` for ``recurrent_kernel``, and
@@ -115,7 +115,7 @@ class Proximal(Mode):
 
     name = "proximal"
 
-    def check(self, model: Any, targets: Sequence[Target]) -> None:
+    def check(self, model: Any, targets: Sequence[PenalizedVariable]) -> None:
         optimizer = optimizer_of(model)
         per_element = is_per_element(optimizer)
         for target in targets:
@@ -131,7 +131,7 @@ class Proximal(Mode):
                 where=f"{target.name!r} under {type(optimizer).__name__}",
             )
 
-    def changes(self, model: Any, target: Target, look: Look) -> Iterator[Change]:
+    def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         variable = target.weight.variable
         # What was declared on the variable acts here, and must not act in the loss too.
         yield _change(variable, "regularizer", InForce(zeros, look))

@@ -31,7 +31,7 @@ _SAVE_THEIR_LAYERS = (
 )
 
 
-class Owner(NamedTuple):
+class HoldingLayer(NamedTuple):
     """A layer that holds a variable, under this name."""
 
     layer: Any
@@ -42,21 +42,21 @@ class Owner(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
+class HeldVariable:
     """How to reach one variable: itself, and the layers that hold it."""
 
     variable: Any
-    owners: tuple[Owner, ...]
+    owners: tuple[HoldingLayer, ...]
 
 
 @dataclass
-class _Found:
+class _FoundVariable:
     variable: Any
-    owners: list[Owner] = field(default_factory=list)
+    owners: list[HoldingLayer] = field(default_factory=list)
     sites: dict[str, tuple[type, ...]] = field(default_factory=dict)
 
 
-def read(model: Any) -> list[tuple[Parameter, Weight]]:
+def read(model: Any) -> list[tuple[Parameter, HeldVariable]]:
     """One record per distinct variable that can be trained, in the model's order.
 
     A name is the path of layer names below the model, as its summary shows them, and the variable's
@@ -80,16 +80,16 @@ def read(model: Any) -> list[tuple[Parameter, Weight]]:
     return found
 
 
-def records(model: Any) -> list[tuple[Parameter, Weight]]:
+def records(model: Any) -> list[tuple[Parameter, HeldVariable]]:
     """What :func:`read` gives, for a model as it is now: there may be nothing to train any more."""
-    found: dict[int, _Found] = {}
+    found: dict[int, _FoundVariable] = {}
     for path, enclosing, layer, saved in _walk(model, (), (), True):
         for name, variable in _variables_of(layer):
-            entry = found.setdefault(id(variable), _Found(variable))
+            entry = found.setdefault(id(variable), _FoundVariable(variable))
             entry.sites.setdefault(".".join((*path, name)), enclosing)
             if not any(owner.layer is layer for owner in entry.owners):
-                entry.owners.append(Owner(layer, name, saved))
-    return [(_record(f), Weight(f.variable, tuple(f.owners))) for f in found.values()]
+                entry.owners.append(HoldingLayer(layer, name, saved))
+    return [(_record(f), HeldVariable(f.variable, tuple(f.owners))) for f in found.values()]
 
 
 def _layers_of(layer: Any) -> list[Any]:
@@ -157,7 +157,7 @@ def _name_in(layer: Any, variable: Any) -> str:
     return str(variable.name)
 
 
-def _record(found: _Found) -> Parameter:
+def _record(found: _FoundVariable) -> Parameter:
     variable = found.variable
     shape = tuple(variable.shape)
     roles = {role_of(type(o.layer), o.name, shape) for o in found.owners}
@@ -178,7 +178,7 @@ def _record(found: _Found) -> Parameter:
     )
 
 
-def _note(found: _Found) -> str:
+def _note(found: _FoundVariable) -> str:
     """What LoRA makes of a layer's kernel: a frozen weight, and two factors that are trained."""
     for layer, name, _ in found.owners:
         if not getattr(layer, "lora_enabled", False):

@@ -13,8 +13,8 @@ from penalize.errors import ModelError, some
 from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
 from penalize.keras.models import bring_back_values, has_value, models_with, trace_again
-from penalize.keras.modes import Change, Mode, Target
-from penalize.keras.parameters import Weight, records
+from penalize.keras.modes import Change, Mode, PenalizedVariable
+from penalize.keras.parameters import HeldVariable, records
 from penalize.keras.saving import remark_on_saving
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, row_of
@@ -23,12 +23,12 @@ from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 
 
-class Entry(NamedTuple):
+class PlannedVariable(NamedTuple):
     """One variable: its record, what was decided, and how to reach it."""
 
     parameter: Parameter
     decision: Decision
-    weight: Weight
+    weight: HeldVariable
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
 
@@ -43,7 +43,7 @@ class Plan(Probed, LivePlan):
     def __init__(
         self,
         model: Any,
-        entries: Sequence[Entry],
+        entries: Sequence[PlannedVariable],
         mode: Mode,
         place: str,
         models: Callable[[], list[Any]],
@@ -78,7 +78,7 @@ class Plan(Probed, LivePlan):
             for e in self._now()
         )
 
-    def _now(self) -> list[Entry]:
+    def _now(self) -> list[PlannedVariable]:
         """The entries for the model as it is now: one that Keras added has what stands on it."""
         entries = []
         for record, weight in records(self._model):
@@ -90,13 +90,13 @@ class Plan(Probed, LivePlan):
             declared = record.sites[0].declared
             found = None if declared is None else declared.rules[0].regularizer
             decision = Decision(found, "" if found is None else "Keras, after the plan was made")
-            entries.append(Entry(record, decision, weight, found))
+            entries.append(PlannedVariable(record, decision, weight, found))
         return entries
 
-    def _penalized(self) -> list[Target]:
+    def _penalized(self) -> list[PenalizedVariable]:
         """What is penalized now: frozen variables are left out."""
         return [
-            Target(e.parameter.name, e.weight, e.regularizer)
+            PenalizedVariable(e.parameter.name, e.weight, e.regularizer)
             for e in self._now()
             if e.regularizer is not None and e.parameter.trainable
         ]
@@ -147,7 +147,7 @@ class Plan(Probed, LivePlan):
             for target in self._readable()
         }
 
-    def _readable(self) -> list[Target]:
+    def _readable(self) -> list[PenalizedVariable]:
         targets = self._penalized()
         if not all(has_value(t.weight.variable) for t in targets):
             bring_back_values(self._models())
@@ -168,8 +168,7 @@ class Plan(Probed, LivePlan):
             f"no longer in the model: {some(gone)}" if gone else "",
             remark_on_saving(self.mode, self._penalized()) if self.in_force else "",
         ]
-        table = super().__str__().lstrip()  # without rows it begins with empty lines
-        return "\n".join([table, *filter(None, remarks)])
+        return "\n".join([super().__str__(), *filter(None, remarks)])
 
     # --- in force ---------------------------------------------------------------------------
 
@@ -189,10 +188,10 @@ class Plan(Probed, LivePlan):
             raise
         trace_again(self._models())
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[PenalizedVariable]:
         """Everything with a regularizer, frozen or not."""
         return [
-            Target(e.parameter.name, e.weight, e.regularizer)
+            PenalizedVariable(e.parameter.name, e.weight, e.regularizer)
             for e in self._entries.values()
             if e.regularizer is not None
         ]

@@ -10,8 +10,8 @@ from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
 from penalize.keras.models import models_with, weakly
 from penalize.keras.modes import mode_named
-from penalize.keras.parameters import Weight, read
-from penalize.keras.plan import Entry, Plan, plan_on
+from penalize.keras.parameters import HeldVariable, read
+from penalize.keras.plan import Plan, PlannedVariable, plan_on
 from penalize.parameters import Parameter
 from penalize.planning import Roles, planned
 from penalize.rules import Rules
@@ -78,7 +78,7 @@ def regularize(
     parameters, weights = zip(*found, strict=True)
     rows = planned(parameters, rules, roles, lambda number: weights[number].variable)
     entries = [
-        Entry(row.parameter, row.decision, weight, row.regularizer)
+        PlannedVariable(row.parameter, row.decision, weight, row.regularizer)
         for row, (_, weight) in zip(rows, found, strict=True)
     ]
     for entry in entries:
@@ -90,7 +90,7 @@ def regularize(
     return plan
 
 
-def _check_free(found: list[tuple[Parameter, Weight]], place: str) -> None:
+def _check_free(found: list[tuple[Parameter, HeldVariable]], place: str) -> None:
     held = {p.name: plan for p, w in found if (plan := plan_on(w.variable)) is not None}
     if held:
         first = next(iter(held.values()))
@@ -102,7 +102,7 @@ def _check_free(found: list[tuple[Parameter, Weight]], place: str) -> None:
         )
 
 
-def _check_dtype(entry: Entry) -> None:
+def _check_dtype(entry: PlannedVariable) -> None:
     dtype = entry.weight.variable.dtype
     floating = keras.backend.is_float_dtype(dtype)
     if entry.regularizer is not None and entry.parameter.trainable and not floating:

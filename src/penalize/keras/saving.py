@@ -10,11 +10,11 @@ from keras import regularizers
 
 from penalize.errors import some
 from penalize.keras.acting import behind
-from penalize.keras.modes import Target, attribute_of
-from penalize.keras.parameters import Owner, Weight
+from penalize.keras.modes import PenalizedVariable, attribute_of
+from penalize.keras.parameters import HeldVariable, HoldingLayer
 
 
-def remark_on_saving(mode: str, targets: Sequence[Target]) -> str:
+def remark_on_saving(mode: str, targets: Sequence[PenalizedVariable]) -> str:
     """A line under the plan; empty where a loaded model is penalized as this one is."""
     if mode == "loss":
         names = [t.name for t in targets if not _is_saved(t.weight)]
@@ -25,7 +25,7 @@ def remark_on_saving(mode: str, targets: Sequence[Target]) -> str:
     return f"{what}: {some(names)}; make the plan again after loading" if names else ""
 
 
-def _is_saved(weight: Weight) -> bool:
+def _is_saved(weight: HeldVariable) -> bool:
     """Whether the configuration of each layer has what acts on the variable, and nothing else.
 
     Not every attribute is in it: the one that Keras makes up for a layer without a ``get_config``
@@ -35,7 +35,7 @@ def _is_saved(weight: Weight) -> bool:
     return acts is not None and all(_saved_by(owner) == acts for owner in weight.owners)
 
 
-def _saved_by(owner: Owner) -> Any:
+def _saved_by(owner: HoldingLayer) -> Any:
     """The configuration of the variable's regularizer in that of its layer; None: it has none."""
     attribute = attribute_of(owner)
     if attribute is None or not owner.saved:

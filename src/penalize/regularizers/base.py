@@ -28,6 +28,13 @@ from penalize.errors import (
 from penalize.keras_names import announce
 from penalize.ranges import Search
 from penalize.regularizers.place import Place
+from penalize.regularizers.registry import (
+    classes_below,
+    classes_called,
+    config_name,
+    is_ours,
+    why_not_one,
+)
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -88,18 +95,15 @@ class Regularizer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        ours = __name__.partition(".")[0] + "."
-        known = _classes.setdefault(cls.__name__, cls)
-        if known.__module__.startswith(ours) and not cls.__module__.startswith(ours):
-            raise RegularizerError(
-                f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
-                "choose another: a saved configuration knows a class by its name",
-            )
-        _classes[cls.__name__] = cls
         if "on_shards" not in cls.__dict__:
             cls.on_shards = False
-        if cls.__module__.startswith(ours):
+        if is_ours(cls):
             announce(cls)
+        elif cls.__name__ in {c.__name__ for c in classes_below(Regularizer) if is_ours(c)}:
+            raise RegularizerError(
+                f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
+                "choose another: a saved configuration knows that one by its bare name",
+            )
 
     def __post_init__(self) -> None:
         for name in self.strengths:
@@ -202,7 +206,7 @@ class Regularizer(ABC):
             per_element: whether the step is an array, as under Adam's diagonal metric.
             where: the parameter's name, for the message.
         """
-        reason = self._no_prox(per_element)
+        reason = self._why_not_prox(per_element)
         if reason:
             raise NoProximalOperatorError(self, reason, where)
 
@@ -215,7 +219,8 @@ class Regularizer(ABC):
         if not self.differentiable:
             raise NoGradientError(self, where)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
+        """Why ``prox`` is not exact here, as a clause; empty where it is."""
         if type(self)._prox is Regularizer._prox:
             return "no closed form is known"
         if per_element and not self.elementwise:
@@ -316,7 +321,7 @@ class Regularizer(ABC):
         return self._with(**{name: factor * getattr(self, name) for name in self._linear_in()})
 
     def _beside(self, w: Array, xp: Backend) -> Regularizer:
-        """With strengths that are arrays, as at a step, in the type of a weight."""
+        """The same penalty; strengths that are arrays, as at a step, in the type of a weight."""
         held = {name: getattr(self, name) for name in self._linear_in()}
         arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
         return self._with(**arrays) if arrays else self
@@ -366,7 +371,7 @@ class Regularizer(ABC):
         return self._with(**dict.fromkeys(self.strengths, 1.0))
 
     def merged(self, other: Regularizer) -> Self | None:
-        """This plus the other as one regularizer of this class; None if it is not of that form."""
+        """The sum with another as one regularizer of this class; None if it is not of that form."""
         names = self._linear_in()
         same = dict.fromkeys(names, 1.0)
         if not names or type(other) is not type(self) or self._with(**same) != other._with(**same):
@@ -427,31 +432,27 @@ def _of_another_kind(step: Any, w: Array) -> str:
     return f"step={step!r} ({type(step).__name__}) for a w that is a {type(w).__name__}"
 
 
-_classes: dict[str, type[Regularizer]] = {}
-
-
 def described(regularizer: Regularizer) -> dict[str, Any]:
     """A regularizer within a configuration."""
-    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}
+    return {"class_name": config_name(type(regularizer)), "config": regularizer.get_config()}
 
 
 def read_from(owner: str, config: Any, described: Any) -> Regularizer:
-    """The regularizer that :func:`described` wrote. Raises :class:`ConfigError` if it did not."""
+    """The regularizer that :func:`described` wrote.
+
+    Raises:
+        ConfigError: it did not write this, or the name in it stands for no class here, or for two.
+    """
     try:
         name, inner = described["class_name"], described["config"]
     except (KeyError, TypeError):
         raise ConfigError(
             owner, config, "each regularizer in it needs a class_name and a config"
         ) from None
-    return class_named(name).from_config(inner)
-
-
-def class_named(name: object) -> type[Regularizer]:
-    """The regularizer class of that name. Raises :class:`ConfigError` if there is none."""
-    found = _classes.get(name) if isinstance(name, str) else None
-    if found is None:
-        raise ConfigError("Regularizer", name, f"the classes are {', '.join(sorted(_classes))}")
-    return found
+    found: list[type[Regularizer]] = classes_called(Regularizer, name)
+    if len(found) != 1:
+        raise ConfigError(owner, config, why_not_one(Regularizer, name, found))
+    return found[0].from_config(inner)
 
 
 class Elementwise(Regularizer):

@@ -103,7 +103,7 @@ class _Message:
         return a + a_low, self.signs[places, chains] * self.bound[chains] - (b + b_low)
 
     def crossing(self, i: int, side: int, level: Array, start: Array, end: Array) -> Array:
-        """Where it reaches a level, searched from the left (side = 1) or from the right (−1).
+        """Where the slope reaches a level, searched from the left (side = 1) or the right (−1).
 
         ``start`` has the outermost knot; it comes back as the first that is not passed.
         """

@@ -13,7 +13,9 @@ from typing import Any
 
 from penalize.backends import Array, open_array
 from penalize.errors import AnchorError, ArrayError, ConfigError, PenalizeError
+from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
+from penalize.regularizers.registry import classes_called, config_name
 
 START = "start"
 """The word for the value that a parameter has when it is planned."""
@@ -30,7 +32,7 @@ class Constant:
     """Whether it is the value that a parameter had when it was planned."""
 
     held: dict[Any, Array] = field(default_factory=dict, compare=False)
-    """It in arrays of frameworks, for those that keep them."""
+    """The array in the types of frameworks, for those that keep it."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "held": {}}
@@ -204,12 +206,21 @@ def _read(config: Any, at_start: bool) -> Constant:
 
 
 def without_start(config: Any) -> Any:
-    """A configuration with the shapes of the values at the start alone: they differ by run."""
+    """A configuration, for comparison: without what differs by run though the same is meant.
+
+    Of the values at the start it has the shapes alone, and the names of classes as they are written
+    today.
+    """
     if isinstance(config, Mapping) and config.keys() == {START}:
         found = config[START]
         return {START: found.get("shape") if isinstance(found, Mapping) else None}
     if isinstance(config, Mapping):
-        return {k: without_start(v) for k, v in config.items()}
+        plain = {k: without_start(v) for k, v in config.items()}
+        if "class_name" in plain:
+            classes = classes_called(Regularizer, plain["class_name"])
+            if len(classes) == 1:
+                plain["class_name"] = config_name(classes[0])
+        return plain
     if isinstance(config, list | tuple):
         return [without_start(item) for item in config]
     return config

@@ -159,5 +159,5 @@ class Simplex(Constraint, Grouped):
         top = xp.max(groups.rows(xp.abs(w), 0.0, xp))
         return groups.spread(groups.per_group(top, w, xp), w, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array

@@ -71,14 +71,14 @@ class Custom(Regularizer):
         return self.strength * self.gradient_of(w)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        assert self.prox_of is not None  # by _no_prox
+        assert self.prox_of is not None  # by _why_not_prox
         return self.prox_of(w, step * self.strength)
 
-    def _no_prox(self, per_element: bool) -> str:
-        return "none was given" if self.prox_of is None else super()._no_prox(per_element)
+    def _why_not_prox(self, per_element: bool) -> str:
+        return "none was given" if self.prox_of is None else super()._why_not_prox(per_element)
 
     def get_config(self) -> dict[str, Any]:
-        """Its name and strength, to be looked at: a function cannot be read back."""
+        """The function's name and the strength, to be looked at: a function cannot be read back."""
         return {"function": _name(self.function), "strength": self.strength}
 
     @classmethod

@@ -57,7 +57,7 @@ class AlongAxis(Regularizer):
         steps = step + 0.0 * w
         return self._back(xp.host(f, self._last(w, xp), self._last(steps, xp)), w, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""
 
 

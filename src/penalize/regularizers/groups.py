@@ -131,7 +131,7 @@ class GroupLasso(ByNorm):
             shrink = shrink * groups.spread(groups.root_sizes(w, xp), w, xp)
         return shrink_groups(w, shrink, groups, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
 
 
@@ -191,7 +191,7 @@ class SparseGroupLasso(Grouped):
         lasso, groups = self._parts()
         return groups._prox(soft_threshold(w, step * lasso.strength, xp), step, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:

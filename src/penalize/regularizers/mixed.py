@@ -72,7 +72,7 @@ class LInf1(Grouped):
         t = groups.spread(groups.per_group(t, w, xp), w, xp)
         return xp.clip(w, -t, t)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
 
 
@@ -119,5 +119,5 @@ class ExclusiveLasso(Grouped):
         sums = level(groups.rows(xp.abs(w), 0.0, xp), groups.rows(a, 0.0, xp), 0.0, 1.0, xp)
         return soft_threshold(w, a * groups.spread(groups.per_group(sums, w, xp), w, xp), xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array

@@ -76,7 +76,7 @@ class MaxNorm(Constraint, Grouped):
             return cap_groups(w, step, self.max_value, groups, xp)
         return to_norm(w, 0.0, self.max_value, groups, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
 
 
@@ -160,7 +160,7 @@ class MinMaxNorm(Constraint, Grouped):
 
     @property
     def prox_follows_l1(self) -> bool:  # type: ignore[override]
-        """Where the least norm is 0."""
+        """Whether the least norm is 0."""
         return not self.min_value
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
@@ -169,5 +169,5 @@ class MinMaxNorm(Constraint, Grouped):
             return cap_groups(w, step, self.max_value, groups, xp)
         return to_norm(w, self.min_value, self.max_value, groups, xp)
 
-    def _no_prox(self, per_element: bool) -> str:
-        return super()._no_prox(per_element) if self.min_value else ""
+    def _why_not_prox(self, per_element: bool) -> str:
+        return super()._why_not_prox(per_element) if self.min_value else ""

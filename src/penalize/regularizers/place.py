@@ -13,10 +13,10 @@ class Place:
     """One parameter, as a regularizer is resolved for it."""
 
     names: tuple[str, ...] = ()
-    """Its name, and its aliases if it is tied."""
+    """The parameter's name, and its aliases if it is tied."""
 
     shape: tuple[int, ...] | None = None
-    """None where it is not known yet."""
+    """The parameter's shape; None where it is not known yet."""
 
     axes: Mapping[str, int | None] = field(default_factory=dict)
     """The axis of ``"outputs"`` and ``"inputs"`` in the framework's layout, where there is one."""
@@ -25,5 +25,5 @@ class Place:
     """Reads the value that it has now; None where there is none."""
 
     def __str__(self) -> str:
-        """Its name, for messages."""
+        """The parameter's name, for messages."""
         return repr(self.names[0]) if self.names else ""

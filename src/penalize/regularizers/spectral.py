@@ -93,10 +93,10 @@ class Spectral(OfMatrix):
         """prox_φ, for singular values in order."""
         raise NotImplementedError
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         if type(self)._shrunk is Spectral._shrunk:
             return "no closed form is known"
-        return super()._no_prox(per_element)
+        return super()._why_not_prox(per_element)
 
     def _value(self, w: Array, xp: Backend) -> Array:
         if not math.prod(w.shape):
@@ -251,10 +251,10 @@ class SpectralNorm(Spectral):
             v = _unit(turned @ (matrix @ v), xp)
         return xp.stop(_unit(matrix @ v, xp)), xp.stop(v)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         if self.iterations is not None:
             return "it is known for the exact norm, iterations=None"
-        return super()._no_prox(per_element)
+        return super()._why_not_prox(per_element)
 
 
 def _unit(x: Array, xp: Backend) -> Array:

@@ -104,7 +104,7 @@ class Sum(Regularizer):
         if any(r.l1_follows_prox for r in rest):
             return soft_threshold(rest[0]._prox(w, step, xp), step * l1, xp)
         w = soft_threshold(w, step * l1, xp)
-        for r in rest:  # at most one, by _no_prox
+        for r in rest:  # at most one, by _why_not_prox
             w = r._prox(w, step, xp)
         return w
 
@@ -118,7 +118,7 @@ class Sum(Regularizer):
             return rest[0]._strength_max(gradient, xp)
         raise NoStrengthMaxError(self)
 
-    def _no_prox(self, per_element: bool) -> str:
+    def _why_not_prox(self, per_element: bool) -> str:
         l1, _, rest = self.split()
         if len(rest) > 1:
             return f"no closed form is known for {' + '.join(map(repr, rest))} together"
@@ -128,7 +128,7 @@ class Sum(Regularizer):
             if has_l1 and not r.prox_follows_l1 and (per_element or not r.l1_follows_prox):
                 each = " where the step differs from element to element" if per_element else ""
                 return f"no closed form is known for an L1 together with {r!r}{each}"
-            return r._no_prox(per_element)
+            return r._why_not_prox(per_element)
         return ""
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:

@@ -27,5 +27,5 @@ class Wrapped(Regularizer):
         """See :attr:`Regularizer.weak_convexity`."""
         return self.regularizer.weak_convexity
 
-    def _no_prox(self, per_element: bool) -> str:
-        return self.regularizer._no_prox(per_element)
+    def _why_not_prox(self, per_element: bool) -> str:
+        return self.regularizer._why_not_prox(per_element)

@@ -147,7 +147,7 @@ def report_on(
     session: Any = None,
     feed_dict: Mapping[Any, Any] | None = None,
 ) -> Report:
-    """For each entry the factor with which it enters the loss."""
+    """The factor with which each entry enters the loss."""
     measured = factors(loss, entries, session, feed_dict)
     tolerance = _tolerance(loss.dtype)
     return Report([_row(e, f, entries, tolerance) for e, f in zip(entries, measured, strict=True)])

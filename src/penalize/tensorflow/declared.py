@@ -19,7 +19,7 @@ class Declared(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is declared on."""
+        """What the penalty is declared on."""
 
     @property
     def prefix(self) -> str:

@@ -38,7 +38,7 @@ def factors(
     session: Any = None,
     feed_dict: Mapping[Any, Any] | None = None,
 ) -> list[Factor]:
-    """For each penalty the factor with which it enters the loss.
+    """The factor with which each penalty enters the loss.
 
     A factor of 0 is what was looked for everywhere and not found; what cannot be measured has none.
 

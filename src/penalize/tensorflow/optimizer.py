@@ -133,7 +133,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         return list(pairs) if self._mode == "gradient" else self._with_zeros(pairs, loss.graph)
 
     def _with_zeros(self, pairs: Sequence[tuple[Any, Any]], graph: Any) -> list[tuple[Any, Any]]:
-        """Without a gradient the optimizer takes no step, and the proximal step has no size."""
+        """The pairs, with zeros for missing gradients: the optimizer takes no step without one."""
         penalized = {
             variable.ref()
             for entry in self._declared(graph, [variable for _, variable in pairs])
@@ -194,7 +194,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
     def apply_gradients(
         self, grads_and_vars: Any, global_step: Any = None, name: str | None = None
     ) -> Any:
-        """As the optimizer's own; in mode ``"proximal"`` with the proximal step behind it.
+        """The optimizer's own method; in mode ``"proximal"`` with the proximal step behind it.
 
         Raises:
             ModeError: the proximal step cannot act on a variable.
@@ -213,21 +213,21 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         return whole
 
     def get_slot(self, var: Any, name: str) -> Any:
-        """As the optimizer's own."""
+        """The optimizer's own slot of a variable."""
         return self._optimizer.get_slot(var, name)
 
     def get_slot_names(self) -> list[str]:
-        """As the optimizer's own."""
+        """The names of the optimizer's own slots."""
         names: list[str] = self._optimizer.get_slot_names()
         return names
 
     def variables(self) -> list[Any]:
-        """As the optimizer's own."""
+        """The optimizer's own variables."""
         variables: list[Any] = self._optimizer.variables()
         return variables
 
     def __getattr__(self, name: str) -> Any:
-        """What only some optimizers have, such as ``make_session_run_hook``."""
+        """An attribute that only some optimizers have, such as ``make_session_run_hook``."""
         if name == "_optimizer":
             raise AttributeError(name)
         return getattr(self._optimizer, name)

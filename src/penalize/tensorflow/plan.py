@@ -25,7 +25,7 @@ from penalize.tensorflow.weights import Weight, opened
 v1 = tf.compat.v1
 
 
-class Entry(NamedTuple):
+class PlannedParameter(NamedTuple):
     """One parameter: its record, what was decided, and how to reach it."""
 
     parameter: Parameter
@@ -41,7 +41,7 @@ class Plan(Probed, LivePlan):
     graph of TensorFlow 1, what is frozen is decided when the graph is made.
     """
 
-    def __init__(self, entries: Sequence[Entry], model: Any) -> None:
+    def __init__(self, entries: Sequence[PlannedParameter], model: Any) -> None:
         self._entries = tuple(entries)
         self._module = model if isinstance(model, tf.Module) else None
         # TensorFlow's modules do not know the variables of Keras layers in them.
@@ -60,7 +60,7 @@ class Plan(Probed, LivePlan):
             for e in self._entries
         )
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[PlannedPenalty]:
         """What is penalized now: frozen variables are left out.
 
         Raises:
@@ -75,7 +75,7 @@ class Plan(Probed, LivePlan):
                 "plan the module as it is now",
             )
         return [
-            Target(e.parameter.name, e.weight, e.regularizer, prefix)
+            PlannedPenalty(e.parameter.name, e.weight, e.regularizer, prefix)
             for e, prefix in zip(self._entries, self._prefixes, strict=True)
             if e.regularizer is not None and e.weight.trainable
         ]
@@ -166,7 +166,7 @@ class Plan(Probed, LivePlan):
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class PlannedPenalty:
     """One weight and its regularizer."""
 
     name: str
@@ -208,7 +208,7 @@ class Target:
 
 
 def _at(regularizer: Regularizer, step: Any) -> Regularizer:
-    """With its strength at a step; in a graph of TensorFlow 1 at the global one by default."""
+    """The regularizer at a step; in a graph of TensorFlow 1 at the global one by default."""
     if not regularizer.scheduled:
         return regularizer
     now = global_step() if step is None else step

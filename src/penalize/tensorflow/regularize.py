@@ -11,7 +11,7 @@ from penalize.errors import ArrayError
 from penalize.planning import Planned, Roles, planned
 from penalize.rules import Rules
 from penalize.tensorflow.parameters import read
-from penalize.tensorflow.plan import Entry, Plan
+from penalize.tensorflow.plan import Plan, PlannedParameter
 from penalize.tensorflow.weights import Weight
 
 
@@ -49,7 +49,7 @@ def regularize(
     return Plan([_entry(row, weight) for row, weight in zip(rows, weights, strict=True)], model)
 
 
-def _entry(row: Planned, weight: Weight) -> Entry:
+def _entry(row: Planned, weight: Weight) -> PlannedParameter:
     if row.regularizer is not None and row.parameter.trainable:
         dtype = tf.as_dtype(weight.variables[0].dtype).base_dtype
         if not dtype.is_floating:
@@ -57,4 +57,4 @@ def _entry(row: Planned, weight: Weight) -> Entry:
                 f"{row.parameter.name!r} of {dtype!r}",
                 "a real floating-point variable; exempt it with a rule that gives None",
             )
-    return Entry(row.parameter, row.decision, weight, row.regularizer)
+    return PlannedParameter(row.parameter, row.decision, weight, row.regularizer)

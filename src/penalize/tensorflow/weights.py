@@ -37,7 +37,7 @@ class Weight:
         return all(variable.trainable for variable in self.variables)
 
     def read(self) -> Any:
-        """Its value: differentiable, and read anew each time."""
+        """The value of the weight: differentiable, and read anew each time."""
         return self.joined(lambda variable: variable)
 
     def joined(self, read: Callable[[Any], Any]) -> Any:

@@ -305,7 +305,7 @@ def test_what_the_documentation_says_is_communicated() -> None:
             gradient,
             value,
         )
-        if r._no_prox(False) == "":
+        if r._why_not_prox(False) == "":
             assert in_words(lambda r=r: r.prox(w, 0.1)) == gradient
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from penalize.errors import OptimizerError
-from penalize.tables import table
+from penalize.tables import Listing, laid_out, number
 from penalize.torch.clock import Group
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.base import gradients_of
@@ -48,46 +49,35 @@ class Weighed:
     """What is wrong with the strength."""
 
 
-class Balance:
+class Balance(Listing[Weighed]):
     """What ``plan.balance()`` returns. Prints as a table, and a second one of what is wrong."""
 
-    def __init__(self, rows: Sequence[Weighed]) -> None:
-        self.rows = tuple(rows)
+    columns: ClassVar[Mapping[str, Callable[[Weighed], str]]] = {
+        "parameter": lambda row: row.name,
+        "regularizer": lambda row: row.penalty,
+        "data": lambda row: f"{row.data_gradient:.3g}",
+        "penalty": lambda row: number(row.penalty_gradient, 3),
+        "ratio": lambda row: number(row.ratio, 3),
+        "shrinks per epoch": lambda row: (
+            "" if math.isnan(row.shrinkage) else f"{100 * row.shrinkage:.3g} %"
+        ),
+    }
+    empty = "no parameter is penalized"
 
     @property
     def warnings(self) -> tuple[Weighed, ...]:
         """The rows of strengths that cannot matter, or drown the data."""
         return tuple(row for row in self.rows if row.note)
 
-    def __iter__(self) -> Iterator[Weighed]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
-        header = ("parameter", "regularizer", "data", "penalty", "ratio", "shrinks per epoch")
-        lines = [
-            (
-                row.name,
-                row.penalty,
-                f"{row.data_gradient:.3g}",
-                _shown(row.penalty_gradient),
-                _shown(row.ratio),
-                "" if math.isnan(row.shrinkage) else f"{100 * row.shrinkage:.3g} %",
-            )
-            for row in self.rows
-        ]
-        text = table(header, lines)
-        if not self.warnings:
-            return f"{text}\nno strength is out of proportion"
-        said = table(
-            ("parameter", "ratio", "warning"),
-            [(row.name, _shown(row.ratio), row.note) for row in self.warnings],
-        )
-        return f"{text}\n\n{said}"
-
-    __repr__ = __str__  # what a notebook shows
+    def remarks(self) -> Iterator[str]:
+        """The second table, or that there is none."""
+        columns: dict[str, Callable[[Weighed], str]] = {
+            "parameter": lambda row: row.name,
+            "ratio": lambda row: number(row.ratio, 3),
+            "warning": lambda row: row.note,
+        }
+        said = laid_out(columns, self.warnings)
+        yield f"\n{said}" if said else "no strength is out of proportion"
 
 
 @torch.no_grad()
@@ -160,7 +150,3 @@ def _note(ratio: float) -> str:
     if ratio < NEGLIGIBLE:
         return f"cannot matter: under {NEGLIGIBLE:g} of the data's gradient"
     return ""
-
-
-def _shown(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3g}"

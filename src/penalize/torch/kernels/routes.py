@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penalize.regularizers.base import Regularizer
-from penalize.tables import table
+from penalize.tables import laid_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,12 @@ class Routes(tuple[Route, ...]):
     __slots__ = ()
 
     def __str__(self) -> str:
-        rows = [(r.name, repr(r.regularizer), r.path or "not stepped yet", r.why) for r in self]
-        return table(("parameter", "regularizer", "path", "why"), rows)
+        columns: dict[str, Callable[[Route], str]] = {
+            "parameter": lambda row: row.name,
+            "regularizer": lambda row: repr(row.regularizer),
+            "path": lambda row: row.path or "not stepped yet",
+            "why": lambda row: row.why,
+        }
+        return laid_out(columns, self)
 
     __repr__ = __str__

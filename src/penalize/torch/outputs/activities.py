@@ -6,7 +6,7 @@ without it, or until an optimizer has stepped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 from weakref import finalize, ref
@@ -17,7 +17,7 @@ from torch.autograd import Variable
 
 from penalize.backends import open_array
 from penalize.errors import some
-from penalize.tables import table
+from penalize.tables import laid_out, with_aliases
 from penalize.torch.outputs.batches import parts_of
 from penalize.torch.outputs.rules import Activity
 from penalize.torch.outputs.terms import (
@@ -96,16 +96,13 @@ class Activities:
 
     def __str__(self) -> str:
         now = self.breakdown()
-        rows = [
-            (
-                " = ".join([row.name, *row.aliases]),
-                repr(row.regularizer),
-                f"{now[row.name]:.4g}" if row.name in now else "",
-                row.declared_at,
-            )
-            for row in self.rows
-        ]
-        return table(("output of", "regularizer", "last penalty", "declared at"), rows)
+        columns: dict[str, Callable[[Activity], str]] = {
+            "output of": lambda row: with_aliases(row.name, row.aliases),
+            "regularizer": lambda row: repr(row.regularizer),
+            "last penalty": lambda row: f"{now[row.name]:.4g}" if row.name in now else "",
+            "declared at": lambda row: row.declared_at,
+        }
+        return laid_out(columns, self.rows)
 
     # --- where terms come from --------------------------------------------------------------
 
