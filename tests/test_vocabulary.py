@@ -18,31 +18,10 @@ COUNTERPARTS = {
     "Proximal": 'mode="proximal" in such a table',
 }
 
-# Names in torch/ that are those of other things. Take one out as soon as its class has another
-# name, and the table with the last.
-UNTIL_TORCH_IS_REBUILT = {
-    "Entry",
-    "Found",
-    "Owner",
-    "Path",
-    "Plain",
-    "Row",
-    "Run",
-    "Step",
-    "Term",
-    "Weight",
-    "_Local",
-}
-
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(SOURCE.rglob("*.py")):
         yield str(path.relative_to(SOURCE)), ast.parse(path.read_text("utf-8"))
-
-
-def outside_torch() -> list[tuple[str, ast.Module]]:
-    """All but the wing that is being rebuilt."""
-    return [(name, tree) for name, tree in trees() if not name.startswith("torch/")]
 
 
 def repeated(files: Iterator[tuple[str, ast.Module]]) -> dict[str, list[str]]:
@@ -58,8 +37,7 @@ def repeated(files: Iterator[tuple[str, ast.Module]]) -> dict[str, list[str]]:
 def test_a_class_name_is_defined_once() -> None:
     """A second one fails here: name it for what it is, or say in the table why it is the same."""
     found = repeated(trees())
-    allowed = COUNTERPARTS.keys() | UNTIL_TORCH_IS_REBUILT
-    assert {name: lines for name, lines in found.items() if name not in allowed} == {}
+    assert {name: lines for name, lines in found.items() if name not in COUNTERPARTS} == {}
     assert COUNTERPARTS.keys() <= found.keys()  # what is defined once now is taken out
 
 
@@ -81,7 +59,7 @@ def misnamed(name: str, tree: ast.Module) -> Iterator[str]:
 
 
 def test_what_gives_a_sentence_of_refusal_is_called_why_not() -> None:
-    assert [line for file in outside_torch() for line in misnamed(*file)] == []
+    assert [line for file in trees() for line in misnamed(*file)] == []
 
 
 def test_a_misnamed_one_is_found() -> None:
@@ -108,7 +86,7 @@ def without_a_noun(name: str, tree: ast.Module) -> Iterator[str]:
 
 def test_docstrings_begin_with_their_noun() -> None:
     """``Those that act now.`` of what? ``The attachments that act now.``"""
-    assert [line for file in outside_torch() for line in without_a_noun(*file)] == []
+    assert [line for file in trees() for line in without_a_noun(*file)] == []
 
 
 def test_a_pronoun_is_found() -> None:

@@ -9,20 +9,20 @@ import pytest
 
 from penalize.parameters import Role
 from penalize.report import Level, Report
-from penalize.torch.auditing.verdicts import Decay, Entered, Weight, findings
+from penalize.torch.auditing.verdicts import AuditedWeight, Decay, Entered, findings
 
-KERNEL = Weight("fc.weight", Role.KERNEL, held_by=("Adam",))
+KERNEL = AuditedWeight("fc.weight", Role.KERNEL, held_by=("Adam",))
 
 
-def weight(name: str, role: Role = Role.KERNEL, **facts: Any) -> Weight:
-    return Weight(name, role, **{"held_by": ("Adam",), **facts})
+def weight(name: str, role: Role = Role.KERNEL, **facts: Any) -> AuditedWeight:
+    return AuditedWeight(name, role, **{"held_by": ("Adam",), **facts})
 
 
 def decay(amount: float = 0.01, optimizer: str = "Adam", **facts: Any) -> Decay:
     return Decay(optimizer, amount, **facts)
 
 
-ONE: dict[str, tuple[Weight, list[tuple[Level, str, str]]]] = {
+ONE: dict[str, tuple[AuditedWeight, list[tuple[Level, str, str]]]] = {
     "nothing": (weight("w"), []),
     "no decay": (weight("w", decays=(decay(0.0),)), []),
     "a kernel is decayed": (
@@ -165,18 +165,18 @@ ONE: dict[str, tuple[Weight, list[tuple[Level, str, str]]]] = {
 
 
 @pytest.mark.parametrize(("facts", "expected"), ONE.values(), ids=ONE)
-def test_one_parameter(facts: Weight, expected: list[tuple[Level, str, str]]) -> None:
+def test_one_parameter(facts: AuditedWeight, expected: list[tuple[Level, str, str]]) -> None:
     found = findings([facts])
     assert [(row.level, row.what, row.verdict) for row in found] == expected
     assert {row.name for row in found} <= {facts.name}
     assert all(row.ok == (row.level is not Level.WRONG) for row in found)
 
 
-def decayed(role: Role, amount: float, optimizer: str = "Adam") -> Weight:
+def decayed(role: Role, amount: float, optimizer: str = "Adam") -> AuditedWeight:
     return weight(role.value, role, decays=(decay(amount, optimizer),))
 
 
-GROUPS: dict[str, tuple[list[Weight], dict[str, str]]] = {
+GROUPS: dict[str, tuple[list[AuditedWeight], dict[str, str]]] = {
     "everything": (
         [decayed(Role.KERNEL, 0.1), decayed(Role.BIAS, 0.1), decayed(Role.NORM, 0.1)],
         {},
@@ -234,7 +234,7 @@ GROUPS: dict[str, tuple[list[Weight], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("facts", "expected"), GROUPS.values(), ids=GROUPS)
-def test_param_groups(facts: list[Weight], expected: dict[str, str]) -> None:
+def test_param_groups(facts: list[AuditedWeight], expected: dict[str, str]) -> None:
     wrong = {row.name: row.verdict for row in findings(facts) if not row.ok}
     assert wrong == expected
 

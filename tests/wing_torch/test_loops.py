@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from penalize import L1, L2, GroupLasso, NeverAppliedWarning, OptimizerError, kernels
 from penalize.torch import regularize
-from penalize.torch.clock import Step
+from penalize.torch.clock import OptimizerStep
 
 each_mode = pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
 RULES = {kernels: L1(0.02) + L2(0.1)}
@@ -338,7 +338,7 @@ def test_what_a_scaler_leaves_does_not_wait_for_the_device_either() -> None:
     model = nn.Linear(4, 3, device="meta")
     optimizer: Any = SGD(model.parameters())
     optimizer.grad_scale = optimizer.found_inf = torch.zeros((), device="meta")
-    step = Step(optimizer, None, None)
+    step = OptimizerStep(optimizer, None, None)
     assert step.scale is not None
     assert step.scale.is_meta
     with torch.no_grad():

@@ -45,10 +45,12 @@ def stepped_by(optimizer: Optimizer) -> Optimizer:
     return inner
 
 
-class Step:
+class OptimizerStep:
     """One step of one optimizer, from its beginning to its end."""
 
-    def __init__(self, optimizer: Optimizer, around: Step | None, frame: FrameType | None) -> None:
+    def __init__(
+        self, optimizer: Optimizer, around: OptimizerStep | None, frame: FrameType | None
+    ) -> None:
         self.optimizer = optimizer
         self.has_closure = False
         """Whether a closure computes the gradients within it, perhaps often."""
@@ -79,9 +81,9 @@ class Step:
         """What called the hooks: while it is on the stack, the step is running."""
 
     @property
-    def chain(self) -> Iterator[Step]:
+    def chain(self) -> Iterator[OptimizerStep]:
         """This step, and those that it is a part of."""
-        step: Step | None = self
+        step: OptimizerStep | None = self
         while step is not None:
             yield step
             step = step.around
@@ -100,7 +102,7 @@ class Count:
         self._steps = steps
         self._skipped: Tensor | None = None
 
-    def add(self, step: Step) -> None:
+    def add(self, step: OptimizerStep) -> None:
         """A step is over."""
         self._steps += 1
         if step.found_inf is not None:
@@ -123,20 +125,20 @@ class Count:
 class Listener:
     """Something that acts in steps, or looks at them. Each overrides what it needs."""
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: OptimizerStep) -> None:
         """A step has begun."""
 
-    def ready(self, step: Step) -> None:
+    def ready(self, step: OptimizerStep) -> None:
         """The gradients are ready; after each evaluation of a closure, if there is one."""
 
-    def addition(self, step: Step) -> Tensor | float:
+    def addition(self, step: OptimizerStep) -> Tensor | float:
         """What an optimizer that compares the values of its closure has to add to them."""
         return 0.0
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: OptimizerStep) -> None:
         """The step is over."""
 
-    def broken_off(self, step: Step) -> None:
+    def broken_off(self, step: OptimizerStep) -> None:
         """An earlier step of the same optimizer raised, so that it never ended."""
 
 
@@ -144,15 +146,15 @@ _STEP = "_penalize_step"
 """An attribute of the optimizer: the step that is running, or that raised."""
 
 _everywhere: dict[object, Listener] = {}
-"""Those that hear of the steps of all optimizers."""
+"""The listeners that hear of the steps of all optimizers."""
 
 _innermost = local()
 """Of each thread, the last step that began: weakly, for a step that raised has its optimizer."""
 
 
-def running(optimizer: Optimizer) -> Step | None:
+def running(optimizer: Optimizer) -> OptimizerStep | None:
     """The step of an optimizer that is running now, where the clock has heard of it."""
-    step: Step | None = vars(optimizer).get(_STEP)
+    step: OptimizerStep | None = vars(optimizer).get(_STEP)
     return step if step is not None and _is_on_the_stack(step.frame) else None
 
 
@@ -166,7 +168,7 @@ def is_stepping(optimizer: Optimizer) -> bool:
     )
 
 
-def is_stepped_by_a_scaler(step: Step) -> bool:
+def is_stepped_by_a_scaler(step: OptimizerStep) -> bool:
     """Whether a GradScaler that is enabled makes this step."""
     if step.found_inf is not None:
         return True
@@ -242,7 +244,7 @@ class _Hooks:
     def __init__(self, listener: Listener, kept: object) -> None:
         self._listener = listener
         self._kept = kept
-        self._step: Step | None = None
+        self._step: OptimizerStep | None = None
         self._began = False
         """Whether nobody else has seen the step begin: it is compiled."""
 
@@ -275,22 +277,22 @@ class _Hooks:
             _end(step)
 
 
-def _begin(optimizer: Optimizer) -> Step:
+def _begin(optimizer: Optimizer) -> OptimizerStep:
     step = running(optimizer)
     if step is not None:
         step.depth += 1
         return step
-    held: ref[Step] | None = getattr(_innermost, "step", None)
+    held: ref[OptimizerStep] | None = getattr(_innermost, "step", None)
     around = held() if held is not None else None
     if around is not None and not _is_on_the_stack(around.frame):
         around = None
-    step = Step(optimizer, around, _caller())
+    step = OptimizerStep(optimizer, around, _caller())
     vars(optimizer)[_STEP] = step
     _innermost.step = ref(step)
     return step
 
 
-def _end(step: Step | None) -> None:
+def _end(step: OptimizerStep | None) -> None:
     if step is None:
         return
     step.depth -= 1
@@ -307,7 +309,7 @@ def _end(step: Step | None) -> None:
         outer.acted.update(step.acted)
 
 
-def _when_ready(step: Step, listeners: list[Listener], args: Any, kwargs: Any) -> Any:
+def _when_ready(step: OptimizerStep, listeners: list[Listener], args: Any, kwargs: Any) -> Any:
     """Tell that the gradients are ready: now, or right after each run of the closure of ``step``.
 
     The hook runs before the closure, when gradients are stale or absent. A line search compares

@@ -28,7 +28,15 @@ from torch.optim import Optimizer
 from penalize.errors import AppliedTwiceError, LostAttachmentError, NeverAppliedWarning, some
 from penalize.regularizers import L1, L2
 from penalize.regularizers.base import Regularizer
-from penalize.torch.clock import Count, Group, Listener, Step, groups_of, listen_to_all, stepped_by
+from penalize.torch.clock import (
+    Count,
+    Group,
+    Listener,
+    OptimizerStep,
+    groups_of,
+    listen_to_all,
+    stepped_by,
+)
 from penalize.torch.model.targets import Live, Target
 
 # --- plans ------------------------------------------------------------------------------------
@@ -82,7 +90,7 @@ class Applied:
         self._before = steps
         self._show()
 
-    def count(self, step: Step) -> None:
+    def count(self, step: OptimizerStep) -> None:
         """A step that it has to do with is over."""
         self._counts.setdefault(step.optimizer, Count()).add(step)
         self._show()
@@ -165,7 +173,7 @@ _PAGE = "_penalize_page"
 """An attribute of the optimizer. (No copy of one has it.)"""
 
 
-def _concerned(step: Step) -> Iterator[Any]:
+def _concerned(step: OptimizerStep) -> Iterator[Any]:
     """The plans with a parameter that the step's optimizer holds."""
     page: _Page | None = vars(step.optimizer).get(_PAGE)
     if page is None or page.version is not _version or step.groups.keys() != page.ids:
@@ -259,7 +267,7 @@ def attached_to(optimizer: Optimizer) -> list[Any]:
 
 
 def attached_around(optimizer: Optimizer) -> list[Any]:
-    """Those to optimizers whose param groups it shares, as one that wraps another does."""
+    """The doors to optimizers whose param groups it shares, as one that wraps another does."""
     mine = {id(group) for group in optimizer.param_groups}
     return [
         door
@@ -347,7 +355,7 @@ def check_weight_decay(
 class _Keeper(Listener):
     """Looks at the plans that have to do with an optimizer, when it steps."""
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: OptimizerStep) -> None:
         optimizer = step.optimizer
         marked = any(MARK in group for group in optimizer.param_groups)
         if _DOORS in vars(optimizer) and attached_to(optimizer):
@@ -355,7 +363,7 @@ class _Keeper(Listener):
         elif marked and not attached_around(optimizer):
             raise LostAttachmentError(type(optimizer).__name__)
 
-    def ready(self, step: Step) -> None:
+    def ready(self, step: OptimizerStep) -> None:
         for plan in _concerned(step):
             if plan.applied.in_compiled_loss:
                 plan.check_loss()
@@ -363,7 +371,7 @@ class _Keeper(Listener):
                 penalized = [t for t in plan.standing() if t.name in plan.applied.in_loss]
                 check_weight_decay(penalized, step.optimizer, step.groups)
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: OptimizerStep) -> None:
         for plan in _concerned(step):
             applied: Applied = plan.applied
             acted = applied in step.acted or (
@@ -378,7 +386,7 @@ class _Keeper(Listener):
                     plan.settle(step.optimizer)
 
 
-def _stepped(plan: Any, step: Step) -> list[str]:
+def _stepped(plan: Any, step: OptimizerStep) -> list[str]:
     """The names of what a plan penalizes, and a step has moved."""
     return [
         target.name

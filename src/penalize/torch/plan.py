@@ -230,7 +230,7 @@ class Plan(Probed, PlannedModel):
         return attachment
 
     def attachments(self) -> list[Attachment]:
-        """Those that act now."""
+        """The attachments that act now."""
         held = [attachment() for attachment in self._attachments]
         return [attachment for attachment in held if attachment is not None and attachment.alive]
 

@@ -21,7 +21,7 @@ from penalize.torch.clock import Group, groups_of, listen
 from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
 from penalize.torch.model.targets import Target
-from penalize.torch.modes.base import Effect, Mode, Run
+from penalize.torch.modes.base import Effect, Mode, Replayed
 
 
 class AttachedPlan(Source, Protocol):
@@ -101,7 +101,7 @@ class Attachment:
         """What it is attached to, as far as that is alive."""
         return [held for optimizer in self._optimizers if (held := optimizer()) is not None]
 
-    def effect(self, target: Target, run: Run) -> Effect:
+    def effect(self, target: Target, run: Replayed) -> Effect:
         """What one application of its mode changes in a step: what an audit compares with."""
         return self._mode.effect(target, run)
 

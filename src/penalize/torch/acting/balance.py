@@ -33,10 +33,10 @@ class Weighed:
     """The regularizer."""
 
     data_gradient: float
-    """Its Euclidean norm, without the penalty."""
+    """The Euclidean norm of the data's gradient, without the penalty."""
 
     penalty_gradient: float
-    """Its Euclidean norm; NaN where the penalty has no gradient."""
+    """The Euclidean norm of ∇Ω(w); NaN where the penalty has no gradient."""
 
     ratio: float
     """Penalty over data: infinite where the data has none."""

@@ -41,7 +41,7 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     outputs = [state.get("activities", {}) for state in (saved, here)]
     if not isinstance(outputs[0], Mapping):
         raise StateError("its activities are no mapping from name to regularizer")
-    problems += [f"the output of {text}" for text in _differences(*outputs)]
+    problems += [f"the output of {text}" for text in _differences(*map(without_start, outputs))]
     problems += _differences(without_start(saved["penalties"]), without_start(here["penalties"]))
     if problems:
         raise StateError("; ".join(problems))

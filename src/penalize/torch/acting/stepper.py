@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
-from penalize.torch.clock import Count, Group, Listener, Step
+from penalize.torch.clock import Count, Group, Listener, OptimizerStep
 from penalize.torch.doors import Applied, check_weight_decay
-from penalize.torch.model.bindings import Plain
+from penalize.torch.model.bindings import Direct
 from penalize.torch.model.targets import Live, Target, doubled
 from penalize.torch.modes.base import Active, Mode
 
@@ -52,13 +52,13 @@ class Stepper(Listener, Active):
         self._names = frozenset(names)
         self._stepped = set(trainable)
         self._acted = False
-        self._found: Found | None = None
+        self._found: FoundTargets | None = None
         self._live: Sequence[Live] = []
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: OptimizerStep) -> None:
         self._acted = False
 
-    def ready(self, step: Step) -> None:
+    def ready(self, step: OptimizerStep) -> None:
         applied = self._plan.applied
         if self.detached or applied.muted or (self.mode.once and self._acted):
             return
@@ -70,12 +70,12 @@ class Stepper(Listener, Active):
         with torch.no_grad():
             self.mode.before(live, step)
 
-    def addition(self, step: Step) -> Tensor | float:
+    def addition(self, step: OptimizerStep) -> Tensor | float:
         with torch.no_grad():
             penalties = [t.regularizer(t.binding.read()) for t in self.active(step.groups)]
             return sum(penalties)
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: OptimizerStep) -> None:
         if self.detached or self._plan.applied.muted:
             return
         if not self._acted:
@@ -90,7 +90,7 @@ class Stepper(Listener, Active):
         self._acted = False
         self.count.add(step)
 
-    def broken_off(self, step: Step) -> None:
+    def broken_off(self, step: OptimizerStep) -> None:
         if self._acted and not self.detached:
             self._acted = False
             self.mode.broken_off(self._live, step)
@@ -107,7 +107,7 @@ class Stepper(Listener, Active):
             self._found = self._find(targets, groups)
         return self._found.at(self.count)
 
-    def _find(self, targets: tuple[Target, ...], groups: Mapping[int, Group]) -> Found:
+    def _find(self, targets: tuple[Target, ...], groups: Mapping[int, Group]) -> FoundTargets:
         mine = [target for target in targets if target.name in self._names]
         live, lost = [], []
         for target in mine:
@@ -121,10 +121,12 @@ class Stepper(Listener, Active):
         if lost:
             raise ReplacedParameterError(lost)
         again = doubled(live)
-        return Found(targets, mine, [each for each in live if each.name not in again], groups)
+        return FoundTargets(
+            targets, mine, [each for each in live if each.name not in again], groups
+        )
 
 
-class Found:
+class FoundTargets:
     """The targets of an optimizer as they were found, and whether they still are the same."""
 
     def __init__(
@@ -138,7 +140,7 @@ class Found:
         self._live = live
         self._is_scheduled = any(each.regularizer.scheduled for each in live)
         self._places: list[tuple[Mapping[str, Any], str, Tensor, bool, bool]] | None = None
-        if all(isinstance(target.binding, Plain) for target in mine):
+        if all(isinstance(target.binding, Direct) for target in mine):
             self._places = [
                 (t.binding.module._parameters, t.binding.name, p, p.requires_grad, id(p) in groups)
                 for t in mine

@@ -30,7 +30,7 @@ from penalize.torch.auditing.verdicts import findings
 from penalize.torch.auditing.weight_decay import measure
 from penalize.torch.doors import plans_alive
 from penalize.torch.model.targets import Target
-from penalize.torch.modes.base import Effect, Run, gradients_of
+from penalize.torch.modes.base import Effect, Replayed, gradients_of
 from penalize.torch.plan import Plan
 
 TOLERANCE = 1e-3
@@ -178,7 +178,7 @@ def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
 
 def _by_step(attachment: Attachment, target: Target, off: Seen, once: Seen) -> Measured:
     """By what its mode says that one application changes, in the gradients or the weights."""
-    run = Run(off.weights, once.groups, once.states, once.optimizers)
+    run = Replayed(off.weights, once.groups, once.states, once.optimizers)
     effect = attachment.effect(target, run)
     if effect.of == "gradients":
         changes = _changes(target, once.gradients, off.gradients)

@@ -159,7 +159,7 @@ def _run(script: Path, arguments: Sequence[str], patient: Patient) -> int:
 
 
 def _show(error: Exception, script: Path) -> None:
-    """Its traceback, from the script on: how it came to be run here is no help."""
+    """Print the traceback from the script on: how it came to be run here is no help."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
         trace = trace.tb_next

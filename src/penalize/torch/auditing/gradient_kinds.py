@@ -16,16 +16,16 @@ class Kind(StrEnum):
     """What a gradient could be of."""
 
     NOTHING = "nothing"
-    """It is 0."""
+    """The gradient is 0."""
 
     L2 = "L2"
-    """It is c·w, elementwise."""
+    """The gradient is c·w, elementwise."""
 
     L1 = "L1"
-    """It is c·sign(w), elementwise."""
+    """The gradient is c·sign(w), elementwise."""
 
     EITHER = "either"
-    """It fits, and would fit other things as well: the elements are alike, or too few."""
+    """One of these fits, and so would other things: the elements are alike, or too few."""
 
     DATA = "data"
     """Neither of them."""
@@ -59,7 +59,7 @@ def fit(gradient: Tensor, weight: Tensor) -> Fit:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Its elements; of a sharded one those of all ranks."""
+    """The elements of a tensor; of a sharded one those of all ranks."""
     whole: Tensor = x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
     return whole.detach().reshape(-1)
 

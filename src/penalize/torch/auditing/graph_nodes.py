@@ -20,7 +20,7 @@ _NORMS = {"LinalgVectorNorm", "Norm", "Sqrt", "Dist", "ForeachNorm"}
 """Norms without a square: their gradient is a multiple of the weight too."""
 
 
-class Path(NamedTuple):
+class GraphPath(NamedTuple):
     """What is done to a weight on the way to a term, from the term down."""
 
     powers: tuple[float | None, ...] = ()
@@ -29,7 +29,7 @@ class Path(NamedTuple):
     is_shifted: bool = False
     """Whether a constant is added below one of them."""
 
-    def through(self, node: Node) -> Path:
+    def through(self, node: Node) -> GraphPath:
         """The path with one more operation."""
         name = operation(node)
         inputs = [child for child, _ in node.next_functions]

@@ -21,7 +21,7 @@ from penalize.torch.auditing.graph_nodes import (
     LINEAR,
     SCALES,
     SUMS,
-    Path,
+    GraphPath,
     factor,
     is_sum,
     operation,
@@ -41,7 +41,7 @@ def _notes(node: Node) -> dict[str, Any]:
     return cast(dict[str, Any], node.metadata)
 
 
-class Term(NamedTuple):
+class LossTerm(NamedTuple):
     """What penalties give to one weight in one backward pass."""
 
     kind: Kind
@@ -61,7 +61,7 @@ class Term(NamedTuple):
 class Pass(NamedTuple):
     """One backward pass."""
 
-    terms: dict[int, list[Term]]
+    terms: dict[int, list[LossTerm]]
     """By the identity of the weight."""
 
     declared: dict[Any, float]
@@ -207,11 +207,11 @@ class Trace:
 
     def _penalties(
         self, divided: frozenset[Node], is_data: Callable[[Node], bool]
-    ) -> dict[int, list[Term]]:
+    ) -> dict[int, list[LossTerm]]:
         found: list[tuple[int, Fit, bool, frozenset[Node]]] = []
         seen = set(self._declared)
         for top, scales in self._terms.items():
-            stack = [(top, Path())] if not is_data(top) else []
+            stack = [(top, GraphPath())] if not is_data(top) else []
             while stack:
                 node, path = stack.pop()
                 if node in seen:
@@ -222,20 +222,20 @@ class Trace:
                     found.append((key, each, not path.is_square, scales))
                 stack.extend((child, path) for child in self._children[node])
         certain = [each for _, each, _, _ in found if each.kind in (Kind.L2, Kind.L1)]
-        terms: dict[int, list[Term]] = {}
+        terms: dict[int, list[LossTerm]] = {}
         for key, each, is_norm, scales in found:
             kind = _confirmed(each, certain)
             if kind is not None:
                 coefficient = each.coefficient / self._scale
                 factors = tuple(self._factors[node] for node in scales)
                 shares = bool(scales & divided)
-                term = Term(kind, coefficient, is_norm and kind is Kind.L2, shares, factors)
+                term = LossTerm(kind, coefficient, is_norm and kind is Kind.L2, shares, factors)
                 terms.setdefault(key, []).append(term)
         return terms
 
 
 def _confirmed(each: Fit, certain: Sequence[Fit]) -> Kind | None:
-    """Its kind; where it could be either, that of a sure one of the same strength."""
+    """The kind of a fit; where it could be either, that of a sure one of the same strength."""
     if each.kind in (Kind.L2, Kind.L1):
         return each.kind
     if each.kind is Kind.EITHER:

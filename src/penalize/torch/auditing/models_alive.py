@@ -49,7 +49,7 @@ def holding(parameters: Iterable[Tensor]) -> list[nn.Module]:
 
 
 def optimizers_of(members: Collection[int], stepped: Iterable[Optimizer]) -> list[Optimizer]:
-    """Those that stepped, and those that hold any of these trainable parameters.
+    """The optimizers that stepped, and those that hold any of these trainable parameters.
 
     None if none stepped: then there was a loss only, and of optimizers nothing can be said.
     """
@@ -63,7 +63,7 @@ def optimizers_of(members: Collection[int], stepped: Iterable[Optimizer]) -> lis
 
 
 def with_idle(stepped: Sequence[Optimizer], others: Iterable[Optimizer]) -> list[Optimizer]:
-    """Those that stepped, and others, but for those that wrap one that did: they share groups."""
+    """Optimizers that stepped, and others that wrap none of these, as shared groups tell."""
     found = list(stepped)
     for optimizer in others:
         if optimizer not in found and not shares_groups(optimizer, found):
@@ -78,7 +78,7 @@ def shares_groups(optimizer: Optimizer, others: Iterable[Optimizer]) -> bool:
 
 
 def stepped_by(optimizers: Iterable[Optimizer]) -> list[Tensor]:
-    """Their parameters; none of one whose ``__init__`` raised."""
+    """The parameters of optimizers; none of one whose ``__init__`` raised."""
     groups = [group for o in optimizers for group in getattr(o, "param_groups", ())]
     return [p for group in groups for p in group["params"]]
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from penalize.torch.auditing.loss_terms import DECLARED, SCALED, Pass, Trace, note
 from penalize.torch.auditing.models_alive import shares_groups, stepped_by
-from penalize.torch.clock import Listener, Step, listen_to_all
+from penalize.torch.clock import Listener, OptimizerStep, listen_to_all
 from penalize.torch.plan import Plan
 
 
@@ -29,7 +29,7 @@ class Received:
 
     parameter: Tensor
     optimizers: dict[Optimizer, dict[str, Any]] = field(default_factory=dict)
-    """Those that stepped it, each with the param group as it was then."""
+    """The optimizers that stepped it, each with the param group as it was then."""
 
     got_gradient: bool = False
     """Whether a backward pass gave it one."""
@@ -44,7 +44,7 @@ class Received:
     """The backward passes that made the gradient of its last step."""
 
     pending: list[Pass] = field(default_factory=list)
-    """Those since its gradient was last cleared."""
+    """The backward passes since its gradient was last cleared."""
 
     size: float = math.nan
     """The norm of its gradient, as the last of these left it."""
@@ -59,7 +59,7 @@ class Received:
 
     @property
     def last(self) -> list[Pass]:
-        """Those of its last step; of its gradient, where nothing steps it."""
+        """The passes of its last step; of its gradient, where nothing steps it."""
         return self.passes if self.optimizers else self.pending
 
 
@@ -75,7 +75,7 @@ class Observer(Listener):
         self.steps: dict[Optimizer, int] = {}
         self._on_step = on_step
         self.wrappers: set[Optimizer] = set()
-        """Those whose steps are those of an optimizer within."""
+        """The optimizers whose steps are those of one within."""
 
         self.passes = 0
         self._is_differentiating = False
@@ -128,7 +128,7 @@ class Observer(Listener):
 
     # --- steps ------------------------------------------------------------------------------
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: OptimizerStep) -> None:
         for p in stepped_by([step.optimizer]):
             received = self.received.setdefault(id(p), Received(p))
             received.was_stepped |= p.grad is not None
@@ -136,7 +136,7 @@ class Observer(Listener):
             if received.pending and not self._is_differentiating:
                 received.rescaled = _size(p.grad) / (received.size or math.nan)
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: OptimizerStep) -> None:
         optimizer = step.optimizer
         own = {id(p) for p in stepped_by([optimizer])} - step.within
         if not own or shares_groups(optimizer, self.steps):

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
 from penalize.torch.auditing.models_alive import alive, stepped_by
-from penalize.torch.clock import Listener, Step, listen, listen_to_all
+from penalize.torch.clock import Listener, OptimizerStep, listen, listen_to_all
 
 
 class Seen(NamedTuple):
@@ -175,7 +175,7 @@ class _Takes(Listener):
         self._handles: list[RemovableHandle] = []
         self._finished: set[Optimizer] = set()
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: OptimizerStep) -> None:
         optimizer = step.optimizer
         if step.has_closure:
             raise LossError(
@@ -193,7 +193,7 @@ class _Takes(Listener):
             last = self._hooks[optimizer] = _Last(self._note)
             self._handles += listen(optimizer, last)
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: OptimizerStep) -> None:
         self._finished.add(step.optimizer)
 
     def _note(self, optimizer: Optimizer) -> None:
@@ -221,7 +221,7 @@ class _Last(Listener):
     def __init__(self, note: Callable[[Optimizer], None]) -> None:
         self._note = note
 
-    def ready(self, step: Step) -> None:
+    def ready(self, step: OptimizerStep) -> None:
         self._note(step.optimizer)
 
 

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from penalize.report import Found, Level, Measured
 from penalize.torch.auditing.gradient_kinds import Kind
-from penalize.torch.auditing.loss_terms import Term
+from penalize.torch.auditing.loss_terms import LossTerm
 from penalize.torch.auditing.models_alive import Who
 from penalize.torch.auditing.observer import Received
-from penalize.torch.auditing.verdicts import Decay, Entered, Weight
+from penalize.torch.auditing.verdicts import AuditedWeight, Decay, Entered
 from penalize.torch.auditing.weight_decay import Measurement
 from penalize.torch.clock import groups_of
 from penalize.torch.doors import attached_around, attached_to
@@ -32,7 +32,7 @@ def weights(
     optimizers: Sequence[Optimizer],
     plans: Iterable[Plan],
     measurement: Measurement | None = None,
-) -> list[Weight]:
+) -> list[AuditedWeight]:
     """Each parameter of the models that took part: that got a gradient, or was stepped."""
     called = named(optimizers)
     penalized = _penalized(plans)
@@ -49,7 +49,7 @@ def weights(
         decays = [_measured(d, seen, measurement) if d.amount else d for d in decays]
         got_gradient = seen.got_gradient if seen.is_trainable else seen.was_stepped
         found.append(
-            Weight(
+            AuditedWeight(
                 name=who.name,
                 role=who.role,
                 aliases=who.aliases,
@@ -149,7 +149,7 @@ def _divided_after(seen: Received) -> float | None:
     return 1.0 if math.isnan(seen.rescaled) else None
 
 
-def _kind_of(term: Term) -> str:
+def _kind_of(term: LossTerm) -> str:
     return "norm" if term.is_norm else Kind(term.kind).value
 
 
@@ -223,9 +223,9 @@ def _traced(plan: Plan, target: Target, name: str, seen: Sequence[Received]) -> 
         return Found(name, Level.LOOK, says, what)
     factor *= divided or 1.0
     factor += any(_acts_in(plan, o) for each in seen for o in each.optimizers)
-    excuse = "" if factor else _excuse(plan)
-    if excuse:
-        return Found(name, Level.FACT, excuse, what)
+    why = "" if factor else _why_not_seen(plan)
+    if why:
+        return Found(name, Level.FACT, why, what)
     return Measured(name, factor, tolerance=1e-2, what=what)
 
 
@@ -235,7 +235,7 @@ def _acts_in(plan: Plan, optimizer: Optimizer) -> bool:
     return any(a in mine for a in (*attached_to(optimizer), *attached_around(optimizer)))
 
 
-def _excuse(plan: Plan) -> str:
+def _why_not_seen(plan: Plan) -> str:
     """Why a plan may act, or may not, though nothing of it is seen."""
     if plan.applied.by_loss:
         return "applied in a compiled loss, where its factor cannot be seen"

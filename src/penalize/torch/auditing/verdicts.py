@@ -56,7 +56,7 @@ class Entered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Weight:
+class AuditedWeight:
     """One parameter, and all that a training step does to it beside the data."""
 
     name: str
@@ -78,13 +78,13 @@ class Weight:
     """A declared penalty that has an L2 and is applied, in words."""
 
 
-def findings(weights: Sequence[Weight]) -> list[Found]:
+def findings(weights: Sequence[AuditedWeight]) -> list[Found]:
     """A row for each regularization of each parameter, and for what is wrong with it otherwise."""
     habits = _habits(weights)
     return [found for weight in weights for found in _rows(weight, habits)]
 
 
-def _rows(weight: Weight, habits: dict[str, _Habit]) -> Iterator[Found]:
+def _rows(weight: AuditedWeight, habits: dict[str, _Habit]) -> Iterator[Found]:
     for decay in weight.decays:
         if decay.amount:
             yield _of_decay(weight, decay, habits.get(decay.optimizer, _Habit()))
@@ -119,7 +119,7 @@ class _Habit:
 _SMALL = frozenset({Role.BIAS, Role.NORM})
 
 
-def _habits(weights: Iterable[Weight]) -> dict[str, _Habit]:
+def _habits(weights: Iterable[AuditedWeight]) -> dict[str, _Habit]:
     habits: dict[str, _Habit] = {}
     for weight in weights:
         for decay in weight.decays if weight.was_stepped else ():
@@ -132,7 +132,7 @@ def _habits(weights: Iterable[Weight]) -> dict[str, _Habit]:
     return habits
 
 
-def _of_decay(weight: Weight, decay: Decay, habit: _Habit) -> Found:
+def _of_decay(weight: AuditedWeight, decay: Decay, habit: _Habit) -> Found:
     level, says = _verdict_on_decay(weight, decay, habit)
     words = [says, decay.note]
     if weight.aliases and level is not Level.WRONG:
@@ -142,7 +142,7 @@ def _of_decay(weight: Weight, decay: Decay, habit: _Habit) -> Found:
     return Found(weight.name, level, "; ".join(filter(None, words)), str(decay), decay.factor)
 
 
-def _verdict_on_decay(weight: Weight, decay: Decay, habit: _Habit) -> tuple[Level, str]:
+def _verdict_on_decay(weight: AuditedWeight, decay: Decay, habit: _Habit) -> tuple[Level, str]:
     if not weight.was_stepped:
         return Level.FACT, str(weight.role)
     beside = [str(e) for e in weight.entered if e.kind == "L2"]
@@ -163,7 +163,7 @@ def _verdict_on_decay(weight: Weight, decay: Decay, habit: _Habit) -> tuple[Leve
 # --- terms of the loss ------------------------------------------------------------------------
 
 
-def _of_term(weight: Weight, entered: Entered) -> Found:
+def _of_term(weight: AuditedWeight, entered: Entered) -> Found:
     decays = [str(d) for d in weight.decays if d.amount]
     beside = [weight.declared] if weight.declared else []
     beside += decays
@@ -187,7 +187,7 @@ def _of_term(weight: Weight, entered: Entered) -> Found:
 # --- parameters and optimizers ----------------------------------------------------------------
 
 
-def _out_of_step(weight: Weight) -> tuple[Level, str] | None:
+def _out_of_step(weight: AuditedWeight) -> tuple[Level, str] | None:
     if len(weight.decays) > 1:
         several = " and ".join(decay.optimizer for decay in weight.decays)
         decaying = sum(decay.amount > 0 for decay in weight.decays) * weight.was_stepped

@@ -153,7 +153,7 @@ class Groups(Kernel):
     """The axes that lie within a group."""
 
     length = 2**62
-    """It makes nothing but norms, and two passes over a weight cost less than parts do."""
+    """Endless: two passes over a weight for nothing but norms cost less than parts do."""
 
     def _norms(self, w: Tensor) -> tuple[Tensor, float]:
         """‖w_g‖, and λ√|g|."""

@@ -42,7 +42,7 @@ class Offer(NamedTuple):
     """Weights of one key go together."""
 
     make: Callable[[Sequence[int], Sequence[Work]], Iterable[Job]]
-    """Their numbers, and they → the jobs that they make up."""
+    """The numbers of weights, and these → the jobs that they make up."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Job(ABC):
     """What is done to some of the weights."""
 
     path: ClassVar[str]
-    """Its name, as ``attachment.explain()`` has it."""
+    """The name of the path, as ``attachment.explain()`` has it."""
 
     numbers: Sequence[int]
     """Which of the weights."""
@@ -83,7 +83,7 @@ class Job(ABC):
 
 
 @dataclass
-class Plain(Job):
+class PlainJob(Job):
     """The reference: one weight, by the regularizer's own functions."""
 
     path = "plain"

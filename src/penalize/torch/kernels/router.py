@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from penalize.regularizers.base import Regularizer
 from penalize.torch.kernels.cpu import Buffers
-from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Offer, Packed, Plain, Whole
+from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Offer, Packed, PlainJob, Whole
 from penalize.torch.kernels.triton import Triton
 from penalize.torch.kernels.work import Additions, Shrinkings, Work
 
-KINDS: tuple[type[Job], ...] = (Foreach, Triton, Whole, Chunked, Packed, Plain)
+KINDS: tuple[type[Job], ...] = (Foreach, Triton, Whole, Chunked, Packed, PlainJob)
 """In the order in which they are asked; the last one takes everything."""
 
 _only_plain: list[None] = []
@@ -72,7 +72,7 @@ class Router:
 
     def pass_by(self, names: Iterable[str], why: str) -> None:
         """Note that these weights are treated one by one by somebody else, for a reason."""
-        self.taken = dict.fromkeys(names, (Plain.path, why))
+        self.taken = dict.fromkeys(names, (PlainJob.path, why))
 
     def _divided(
         self, additions: Additions, scales: Mapping[Any, float | Tensor]
@@ -116,11 +116,11 @@ class Router:
     def _best(self, work: Work) -> Offer:
         """The first offer; that of the plain path, if there is a reason against all others."""
         offers = (kind.offer(work, self._buffers) for kind in KINDS)
-        first = _why_plain(work) or next(filter(None, offers))
-        return first if isinstance(first, Offer) else Plain.offer(work, self._buffers, first)
+        first = _why_not_fast(work) or next(filter(None, offers))
+        return first if isinstance(first, Offer) else PlainJob.offer(work, self._buffers, first)
 
 
-def _why_plain(work: Work) -> str:
+def _why_not_fast(work: Work) -> str:
     """Why nothing but the plain path is open to a weight; empty where others may be."""
     if _only_plain:
         return "it was asked for"

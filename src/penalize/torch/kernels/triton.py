@@ -82,7 +82,7 @@ class Form:
     """On rows, each at strength one, and without sizes of groups: they are in the numbers."""
 
     def build(self, numbers: Sequence[Any]) -> Regularizer:
-        """It with these strengths, which may be symbols."""
+        """The regularizer with these strengths, which may be symbols."""
         left = list(numbers)
         terms = [t._with(**{name: left.pop(0) for name in t.strengths}) for t in self.terms]
         return Sum(tuple(terms)) if len(terms) > 1 else terms[0]

@@ -59,7 +59,7 @@ def shape_of(held: Tensor) -> tuple[int, ...] | None:
 
 
 @dataclass(frozen=True)
-class Plain:
+class Direct:
     """A parameter that is the weight."""
 
     module: nn.Module
@@ -188,7 +188,7 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
         yield name, Recomputed(module, name), f"computed from {', '.join(sources)}"
     for name, parameter in module._parameters.items():
         if parameter is not None and name not in hidden:
-            yield name, Plain(module, name), ""
+            yield name, Direct(module, name), ""
 
 
 def _made_of(chain: nn.Module) -> str:

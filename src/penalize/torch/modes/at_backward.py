@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import OptimizerError
-from penalize.torch.clock import Step, groups_of, is_stepped_by_a_scaler
+from penalize.torch.clock import OptimizerStep, groups_of, is_stepped_by_a_scaler
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import Active
 from penalize.torch.modes.gradient import (
@@ -133,7 +133,7 @@ class AtBackward(Gradient):
 
     # --- the step ---------------------------------------------------------------------------
 
-    def before(self, targets: Sequence[Live], step: Step) -> None:
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """What no backward pass has reached is added now."""
         self._check_scaler(step)
         check_without_graph(targets)
@@ -152,11 +152,11 @@ class AtBackward(Gradient):
                 )
         super().before(missing, step)
 
-    def after(self, targets: Sequence[Live], step: Step) -> None:
+    def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         self._held.clear()
         super().after(targets, step)
 
-    def _check_scaler(self, step: Step) -> None:
+    def _check_scaler(self, step: OptimizerStep) -> None:
         """In the backward pass gradients are scaled, and only the scaler knows by how much."""
         expected = self._scaler is not None and self._scaler.is_enabled()
         found = is_stepped_by_a_scaler(step)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import ModeError, RoundedAwayWarning, some
-from penalize.torch.clock import Group, Step
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Router
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.step_sizes import rate_of
@@ -32,7 +32,7 @@ class Active(ABC):
         """The targets that are trainable now; the param groups are by id of the parameter."""
 
 
-class Run(NamedTuple):
+class Replayed(NamedTuple):
     """A step that an audit has seen, by the identity of a parameter."""
 
     weights: Mapping[int, Tensor]
@@ -99,28 +99,28 @@ class Mode(ABC):
         return []
 
     @abstractmethod
-    def before(self, targets: Sequence[Live], step: Step) -> None:
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """Act before the update.
 
         Whatever it has to refuse it refuses before it acts on any target.
         """
 
-    def after(self, targets: Sequence[Live], step: Step) -> None:
+    def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """Act after the update."""
         self.take_back()
 
-    def broken_off(self, targets: Sequence[Live], step: Step) -> None:
+    def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """Answer for an earlier step that raised after ``before`` had acted."""
         self.take_back()
 
     @abstractmethod
-    def effect(self, target: Target, run: Run) -> Effect:
+    def effect(self, target: Target, run: Replayed) -> Effect:
         """What one application on a target changes in a step: what an audit compares with."""
 
     # --- what modes share -------------------------------------------------------------------
 
     def gradient_of(self, parameter: nn.Parameter) -> Tensor:
-        """Its gradient; where it has none, zeros for this step."""
+        """The gradient of a parameter; where it has none, zeros for this step."""
         gradient = parameter.grad
         if gradient is None:
             gradient = parameter.grad = torch.zeros_like(parameter)
@@ -138,7 +138,7 @@ MAY_BE_SKIPPED = "only the device knows whether this step is skipped"
 
 
 def total(values: Iterable[Tensor | None]) -> Tensor:
-    """Their sum in float64, on the device of the first."""
+    """The sum of values in float64, on the device of the first."""
     first, *others = [value for value in values if value is not None] or [torch.zeros(())]
     return sum((value.to(first.device) for value in others), first.double())
 

@@ -11,14 +11,14 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
-from penalize.torch.clock import Group, Step, stepped_by
+from penalize.torch.clock import Group, OptimizerStep, stepped_by
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
     Mode,
-    Run,
+    Replayed,
     check_can_be_set,
     gradients_of,
     total,
@@ -56,7 +56,7 @@ class Decoupled(Mode):
 
         warn_if_rounded_away(self, targets, groups, moved)
 
-    def before(self, targets: Sequence[Live], step: Step) -> None:
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         ws = [target.parameters[0] for target in targets]
         held = [step.groups[id(w)] for w in ws]
         rates = {id(group): rate_of(group) for group in held}
@@ -77,7 +77,7 @@ class Decoupled(Mode):
         else:
             self.router.add(additions, scales)
 
-    def broken_off(self, targets: Sequence[Live], step: Step) -> None:
+    def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().broken_off(targets, step)
         warnings.warn(
             f"an earlier step of {type(step.optimizer).__name__} raised after the penalty had "
@@ -87,7 +87,7 @@ class Decoupled(Mode):
             stacklevel=6,
         )
 
-    def effect(self, target: Target, run: Run) -> Effect:
+    def effect(self, target: Target, run: Replayed) -> Effect:
         changes = {
             p: -run.groups[id(p)]["lr"] * gradient
             for p, gradient in gradients_of(target)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.errors import ModeError, NeverAppliedWarning, OptimizerError, some
-from penalize.torch.clock import Group, Step
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target
-from penalize.torch.modes.base import Effect, Mode, Run, gradients_of, total
+from penalize.torch.modes.base import Effect, Mode, Replayed, gradients_of, total
 
 
 class Gradient(Mode):
@@ -32,7 +32,7 @@ class Gradient(Mode):
 
         self._warned = False
 
-    def before(self, targets: Sequence[Live], step: Step) -> None:
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         check_dense(targets)
         check_without_graph(targets)
         _check_new(targets)
@@ -40,13 +40,13 @@ class Gradient(Mode):
         self._added_to = [(p, p.grad) for target in targets for p in target.parameters]
         _stamp(targets)
 
-    def after(self, targets: Sequence[Live], step: Step) -> None:
+    def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         self._look_for_replaced(targets, step)
         if self._without:
             self.take_back()
         _stamp(targets)  # optimizers may change gradients in place
 
-    def broken_off(self, targets: Sequence[Live], step: Step) -> None:
+    def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().broken_off(targets, step)
         added, self._added_to = self._added_to, []
         still = {id(p) for p, gradient in added if gradient is not None and p.grad is gradient}
@@ -58,7 +58,7 @@ class Gradient(Mode):
                 "call zero_grad(), which clears it, and backward() before the next step",
             )
 
-    def _look_for_replaced(self, targets: Sequence[Live], step: Step) -> None:
+    def _look_for_replaced(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """An optimizer that writes ``.grad`` itself may do without what was added to it."""
         added, self._added_to = self._added_to, []
         replaced = {id(p) for p, gradient in added if p.grad is not None and p.grad is not gradient}
@@ -74,7 +74,7 @@ class Gradient(Mode):
             stacklevel=7,
         )
 
-    def effect(self, target: Target, run: Run) -> Effect:
+    def effect(self, target: Target, run: Replayed) -> Effect:
         changes = {
             p: _sign(run.groups[id(p)]) * gradient
             for p, gradient in gradients_of(target)

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from penalize.errors import ModeError
-from penalize.torch.clock import Group, Step
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
     Mode,
-    Run,
+    Replayed,
     check_can_be_set,
     warn_if_rounded_away,
 )
@@ -25,7 +25,7 @@ from penalize.torch.modes.step_sizes import (
     bounded,
     is_per_element,
     step_size_of,
-    unbounded,
+    why_not_bounded,
 )
 
 
@@ -42,7 +42,7 @@ class Proximal(Mode):
                 f"{type(optimizer).__name__} is not known",
                 f'use one of {KNOWN}, or mode="gradient"',
             )
-        reason = unbounded(optimizer)
+        reason = why_not_bounded(optimizer)
         if reason:
             raise ModeError(
                 f'mode="proximal" needs a step that stays bounded, and {type(optimizer).__name__} '
@@ -67,12 +67,12 @@ class Proximal(Mode):
 
             warn_if_rounded_away(self, targets, groups, moved)
 
-    def before(self, targets: Sequence[Live], step: Step) -> None:
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         for target in targets:
             # Without one the optimizer would take no step here, and the prox would have no size.
             self.gradient_of(target.parameters[0])
 
-    def after(self, targets: Sequence[Live], step: Step) -> None:
+    def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         step_size = step_size_of(step.optimizer)
         assert step_size is not None  # by check()
         ws = [target.parameters[0] for target in targets]
@@ -88,7 +88,7 @@ class Proximal(Mode):
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
         self.take_back()
 
-    def effect(self, target: Target, run: Run) -> Effect:
+    def effect(self, target: Target, run: Replayed) -> Effect:
         (parameter,) = target.binding.parameters()
         key = id(parameter)
         if key not in run.optimizers:

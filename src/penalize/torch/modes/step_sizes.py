@@ -117,7 +117,7 @@ def step_size_of(optimizer: Optimizer) -> StepSize | None:
     return _BY_ALGORITHM.get(_algorithm(type(optimizer)))
 
 
-def unbounded(optimizer: Optimizer) -> str:
+def why_not_bounded(optimizer: Optimizer) -> str:
     """Why the step of an optimizer in the table has no bound; empty if it has one."""
     for group in optimizer.param_groups:
         if group.get("centered"):

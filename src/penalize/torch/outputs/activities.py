@@ -22,7 +22,7 @@ from penalize.torch.outputs.batches import parts_of
 from penalize.torch.outputs.rules import Activity
 from penalize.torch.outputs.terms import (
     Hook,
-    Term,
+    OutputTerm,
     check_is_called_once,
     check_was_counted,
 )
@@ -41,7 +41,7 @@ class Activities:
         self._begin()
 
     def _begin(self) -> None:
-        self._last = self._bottom = Term("", None, None)
+        self._last = self._bottom = OutputTerm("", None, None)
         self._in_compiled_loss = False
         self._used = False
         self._left_out: set[str] = set()
@@ -61,7 +61,7 @@ class Activities:
         return any(hook.activity.regularizer.scheduled for _, hook in self._hooks)
 
     def adopted_by(self, plan: Any, count: Tensor | None) -> Activities:
-        """These, or for a second plan of the same modules others like them.
+        """The activities; for a second plan of the same modules others like them.
 
         Args:
             plan: whose steps schedules follow. When it is gone, so are the hooks.
@@ -121,7 +121,7 @@ class Activities:
         if self._in_compiled_loss:
             self._last, self._in_compiled_loss = self._bottom, False
         hook.last = value.detach()
-        self._last = term = Term(name, value, self._last)
+        self._last = term = OutputTerm(name, value, self._last)
         if not compiling:
             for tensor, _ in parts:
                 if tensor.requires_grad and not tensor.is_leaf:
@@ -135,7 +135,7 @@ class Activities:
 
     # --- where they go ----------------------------------------------------------------------
 
-    def waiting(self) -> list[Term]:
+    def waiting(self) -> list[OutputTerm]:
         """The terms that no loss has used, oldest first."""
         found, term = [], self._last
         while term.before is not None:
@@ -144,7 +144,7 @@ class Activities:
         return found[::-1]
 
     def total(self) -> Tensor | None:
-        """Their sum. A gradient that comes back through it uses them up."""
+        """The sum of all terms. A gradient that comes back through it uses them up."""
         terms = self.waiting()
         total: Any = 0
         for term in terms:
@@ -161,7 +161,7 @@ class Activities:
         total.register_hook(partial(_use, ref(self), terms))
         return total  # type: ignore[no-any-return]
 
-    def drop(self, terms: Collection[Term]) -> None:
+    def drop(self, terms: Collection[OutputTerm]) -> None:
         """Let go of these."""
         gone = {id(term) for term in terms}
         kept = [term for term in self.waiting() if id(term) not in gone]
@@ -170,7 +170,7 @@ class Activities:
             term.before = self._last
             self._last = term
 
-    def use(self, terms: Collection[Term]) -> None:
+    def use(self, terms: Collection[OutputTerm]) -> None:
         """A gradient has come back through them."""
         self._used = True
         self.drop(terms)
@@ -178,12 +178,12 @@ class Activities:
         end = partial(_end, ref(self), self.waiting())
         Variable._execution_engine.queue_callback(end)
 
-    def keep(self, terms: Sequence[Term]) -> None:
+    def keep(self, terms: Sequence[OutputTerm]) -> None:
         """Let go of all others."""
         kept = {id(term) for term in terms}
         self.drop([term for term in self.waiting() if id(term) not in kept])
 
-    def leave_out(self, term: Term) -> None:
+    def leave_out(self, term: OutputTerm) -> None:
         """A backward pass has freed the graph of a term that was not in its loss."""
         self._left_out.add(term.name)
         self.drop([term])
@@ -226,19 +226,19 @@ def _remove(held: Sequence[tuple[ref[nn.Module], Hook]]) -> None:
             hooks.pop(key)
 
 
-def _use(owner: ref[Activities], terms: Sequence[Term], gradient: Tensor) -> None:
+def _use(owner: ref[Activities], terms: Sequence[OutputTerm], gradient: Tensor) -> None:
     activities = owner()
     if activities is not None:
         activities.use(terms)
 
 
-def _end(owner: ref[Activities], terms: Sequence[Term]) -> None:
+def _end(owner: ref[Activities], terms: Sequence[OutputTerm]) -> None:
     activities = owner()
     if activities is not None:
         activities.keep(terms)
 
 
-def _came_by(owner: ref[Activities], reference: ref[Term], gradient: Tensor) -> None:
+def _came_by(owner: ref[Activities], reference: ref[OutputTerm], gradient: Tensor) -> None:
     """A gradient reaches an output: without its term, and for the last time?"""
     activities, term = owner(), reference()
     if activities is None or term is None or term.value is None:

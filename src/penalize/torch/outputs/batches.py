@@ -23,14 +23,14 @@ _SEQUENTIAL = (
 """Modules of sequences, whose batch need not be the first axis."""
 
 
-class Part(NamedTuple):
+class OutputPart(NamedTuple):
     """One tensor of an output."""
 
     tensor: Tensor
     samples: int
 
 
-def parts_of(module: nn.Module, output: Any, name: str) -> list[Part]:
+def parts_of(module: nn.Module, output: Any, name: str) -> list[OutputPart]:
     """What is penalized: every floating-point tensor, its batch being the first axis.
 
     Of PyTorch's recurrent modules, attention and transformer layers it is the output alone, without
@@ -42,9 +42,9 @@ def parts_of(module: nn.Module, output: Any, name: str) -> list[Part]:
     if isinstance(module, _SEQUENTIAL):
         first = output[0] if isinstance(output, tuple) else output
         if isinstance(first, PackedSequence):
-            return [Part(first.data, int(first.batch_sizes[0]))]
-        return [Part(first, _batch_of(module, first))]
-    return [Part(tensor, _first_axis(tensor, name)) for tensor in _found(output, name)]
+            return [OutputPart(first.data, int(first.batch_sizes[0]))]
+        return [OutputPart(first, _batch_of(module, first))]
+    return [OutputPart(tensor, _first_axis(tensor, name)) for tensor in _found(output, name)]
 
 
 def _batch_of(module: nn.Module, output: Tensor) -> int:

@@ -32,7 +32,7 @@ class Activity(NamedTuple):
     """One module whose outputs are penalized: a row of ``plan.activities``."""
 
     name: str
-    """Its path in the model, without wrappers; the name of its class for the model itself."""
+    """The path of the module, without wrappers; the name of its class for the model itself."""
 
     regularizer: Regularizer
     """What its outputs are given to."""
@@ -41,7 +41,7 @@ class Activity(NamedTuple):
     """The row of ``activities=`` that won."""
 
     aliases: tuple[str, ...] = ()
-    """Its further paths, where it is shared: each of its calls counts."""
+    """The further paths of a module that is shared: each of its calls counts."""
 
 
 class _Candidate(NamedTuple):

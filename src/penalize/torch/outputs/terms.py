@@ -12,12 +12,12 @@ from penalize.errors import ActivityError, NotScriptedError
 from penalize.torch.outputs.rules import Activity
 
 
-class Term:
+class OutputTerm:
     """One term, and the one before it. In a chain, unlike in a list, torch.compile traces it
     without compiling anew for each length.
     """
 
-    def __init__(self, name: str, value: Tensor | None, before: Term | None) -> None:
+    def __init__(self, name: str, value: Tensor | None, before: OutputTerm | None) -> None:
         self.name, self.value, self.before = name, value, before
 
 
