@@ -236,7 +236,7 @@ class Plan(Probed, PlannedModel):
 
     def penalized(self) -> list[tuple[str, None]]:
         """What is penalized now, by name."""
-        return [(target.name, None) for target in self.targets()]
+        return [(target.name, None) for target in self.standing()]
 
     def _check_no_loss_pending(self) -> None:
         pending = [

@@ -151,9 +151,10 @@ _LARGE = 1e6
 
 
 def _is_idle(target: Target, off: Seen, found: Seen) -> bool:
-    """Whether a step that moves a weight does to it, and to its state, the same as without Ω."""
+    """Whether a step does to a weight, and to its state, the same with Ω and without."""
     parameters = [p for p in target.parameters if id(p) in found.groups and p.requires_grad]
-    moves = any(not torch.equal(p, off.weights[id(p)]) for p in parameters)
+    # At the rate 0, as in a warm-up, no gradient moves anything.
+    moves = any(float(found.groups[id(p)].get("lr", 0.0)) for p in parameters)
     return moves and all(_is_same(found.moved(p), off.moved(p)) for p in parameters)
 
 

@@ -49,8 +49,11 @@ class Binding(Protocol):
 
 
 def trainable(binding: Binding) -> bool:
-    """Whether any parameter behind the weight requires a gradient."""
-    return any(p.requires_grad for p in binding.parameters())
+    """Whether any parameter behind the weight requires a gradient.
+
+    What ``torch.func`` puts in the place of a parameter is none, and never frozen.
+    """
+    return any(p.requires_grad or not isinstance(p, nn.Parameter) for p in binding.parameters())
 
 
 def shape_of(held: Tensor) -> tuple[int, ...] | None:
