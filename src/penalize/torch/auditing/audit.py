@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penalize.backends import torch as xp
 from penalize.errors import LossError
 from penalize.report import Finding, Measured, Report
 from penalize.torch.auditing.weight_decay import measure
@@ -27,7 +28,7 @@ from penalize.torch.auditing.observer import Observer, mark
 from penalize.torch.plan import Plan, plans
 from penalize.torch.auditing.replay import Replay, Seen
 from penalize.torch.auditing.models_alive import optimizers_of, roster
-from penalize.torch.modes.step_sizes import bounded, step_size_of
+from penalize.torch.modes.step_sizes import step_size_of
 
 TOLERANCE = 1e-3
 """How far a factor may be off by rounding, relative to it."""
@@ -176,8 +177,7 @@ def _by_prox(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
     step_size = step_size_of(once.optimizers[key])
     assert step_size is not None  # or it could not have been attached
     taken = step_size(once.groups[key], once.states.get(key, {}))
-    step = bounded(taken, target.regularizer, without)
-    expected = target.regularizer.prox(without, step)
+    expected = target.regularizer.prox_taken(without, taken.step(xp))
     if torch.equal(expected, without):
         return Measured(target.name, math.nan, "its proximal step changes nothing here")
     if torch.allclose(found, expected, rtol=1e-4, atol=1e-7):

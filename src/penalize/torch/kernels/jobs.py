@@ -17,7 +17,7 @@ from torch import Tensor
 
 from penalize.backends import torch as xp
 from penalize.regularizers.base import Regularizer
-from penalize.steps import Taken, bounded
+from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers, Kernel, kernels_of, prox_kernel_of
 
 PACKED = 2**15
@@ -91,11 +91,6 @@ def rows_of(regularizer: Regularizer, ndim: int) -> Rows | None:
     return None if found is None else Rows(*found, is_flat=found[0].elementwise)
 
 
-def _bounded(taken: Taken, regularizer: Regularizer, w: Tensor) -> Any:
-    pull = None if taken.second is None else regularizer.pull(w)
-    return bounded(taken.step(xp), pull, xp)
-
-
 @dataclass
 class Plain(Job):
     """The reference: one weight, by the regularizer's own functions."""
@@ -120,7 +115,7 @@ class Plain(Job):
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         for w, step in zip(ws, steps, strict=True):
-            w.copy_(self.regularizer.prox(w, _bounded(step, self.regularizer, w)))
+            w.copy_(self.regularizer.prox_taken(w, step.step(xp)))
 
 
 @dataclass
@@ -208,8 +203,8 @@ class Chunked(Job):
                 self._prox.shrink(part, float(taken.factor), self.buffers)
             return
         for part, second in zip(parts, torch.split(self.rows.of(taken.second), count), strict=True):
-            step = _bounded(taken._replace(second=second), self.rows.regularizer, part)
-            part.copy_(self.rows.regularizer.prox(part, step))
+            step = taken._replace(second=second).step(xp)
+            part.copy_(self.rows.regularizer.prox_taken(part, step))
 
 
 def _count(w: Tensor, length: int) -> int:
@@ -281,8 +276,8 @@ class Packed(Job):
         else:
             other, others = self._buffer(1)
             torch._foreach_copy_(others, [step.second for step in steps if step.second is not None])
-            step = _bounded(taken._replace(second=other), self.rows.regularizer, w)
-            w.copy_(self.rows.regularizer.prox(w, step))
+            step = taken._replace(second=other).step(xp)
+            w.copy_(self.rows.regularizer.prox_taken(w, step))
         torch._foreach_copy_(ws, weights)
 
     def _buffer(self, number: int) -> tuple[Tensor, list[Tensor]]:

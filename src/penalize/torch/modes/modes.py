@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from penalize.backends import torch as xp
 from penalize.errors import ModeError, OptimizerError, RoundedAwayWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.steps import Taken
@@ -26,7 +27,6 @@ from penalize.torch.modes.scaling import assign, may_be_skipped, scale_of
 from penalize.torch.model.sharding import is_sharded, local_parts
 from penalize.torch.modes.step_sizes import (
     KNOWN,
-    bounded,
     is_per_element,
     rate_of,
     step_size_of,
@@ -402,7 +402,7 @@ class Proximal(Mode):
                 f"has none: {reason}",
                 'use mode="gradient"',
             )
-        target.regularizer.check_prox(
+        target.regularizer.check_step(
             per_element=is_per_element(optimizer),
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
@@ -437,8 +437,7 @@ class Proximal(Mode):
         if may_be_skipped(optimizer):
             self.router.pass_by((t.name for t in targets), _MAY_BE_SKIPPED)
             for target, w, taken in zip(targets, ws, steps, strict=True):
-                step = bounded(taken, target.regularizer, w)
-                assign(w, target.regularizer.prox(w, step), optimizer)
+                assign(w, target.regularizer.prox_taken(w, taken.step(xp)), optimizer)
         else:
             self._shrink(targets, ws, steps)
         self._take_back()
