@@ -24,7 +24,7 @@ STEPS = 250
 PROBLEMS: Mapping[str, Regularizer] = {
     "MCP": MCP(0.3),
     "SCAD": SCAD(0.3),
-    "LogSum": LogSum(0.06, 0.1),
+    "LogSum": LogSum(0.06, 0.2),
     "GroupMCP": GroupMCP(0.3, groups=0, size_weighted=False),
 }
 
@@ -68,8 +68,8 @@ def minimum(name: str) -> np.ndarray:
 def check(weights: Mapping[str, np.ndarray]) -> None:
     """Each is at a stationary point, which is the minimum found by brute force."""
     for name, w in weights.items():
-        np.testing.assert_allclose(left(name, w), 0, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(left(name, w), 0, atol=2e-3, err_msg=name)
         expected, found = minimum(name), np.linalg.norm(w, axis=1)
         clear = ~np.isnan(expected)
         assert clear.sum() > 24, name
-        np.testing.assert_allclose(found[clear], expected[clear], atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(found[clear], expected[clear], atol=4e-3, err_msg=name)
