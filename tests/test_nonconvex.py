@@ -19,6 +19,7 @@ from penalize import (
     L2,
     MCP,
     SCAD,
+    GroupMCP,
     Hoyer,
     Huber,
     LogSum,
@@ -27,7 +28,9 @@ from penalize import (
     Regularizer,
     RegularizerError,
     StrengthError,
+    toward,
 )
+from penalize.steps import SLACK, Step
 
 W = np.concatenate([np.random.default_rng(0).normal(size=200), np.linspace(-4, 4, 81)])
 on_each = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -149,6 +152,53 @@ def test_pull_is_the_mean_slope(framework: str) -> None:
         assert pull[0] == 0
         assert pull[1] == pytest.approx(float(r(np.array([0.1]))) / 0.1)
         assert pull[2] == pytest.approx(far / 5)
+
+
+# --- under a step per element ---------------------------------------------------------------
+
+
+@on_each
+@pytest.mark.parametrize("r", [MCP(0.5), SCAD(0.5), LogSum(0.1, 0.2), 2 * MCP(0.5, 4.0)], ids=repr)
+def test_a_solution_stays_where_an_optimizer_brings_it_back_to(
+    r: Regularizer, framework: str
+) -> None:
+    """There −∇f is the slope of Ω, and so is the denominator: the update goes 0.01 away from 0.
+
+    MCP(0.5) is nearly flat at 1.45: with a floor of the mean slope its prox stays 0.003 behind.
+    """
+    make, back, _ = FRAMEWORKS[framework]
+    w = np.array([0.2, 1.45, -0.7, 2.5])
+    slope = np.abs(r.gradient(w))
+    moved = make(w + 0.01 * np.sign(w) * (slope > 0), "float64")
+    found = back(r.prox_taken(moved, Step(0.01, make(slope + 1e-12, "float64"))))
+    np.testing.assert_allclose(found, w, atol=2e-4)
+    near = MCP(0.5)
+    assert near.prox(1.46 * np.ones(1), 0.01 * SLACK / near.pull(1.46 * np.ones(1))) > 1.453
+
+
+def test_zero_stays_until_the_gradient_is_larger_than_the_kink() -> None:
+    gradient = np.array([0.49, 0.53])
+    found = MCP(0.5).prox_taken(np.full(2, 0.01), Step(0.01, gradient))
+    assert found[0] == 0 < found[1]
+
+
+def test_a_weight_that_the_data_has_not_reached_is_not_erased_by_a_tangent() -> None:
+    for r in (MCP(0.5), SCAD(0.5), LogSum(0.1, 0.2), MCP(0.5) + L2(0.1)):
+        found = r.prox_taken(np.array([0.5]), Step(1e-3, np.array([1e-8])))
+        assert 0.5 - 1.0001 * SLACK * 1e-3 <= found[0] < 0.5
+
+
+def test_a_group_has_a_tangent_where_it_has_no_prox() -> None:
+    r, step = GroupMCP(0.5, groups=0), np.array([[0.01, 0.02]])
+    with pytest.raises(NoProximalOperatorError, match="from element to element"):
+        r.prox(np.ones((1, 2)), step)
+    for each in (r, r + L2(0.1), toward(np.zeros((1, 2)), r)):
+        each.check_step(per_element=True)
+        assert (each.prox_taken(np.ones((1, 2)), Step(0.01, 1 / step)) <= 1).all()
+    flat = np.full((1, 2), 5.0)
+    assert (r.prox_taken(flat, Step(0.01, np.full((1, 2), 1e-8))) == flat).all()
+    with pytest.raises(NoProximalOperatorError, match="L1 together with"):
+        (L1(0.1) + r).prox_taken(flat, Step(0.01, flat))
 
 
 # --- values, and what is refused ------------------------------------------------------------

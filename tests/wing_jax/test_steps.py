@@ -11,7 +11,6 @@ import pytest
 
 from penalize import L1, L2, GroupLasso, Regularizer
 from penalize.jax import regularize
-from penalize.jax.steps import Scaling, bounded
 from penalize.steps import SLACK
 
 LR = 1e-3
@@ -44,15 +43,6 @@ def test_a_weight_that_the_data_has_not_reached_is_not_erased(
     # The first step in learning rates, by the formulas: rmsprop's average begins at 0.1·g².
     own = {"nadam": 0.9 * 0.1 / (1 - 0.9**2) + 1, "rmsprop": 10**0.5}.get(name, 1.0)
     assert 0 < moved <= 1.0001 * SLACK * own * LR
-
-
-def test_the_bound_leaves_a_minimiser_alone() -> None:
-    """There the data gradient is as large as the penalty's, and the denominator with it."""
-    gradient = jnp.array([0.3, -0.3, 0.0])
-    denominator = jnp.array([0.3, 0.3, 0.1])
-    found = bounded(Scaling(0.1, {"w": denominator}), "w", gradient)
-    np.testing.assert_array_equal(found, 0.1 / denominator)
-    assert bounded(Scaling(0.1), "w", gradient) == 0.1
 
 
 SLOW: dict[str, Make] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -492,15 +493,16 @@ def test_a_proximal_step_that_was_interrupted_has_moved_nothing() -> None:
 def test_a_schedule_does_not_count_what_a_fused_optimizer_skips(mode: str) -> None:
     """It is always stepped; the scaler tells the kernel alone that this one is skipped."""
     model = nn.Linear(4, 2)
-    optimizer: Any = Adam(model.parameters(), lr=0.1)
+    optimizer = Adam(model.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     plan = regularize(model, linear(0.0, 1.0, 8) * L2(8.0))
     attachment = plan.attach(optimizer, mode)
-    for skipped in (0.0, 1.0, 1.0, 0.0):
+    for x in (1.0, math.inf, math.inf, 1.0):
         optimizer.zero_grad()
-        model(torch.ones(1, 4)).sum().backward()
-        optimizer.found_inf = torch.tensor(skipped)  # as a GradScaler does for a fused one
-        optimizer.grad_scale = torch.tensor(1.0)
-        optimizer.step()
+        scaler.scale(model(torch.full((1, 4), x)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
     assert plan.steps == 2
     assert attachment.steps == [2]
 

@@ -181,7 +181,7 @@ class Plan(AnyPlan):
     def check_prox(self, *, per_element: bool) -> None:
         """Raise :class:`NoProximalOperatorError` unless every penalty has an exact prox."""
         for name, regularizer in self.penalized.items():
-            regularizer.check_prox(per_element=per_element, where=repr(name))
+            regularizer.check_step(per_element=per_element, where=repr(name))
 
     def check_gradients(self) -> None:
         """Raise :class:`NoGradientError` unless every penalty has a gradient that acts."""

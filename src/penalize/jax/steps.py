@@ -27,6 +27,11 @@ class Scaling(NamedTuple):
     denominators: Mapping[str, Any] | None = None
     """By the name of the parameter."""
 
+    def of(self, name: str) -> Step:
+        """The step of one parameter."""
+        held = self.denominators
+        return Step(self.factor, None if held is None else held[name])
+
 
 _RATES = {"scale": "step_size", "scale_by_schedule": "step_size_fn"}
 """What multiplies by a rate, and what it calls it."""
@@ -181,10 +186,3 @@ def _check_rate(where: Position, learning_rate: Any) -> None:
 
 def _at(rate: Any, count: int) -> Any:
     return rate(count) if callable(rate) else rate
-
-
-def bounded(scaling: Scaling, name: str, pull: Any) -> Any:
-    """The step of one parameter, with a floor of Ω's pull / SLACK under the denominator."""
-    denominators = scaling.denominators
-    step = Step(scaling.factor, None if denominators is None else denominators[name])
-    return steps.bounded(step, pull, xp)

@@ -16,7 +16,7 @@ from jax import Array
 from penalize.errors import OptimizerError
 from penalize.jax.chains import Link, Position, place
 from penalize.jax.ledger import check_alone
-from penalize.jax.steps import bounded, check_rate, scaling_of
+from penalize.jax.steps import check_rate, scaling_of
 from penalize.jax.trees import PenalizedArray, leaves_of, with_leaves
 from penalize.regularizers.base import Regularizer, check_strength
 
@@ -117,8 +117,9 @@ def proximal(
             # The difference of what is rounded to half precision would not be an exact −w.
             wide = w.value.astype(jnp.promote_types(w.value.dtype, jnp.float32))
             moved = wide + update
-            step = factor * bounded(scaling, w.name, factor * w.regularizer.pull(moved))
-            return w.regularizer.prox(moved, jnp.asarray(step)) - wide
+            step = scaling.of(w.name)
+            step = step._replace(factor=jnp.asarray(step.factor))
+            return w.regularizer.scaled(factor).prox_taken(moved, step) - wide
 
         return change
 

@@ -126,7 +126,7 @@ class Proximal(Mode):
                     "step beside it is not the proximal operator of both",
                     'take the constraint off, or use mode="loss"',
                 )
-            target.regularizer.check_prox(
+            target.regularizer.check_step(
                 per_element=per_element,
                 where=f"{target.name!r} under {type(optimizer).__name__}",
             )
@@ -159,13 +159,12 @@ class ProximalStep:
                 "make the plan with the model that is trained",
             )
         per_element = is_per_element(optimizer)
-        self.regularizer.check_prox(
+        self.regularizer.check_step(
             per_element=per_element,
             where=f"{self.name!r} under {type(optimizer).__name__}",
         )
         acting = at_step_of(self.model, self.regularizer)
-        pull = acting.pull(variable) if per_element else None
-        return acting.prox(variable, step_taken(optimizer, variable, pull))
+        return acting.prox_taken(variable, step_taken(optimizer, variable))
 
 
 def optimizer_of(model: Any) -> Any:

@@ -12,7 +12,7 @@ from keras import ops, optimizers
 
 from penalize import steps
 from penalize.backends import open_array
-from penalize.steps import Taken
+from penalize.steps import Step, Taken
 
 
 class _State(NamedTuple):
@@ -132,10 +132,9 @@ def is_per_element(optimizer: Any) -> bool:
     return step_size_of(optimizer) is not _sgd
 
 
-def step_taken(optimizer: Any, variable: Any, pull: Any) -> Any:
-    """The step just taken, an array, with a floor of Ω's pull / SLACK under the denominator."""
+def step_taken(optimizer: Any, variable: Any) -> Step:
+    """The step that the optimizer just took."""
     step_size = step_size_of(optimizer)
     assert step_size is not None  # by whoever asked is_per_element first
-    taken = step_size(_State(optimizer, variable))
     _, xp = open_array(variable)
-    return steps.bounded(taken.step(xp), pull, xp)
+    return step_size(_State(optimizer, variable)).step(xp)

@@ -114,6 +114,9 @@ class Anchored(Wrapped):
     def _pull(self, w: Array, xp: Backend) -> Array:
         return self.regularizer._pull(w - self._anchor(w, xp), xp)
 
+    def _tangent(self, w: Array, xp: Backend) -> Regularizer:
+        return self._of(self.regularizer._tangent(w - self._anchor(w, xp), xp))
+
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         anchor = self._anchor(w, xp)
         moved = w - anchor

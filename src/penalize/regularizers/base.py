@@ -35,6 +35,7 @@ from penalize.regularizers.registry import (
     is_ours,
     why_not_one,
 )
+from penalize.steps import Step, bounded
 
 if TYPE_CHECKING:
     from penalize.regularizers.sums import Sum
@@ -63,6 +64,9 @@ class Regularizer(ABC):
     The proximal operator is a function, and continuous, for steps below 1/ρ. Beyond that it jumps:
     it is then one of the global minimisers.
     """
+
+    flattens_out: ClassVar[bool] = False
+    """Whether Ω grows ever more slowly with |w| and ``_tangent`` is what it looks like from w."""
 
     differentiable: ClassVar[bool] = True
     """Whether ∇Ω says anything: not for what is constant where it is finite, or jumps."""
@@ -182,6 +186,36 @@ class Regularizer(ABC):
         x = xp.wide(w)
         return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
 
+    def prox_taken(self, w: Array, step: Step) -> Array:
+        """The proximal step behind an optimizer's update, of w's shape and dtype.
+
+        ``prox`` with the step that the optimizer took; where that differs from element to element,
+        with the floor under its denominator (:func:`penalize.steps.bounded`).
+
+        Where Ω flattens out, no such floor is right: at a solution the gradient is as small as the
+        slope of Ω there, the step is long, and ``prox`` would jump. There it is that of Ω's tangent
+        instead, λ_i|u_i| with Ω's slope λ_i at a point v (Zou and Li, One-step sparse estimates in
+        nonconcave penalized likelihood models, 2008), as it is −∇f = λ_i that makes a solution.
+        v is where the weight was before the update, if it is a solution: from w it is found by the
+        tangent at w, and from there once more.
+
+        Args:
+            w: the weight after the update.
+            step: what the optimizer took, with a denominator of w's shape or none.
+
+        Raises:
+            NoProximalOperatorError, StepError, ArrayError: as ``prox``.
+        """
+        if step.denominator is None:
+            return self.prox(w, step.factor)
+        self._check_steady()
+        w, xp = open_array(w, whole=not self.on_shards)
+        denominator, _ = self._open_step(step.denominator, w, xp)
+        self.check_step(per_element=True)
+        x = xp.wide(w)
+        beside = self._beside(x, xp)
+        return xp.like(beside._prox_taken(x, step._replace(denominator=denominator), xp), w)
+
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
 
@@ -199,6 +233,18 @@ class Regularizer(ABC):
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         raise NotImplementedError  # check_prox refuses first, with a sentence
 
+    def _prox_taken(self, w: Array, step: Step, xp: Backend) -> Array:
+        u = w
+        for _ in range(_TANGENTS if self.flattens_out else 1):
+            tangent = self._tangent(u, xp)
+            pull = xp.abs(tangent._pull(w, xp))
+            u = tangent._prox(w, bounded(step, pull, xp), xp)
+        return u
+
+    def _tangent(self, w: Array, xp: Backend) -> Regularizer:
+        """Ω itself; where it flattens out, the convex penalty that touches it from above at w."""
+        return self
+
     def check_prox(self, *, per_element: bool = False, where: str = "") -> None:
         """Raise :class:`NoProximalOperatorError` unless ``prox`` is exact here.
 
@@ -207,6 +253,17 @@ class Regularizer(ABC):
             where: the parameter's name, for the message.
         """
         reason = self._why_not_prox(per_element)
+        if reason:
+            raise NoProximalOperatorError(self, reason, where)
+
+    def check_step(self, *, per_element: bool = False, where: str = "") -> None:
+        """Raise :class:`NoProximalOperatorError` unless ``prox_taken`` is right here.
+
+        Args:
+            per_element: whether the step has a denominator.
+            where: the parameter's name, for the message.
+        """
+        reason = self._why_not_step(per_element)
         if reason:
             raise NoProximalOperatorError(self, reason, where)
 
@@ -226,6 +283,9 @@ class Regularizer(ABC):
         if per_element and not self.elementwise:
             return "the step differs from element to element, and it is known for one step alone"
         return ""
+
+    def _why_not_step(self, per_element: bool) -> str:
+        return self._why_not_prox(per_element)
 
     def _open_step(self, step: Any, w: Array, xp: Backend) -> tuple[Any, bool]:
         """The step as ``_prox`` takes it, and whether it is an array with one per element."""
@@ -426,6 +486,11 @@ class Regularizer(ABC):
             elif value != f.default:
                 parts.append(f"{f.name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+_TANGENTS = 3
+"""How many tangents there are to a proximal step. Each is nearer to the one at a solution by a
+factor of step·ρ; the first alone is off by as much as an update moves a weight."""
 
 
 def _of_another_kind(step: Any, w: Array) -> str:

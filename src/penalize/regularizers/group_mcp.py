@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from penalize.backends import Array, Backend
 from penalize.regularizers import grouping
-from penalize.regularizers.base import check_number
-from penalize.regularizers.groups import ByNorm, sums_only
+from penalize.regularizers.base import Regularizer, check_number
+from penalize.regularizers.groups import ByNorm, GroupLasso, sums_only
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +40,7 @@ class GroupMCP(ByNorm):
     """
 
     on_shards = sums_only
+    flattens_out: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength", "factor")
     factors: ClassVar[tuple[str, ...] | None] = ("factor",)
 
@@ -72,14 +73,24 @@ class GroupMCP(ByNorm):
         groups, heights, _ = self._heights(w, xp)
         return self.factor * groups.total(heights, xp)
 
+    def _slopes(self, norms: Array, weights: Any, xp: Backend) -> Array:
+        return xp.where(norms > self.gamma * weights, 0.0, weights - norms / self.gamma)
+
     def _gradient(self, w: Array, xp: Backend) -> Array:
         groups, norms, roots, weights = self._norms(w, xp)
-        slopes = xp.where(norms > self.gamma * weights, 0.0, weights - norms / self.gamma)
-        return self.factor * w * groups.spread(slopes / roots, w, xp)
+        return self.factor * w * groups.spread(self._slopes(norms, weights, xp) / roots, w, xp)
+
+    def _tangent(self, w: Array, xp: Backend) -> Regularizer:
+        _, norms, _, weights = self._norms(w, xp)
+        slopes = self.factor * self._slopes(norms, weights, xp)
+        return GroupLasso(0.0, self.groups, size_weighted=False)._with(strength=slopes)
 
     def _pull(self, w: Array, xp: Backend) -> Array:
         groups, heights, roots = self._heights(w, xp)
         return self.factor * w * groups.spread(heights / roots / roots, w, xp)
+
+    def _why_not_step(self, per_element: bool) -> str:
+        return ""  # its tangent is a group lasso
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         groups, norms, roots, weights = self._norms(w, xp)

@@ -126,7 +126,7 @@ class GroupLasso(ByNorm):
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
         groups = self._grouping(w, xp)
-        shrink = steps * self.strength
+        shrink = steps * groups.spread(self.strength, w, xp)  # a tangent has one for each group
         if self.size_weighted:
             shrink = shrink * groups.spread(groups.root_sizes(w, xp), w, xp)
         return shrink_groups(w, shrink, groups, xp)

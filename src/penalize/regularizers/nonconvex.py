@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from penalize.backends import Array, Backend
-from penalize.regularizers.base import Elementwise, check_above
-from penalize.regularizers.elementwise import soft_threshold
+from penalize.regularizers.base import Elementwise, Regularizer, check_above
+from penalize.regularizers.elementwise import L1, soft_threshold
 
 
 def _functions_of(s: float | Array, xp: Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -37,6 +37,21 @@ class _Even:
     def _pull(self, w: Array, xp: Backend) -> Array:
         size = xp.abs(w)
         return self._each(size, xp) / xp.where(size <= 0, 1.0, size)
+
+
+class _Flattening(_Even):
+    """Where it is concave in the size, with a slope that is finite at 0."""
+
+    flattens_out: ClassVar[bool] = True
+
+    def _slope(self, size: Array, xp: Backend) -> Array:
+        raise NotImplementedError
+
+    def _gradient(self, w: Array, xp: Backend) -> Array:
+        return xp.sign(w) * self._slope(xp.abs(w), xp)
+
+    def _tangent(self, w: Array, xp: Backend) -> Regularizer:
+        return L1(0.0)._with(strength=self._slope(xp.abs(w), xp))
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +86,7 @@ class L0(_Even, Elementwise):
 
 
 @dataclass(frozen=True, repr=False)
-class MCP(_Even, Elementwise):
+class MCP(_Flattening, Elementwise):
     """The minimax concave penalty: factor·Σ ρ(w), ρ = λ|w| − w²/(2γ) for |w| ≤ γλ, ½γλ² beyond.
 
     ``gradient`` is factor·sign(w)·(λ − |w|/γ) for |w| ≤ γλ, 0 at 0 and beyond. With
@@ -115,9 +130,8 @@ class MCP(_Even, Elementwise):
         inner = xp.clip(size, 0.0, self.gamma * self.strength)
         return self.factor * (inner * (self.strength - inner / (2 * self.gamma)))
 
-    def _gradient(self, w: Array, xp: Backend) -> Array:
-        slope = xp.clip(self.strength - xp.abs(w) / self.gamma, 0.0, self.strength)
-        return self.factor * (xp.sign(w) * slope)
+    def _slope(self, size: Array, xp: Backend) -> Array:
+        return self.factor * xp.clip(self.strength - size / self.gamma, 0.0, self.strength)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         s, gamma, flat = step * self.factor, self.gamma, self.gamma * self.strength
@@ -132,7 +146,7 @@ class MCP(_Even, Elementwise):
 
 
 @dataclass(frozen=True, repr=False)
-class SCAD(_Even, Elementwise):
+class SCAD(_Flattening, Elementwise):
     """The smoothly clipped absolute deviation: factor·Σ ρ(w).
 
     ρ is λ|w| for |w| ≤ λ, (2γλ|w| − w² − λ²)/(2(γ − 1)) for |w| ≤ γλ, and ½(γ + 1)λ² beyond.
@@ -181,10 +195,9 @@ class SCAD(_Even, Elementwise):
         bent = xp.clip(size, slope, flat) - slope
         return self.factor * (slope * inner - bent * bent / (2 * (self.gamma - 1)))
 
-    def _gradient(self, w: Array, xp: Backend) -> Array:
-        left = self.gamma * self.strength - xp.abs(w)
-        slope = xp.clip(left / (self.gamma - 1), 0.0, self.strength)
-        return self.factor * (xp.sign(w) * slope)
+    def _slope(self, size: Array, xp: Backend) -> Array:
+        left = self.gamma * self.strength - size
+        return self.factor * xp.clip(left / (self.gamma - 1), 0.0, self.strength)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         s, gamma, slope = step * self.factor, self.gamma, self.strength
@@ -201,7 +214,7 @@ class SCAD(_Even, Elementwise):
 
 
 @dataclass(frozen=True, repr=False)
-class LogSum(_Even, Elementwise):
+class LogSum(_Flattening, Elementwise):
     """The logarithmic penalty: λ Σ log(1 + |w|/ε). Reweighted ℓ₁ minimises it step by step.
 
     ``gradient`` is λ·sign(w)/(|w| + ε), 0 at 0. ``prox`` is, with s = step·λ, either 0 or
@@ -239,8 +252,8 @@ class LogSum(_Even, Elementwise):
     def _each(self, size: Array, xp: Backend) -> Array:
         return self.strength * xp.log1p(size / self.epsilon)
 
-    def _gradient(self, w: Array, xp: Backend) -> Array:
-        return self.strength * (xp.sign(w) / (xp.abs(w) + self.epsilon))
+    def _slope(self, size: Array, xp: Backend) -> Array:
+        return self.strength / (size + self.epsilon)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         s, epsilon = step * self.strength, self.epsilon

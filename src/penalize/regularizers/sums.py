@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -57,6 +57,10 @@ class Sum(Regularizer):
         return all(term.on_shards for term in self.terms)
 
     @property
+    def flattens_out(self) -> bool:  # type: ignore[override]
+        return any(term.flattens_out for term in self.terms)
+
+    @property
     def differentiable(self) -> bool:  # type: ignore[override]
         return all(term.differentiable for term in self.terms)
 
@@ -108,6 +112,9 @@ class Sum(Regularizer):
             w = r._prox(w, step, xp)
         return w
 
+    def _tangent(self, w: Array, xp: Backend) -> Regularizer:
+        return Sum(tuple(term._tangent(w, xp) for term in self.terms))
+
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         # A quadratic is flat at 0, and so changes nothing there.
         l1, _, rest = self.split()
@@ -119,6 +126,12 @@ class Sum(Regularizer):
         raise NoStrengthMaxError(self)
 
     def _why_not_prox(self, per_element: bool) -> str:
+        return self._refusal(per_element, lambda r: r._why_not_prox(per_element))
+
+    def _why_not_step(self, per_element: bool) -> str:
+        return self._refusal(per_element, lambda r: r._why_not_step(per_element))
+
+    def _refusal(self, per_element: bool, of: Callable[[Regularizer], str]) -> str:
         l1, _, rest = self.split()
         if len(rest) > 1:
             return f"no closed form is known for {' + '.join(map(repr, rest))} together"
@@ -128,7 +141,7 @@ class Sum(Regularizer):
             if has_l1 and not r.prox_follows_l1 and (per_element or not r.l1_follows_prox):
                 each = " where the step differs from element to element" if per_element else ""
                 return f"no closed form is known for an L1 together with {r!r}{each}"
-            return r._why_not_prox(per_element)
+            return of(r)
         return ""
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:

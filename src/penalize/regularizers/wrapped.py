@@ -19,6 +19,10 @@ class Wrapped(Regularizer):
         return self.regularizer.on_shards
 
     @property
+    def flattens_out(self) -> bool:  # type: ignore[override]
+        return self.regularizer.flattens_out
+
+    @property
     def differentiable(self) -> bool:  # type: ignore[override]
         return self.regularizer.differentiable
 
@@ -29,3 +33,6 @@ class Wrapped(Regularizer):
 
     def _why_not_prox(self, per_element: bool) -> str:
         return self.regularizer._why_not_prox(per_element)
+
+    def _why_not_step(self, per_element: bool) -> str:
+        return self.regularizer._why_not_step(per_element)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from penalize.errors import ModeError
 from penalize.regularizers.base import Regularizer
 from penalize.tensorflow.declared import Declared, global_step
-from penalize.tensorflow.steps import bounded, step_size_of
+from penalize.tensorflow.steps import step_of, step_size_of
 from penalize.tensorflow.weights import Weight, weights_of
 
 v1 = tf.compat.v1
@@ -42,7 +42,7 @@ def targets_of(
         for variable in weight.variables:
             _check_variable(weight.name, variable, gradients)
         where = f"{weight.name!r} under {type(optimizer).__name__}"
-        regularizer.check_prox(per_element=per_element, where=where)
+        regularizer.check_step(per_element=per_element, where=where)
     return targets
 
 
@@ -109,6 +109,5 @@ def proximal_update(
             w = weight.joined(lambda variable: variable.read_value())
             taken = step_size(optimizer, weight)
             acting = regularizer if counted is None else regularizer.at(counted)
-            step = bounded(taken, acting.pull(w))
-            done += weight.assign(acting.prox(w, step))
+            done += weight.assign(acting.prox_taken(w, step_of(taken, w)))
     return tf.group(update, *done, name=name)

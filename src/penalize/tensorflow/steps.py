@@ -13,7 +13,7 @@ import tensorflow as tf
 from penalize import steps
 from penalize.backends import tensorflow as xp
 from penalize.errors import ModeError
-from penalize.steps import Taken
+from penalize.steps import Step, Taken
 from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
@@ -98,11 +98,11 @@ def step_size_of(optimizer: Any) -> tuple[StepSize, bool]:
     return found, found not in _ONE_STEP
 
 
-def bounded(taken: Taken, pull: Any) -> Any:
-    """The step as a number or array, with a floor of Ω's pull / SLACK under the denominator."""
+def step_of(taken: Taken, w: Any) -> Step:
+    """The step of a weight, in its type."""
     held = {
-        name: tf.cast(value, pull.dtype)
+        name: tf.cast(value, w.dtype)
         for name, value in taken._asdict().items()
         if tf.is_tensor(value)
     }
-    return steps.bounded(taken._replace(**held).step(xp), pull, xp)
+    return taken._replace(**held).step(xp)

@@ -62,7 +62,8 @@ def check_the_step_is_the_factor_of_a_constant_gradient() -> None:
         seen: list[np.ndarray] = []
 
         def observe(v: Any, optimizer: Any = optimizer, seen: Any = seen) -> Any:
-            seen.append(number(step_taken(optimizer, v, keras.ops.zeros(3))))
+            factor, denominator = step_taken(optimizer, v)
+            seen.append(number(factor / (1.0 if denominator is None else denominator)))
             return v.value + 0
 
         variable.constraint = observe

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from penalize.backends import torch as xp
 from penalize.regularizers.base import Regularizer
-from penalize.steps import Taken, bounded
+from penalize.steps import Taken
 from penalize.torch.kernels.cpu import (
     Buffers,
     Kernel,
@@ -110,7 +110,7 @@ class PlainJob(Job):
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         for w, step in zip(ws, steps, strict=True):
-            w.copy_(self.regularizer.prox(w, _bounded(step, self.regularizer, w)))
+            w.copy_(self.regularizer.prox_taken(w, step.step(xp)))
 
 
 @dataclass
@@ -217,8 +217,8 @@ class Chunked(Job):
                 self._prox.shrink(part, float(taken.factor), self.buffers)
             return
         for part, second in zip(parts, torch.split(self.rows.of(taken.second), count), strict=True):
-            step = _bounded(taken._replace(second=second), self.rows.regularizer, part)
-            part.copy_(self.rows.regularizer.prox(part, step))
+            step = taken._replace(second=second).step(xp)
+            part.copy_(self.rows.regularizer.prox_taken(part, step))
 
 
 def _count(w: Tensor, length: int) -> int:
@@ -315,8 +315,8 @@ class Packed(Job):
         else:
             other, others = self._buffer(1)
             torch._foreach_copy_(others, [step.second for step in steps if step.second is not None])
-            step = _bounded(taken._replace(second=other), self.rows.regularizer, w)
-            w.copy_(self.rows.regularizer.prox(w, step))
+            step = taken._replace(second=other).step(xp)
+            w.copy_(self.rows.regularizer.prox_taken(w, step))
         torch._foreach_copy_(ws, weights)
 
     def _buffer(self, number: int) -> tuple[Tensor, list[Tensor]]:
@@ -329,11 +329,6 @@ class Packed(Job):
             seen = whole if self.rows.is_flat else whole.view(-1, length)
             self._views[number] = seen, [piece.view(shape) for piece, shape in pieces]
         return self._views[number]
-
-
-def _bounded(taken: Taken, regularizer: Regularizer, w: Tensor) -> Any:
-    pull = None if taken.second is None else regularizer.pull(w)
-    return bounded(taken.step(xp), pull, xp)
 
 
 # --- what jobs on the CPU ask -------------------------------------------------------------------

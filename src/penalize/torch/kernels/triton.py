@@ -23,7 +23,7 @@ from torch import Tensor
 from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
-from penalize.steps import Taken, bounded
+from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.jobs import Job, Offer
 from penalize.torch.kernels.rows import Rows, rows_of
@@ -146,11 +146,11 @@ def source_of(program: Program) -> str:
     if not program.prox:
         out = beside + factor * regularizer._gradient(w, xp)
     else:
-        second = None if program.prox == "one" else beside
-        taken = Taken(factor, second, scale, offset, is_squared=program.prox == "root")
-        pull = None if second is None else xp.abs(regularizer._pull(w, xp))
-        step = bounded(taken.step(xp), pull, xp)
-        out = regularizer._prox(w, step, xp)
+        taken = Taken(factor, beside, scale, offset, is_squared=program.prox == "root")
+        if program.prox == "one":
+            out = regularizer._prox(w, factor, xp)
+        else:
+            out = regularizer._prox_taken(w, taken.step(xp), xp)
     lines = [
         *(f"s{i} = tl.load(numbers + {i} * count + which)" for i in range(count)),
         *(

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
+from penalize.backends import torch as xp
 from penalize.errors import ModeError
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
@@ -22,7 +23,6 @@ from penalize.torch.modes.base import (
 )
 from penalize.torch.modes.step_sizes import (
     KNOWN,
-    bounded,
     is_per_element,
     step_size_of,
     why_not_bounded,
@@ -49,7 +49,7 @@ class Proximal(Mode):
                 f"has none: {reason}",
                 'use mode="gradient"',
             )
-        target.regularizer.check_prox(
+        target.regularizer.check_step(
             per_element=is_per_element(optimizer),
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
@@ -81,8 +81,7 @@ class Proximal(Mode):
         if step.found_inf is not None:
             self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
             for target, w, taken in zip(targets, ws, steps, strict=True):
-                size = bounded(taken, target.regularizer, w)
-                step.assign(w, target.regularizer.prox(w, size))
+                step.assign(w, target.regularizer.prox_taken(w, taken.step(xp)))
         else:
             names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
@@ -97,5 +96,5 @@ class Proximal(Mode):
         assert step_size is not None  # or it could not have been attached
         without = run.weights[key]
         taken = step_size(run.groups[key], run.states.get(key, {}))
-        moved = target.regularizer.prox(without, bounded(taken, target.regularizer, without))
+        moved = target.regularizer.prox_taken(without, taken.step(xp))
         return Effect("weights", {parameter: moved - without}, is_linear=False)

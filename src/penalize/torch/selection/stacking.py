@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from penalize.backends import Backend
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.wrapped import Wrapped
+from penalize.steps import Step
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.folds import Fold
@@ -72,6 +73,11 @@ class Stacked(Wrapped):
         if isinstance(step, Tensor) and step.ndim:
             return self._each(lambda r, x, s: r.prox(x, s), w, step)
         return self._each(lambda r, x: r.prox(x, step), w)
+
+    def _prox_taken(self, w: Tensor, step: Step, xp: Backend) -> Tensor:
+        return self._each(
+            lambda r, x, d: r.prox_taken(x, step._replace(denominator=d)), w, step.denominator
+        )
 
     def _each(self, f: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
         factors = torch.tensor(self.multiples, dtype=arrays[0].dtype, device=arrays[0].device)
