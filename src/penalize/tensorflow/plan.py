@@ -19,7 +19,7 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared, global_step
-from penalize.tensorflow.graphs import results_of
+from penalize.tensorflow.graphs import is_eager, origin_of, results_of
 from penalize.tensorflow.weights import Weight, opened
 
 v1 = tf.compat.v1
@@ -187,16 +187,23 @@ class Target:
         with v1.name_scope(self.prefix):
             return _at(self.regularizer, at)(self.weight.read())
 
-    @property
-    def sources(self) -> set[Any]:
-        """The operations of its variables."""
-        handles = (getattr(variable, "handle", None) for variable in self.variables)
-        if any(type(handle).__name__ == "EagerTensor" for handle in handles):
+    def concerns(self, updated: set[Any]) -> bool:
+        """Whether one of these variables is among its own.
+
+        Raises:
+            ModelError: its variables are eager, and this is a graph that cannot use them.
+        """
+        handles = [getattr(variable, "handle", variable) for variable in self.variables]
+        if any(map(is_eager, handles)) and not v1.executing_eagerly_outside_functions():
             raise ModelError(
                 f"{self.name!r} is an eager variable, and is asked for in a graph",
                 "plan the variables of the graph, such as tf.compat.v1.trainable_variables()",
             )
-        return {variable.op for variable in self.variables}
+        return not updated.isdisjoint(map(origin_of, handles))
+
+    def is_within(self, graph: Any) -> bool:
+        """A plan's penalty is made anew wherever it is asked for."""
+        return False
 
     def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
         """The tensors that bring this penalty into the loss, whose ancestors are ops."""
