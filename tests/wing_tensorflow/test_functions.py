@@ -93,8 +93,7 @@ def step(build: Callable[[], Any], mode: str = "") -> Any:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "wrap_function"])
 def test_the_penalty_of_what_is_made_there(kind: str) -> None:
-    found, right = (step(lambda: KINDS[kind](cell), mode) for mode in ("gradient", ""))
-    np.testing.assert_allclose(found, right, rtol=1e-12)
+    found = step(lambda: KINDS[kind](cell), "gradient")
     data_only = step(lambda: KINDS[kind](lambda x: cell(x, None)))
     np.testing.assert_allclose(found, data_only - RATE * 0.2 * START, rtol=1e-12)
 
@@ -105,7 +104,7 @@ def test_the_penalty_of_shards_that_are_made_there() -> None:
     np.testing.assert_allclose(found, step(lambda: loop(lambda x: cell(x, r))), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["while_loop", "cond in a cond", "wrap_function"])
 def test_the_proximal_step_of_what_is_made_there(kind: str) -> None:
     r = GroupLasso(0.1, groups=0)
     without = step(lambda: KINDS[kind](lambda x: cell(x, None)))

@@ -83,7 +83,8 @@ def _shards_of(w: Array) -> list[Array]:
         return [w]
     keys = tf.compat.v1.GraphKeys
     known = [v for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES) for v in _in(w.graph, key)]
-    placed = [v for v in known if (at := place_of(v)) is not None and at.full_name == name]
+    # AutoGraph reads this, and does not know ":=".
+    placed = [v for v in known if getattr(place_of(v), "full_name", None) == name]
     if own is None:
         return [*placed, w]
     whole, found = math.prod(own.full_shape), builtins.sum(math.prod(v.shape) for v in placed)

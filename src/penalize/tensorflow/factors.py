@@ -53,12 +53,11 @@ def factors(
     ops = ancestors([loss])
     hidden = names_in_functions(ops)
     uses = [penalty.uses(loss, ops) for penalty in declared]
+    unknown = [_why_not_measured(penalty, loss.graph, hidden) for penalty in declared]
     copy = _copied(loss, ops) if any(uses) else None
     return [
-        Factor(math.nan, reason)
-        if (reason := _why_not_measured(penalty, loss.graph, hidden))
-        else _measure(copy, loss, tensors, session, feed_dict)
-        for penalty, tensors in zip(declared, uses, strict=True)
+        Factor(math.nan, why_not) if why_not else _measure(copy, loss, tensors, session, feed_dict)
+        for why_not, tensors in zip(unknown, uses, strict=True)
     ]
 
 
