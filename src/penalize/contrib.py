@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penalize.backends import Array, open_array
-from penalize.errors import PenaltyError, RegularizerError, ScaleError
+from penalize.errors import NoGradientError, PenaltyError, RegularizerError, ScaleError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.elementwise import L1, L2
 from penalize.regularizers.sums import Sum
@@ -233,6 +233,20 @@ def regularizer_of(function: Any) -> Regularizer | None:
     if isinstance(function, Regularizer):
         return function
     return function.regularizer if isinstance(function, Scaled | Summed) else None
+
+
+def check_gradient(function: Any, where: str) -> None:
+    """Raise :class:`~penalize.errors.NoGradientError` for what acts by its prox alone.
+
+    Args:
+        function: a regularizer, or a function of this module; of others nothing is known.
+        where: what it is declared on, for the message.
+    """
+    if isinstance(function, Regularizer) and not function.differentiable:
+        instead = 'Leave it out here, and give it to a plan of the variables, in mode="proximal"'
+        raise NoGradientError(function, where, instead)
+    for part in function.functions if isinstance(function, Summed) else ():
+        check_gradient(part, where)
 
 
 def _disabled(weights: Any) -> None:

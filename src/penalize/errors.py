@@ -13,6 +13,8 @@ from typing import Any
 class PenalizeError(Exception):
     """Base of every error that penalize raises."""
 
+    ag_pass_through = True  # AutoGraph: not to be raised again as an error of another class
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take facts, not the sentence; rebuild from the sentence when unpickled.
         return _revive, (type(self), self.args, self.__dict__)

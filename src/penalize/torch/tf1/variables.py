@@ -73,6 +73,8 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
         ScopeError: a TypeError: the dtype is unknown.
         PenaltyError, GroupsError, ShapeError, ArrayError: the regularizer gives no scalar, or does
             not fit the variable.
+        NoGradientError: it is a constraint, or counts, and no loss can apply it: plan the store
+            with ``mode="proximal"``.
     """
     if not isinstance(name, str) or not name:
         raise VariableError(
