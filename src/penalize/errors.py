@@ -346,8 +346,11 @@ class VariableError(PenalizeError, ValueError):
         super().__init__(_sentence(f"{found}; expected {expected}."))
 
 
-class ScopeError(PenalizeError, TypeError):
-    """A scope, or an argument of it, is of a type that means nothing there."""
+class ScopeError(PenalizeError, TypeError, RuntimeError):
+    """A scope, or an argument, is of a type that means nothing there, or is left out of turn.
+
+    TensorFlow 1 raises a TypeError for the one, and a RuntimeError for the other.
+    """
 
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(_sentence(f"{found}; expected {expected}."))

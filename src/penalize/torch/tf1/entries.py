@@ -120,7 +120,12 @@ def evaluate(regularizer: Any, weight: Any, store: nn.Module, name: str | None) 
     penalty = laid_out(regularizer, weight, store, name)(weight)
     if penalty is None:
         return None
-    penalty = torch.as_tensor(penalty)
+    try:
+        penalty = torch.as_tensor(penalty)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PenaltyError(
+            f"{described(regularizer)} returned {penalty!r} for {name or 'a weight'!r}", "a scalar"
+        ) from error
     if penalty.ndim:
         raise PenaltyError(
             f"{described(regularizer)} returned a tensor of shape {tuple(penalty.shape)} for "
