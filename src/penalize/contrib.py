@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penalize.backends import Array, open_array
-from penalize.errors import PenaltyError, RegularizerError, ScaleError
+from penalize.errors import NoGradientError, PenaltyError, RegularizerError, ScaleError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.elementwise import L1, L2
 from penalize.regularizers.sums import Sum
@@ -155,7 +155,7 @@ class Layers:
             )
 
         with self._graph.name_scope(None, "get_regularization_penalty", weights) as name:
-            penalties = [p for w in weights if (p := regularizer(w)) is not None]
+            penalties = _given(map(regularizer, weights))
             for penalty in penalties:
                 rank = self._graph.rank(penalty)
                 if rank != 0:
@@ -209,18 +209,23 @@ class Summed:
 
     def __call__(self, weights: Any) -> Penalty | None:
         with self.graph.name_scope(self.scope, "sum_regularizer", [weights]) as name:
-            penalties = [p for f in self.functions if (p := f(weights)) is not None]
+            penalties = _given(f(weights) for f in self.functions)
             return self.graph.add_n(penalties, name) if penalties else None
 
     @property
     def regularizer(self) -> Regularizer | None:
         """The regularizer that this is; None if one of the functions is none."""
         acting = [f for f in self.functions if f is not _disabled]
-        known = [r for f in acting if (r := regularizer_of(f)) is not None]
+        known = _given(map(regularizer_of, acting))
         return Sum(tuple(known)) if known and len(known) == len(acting) else None
 
     def __repr__(self) -> str:
         return f"sum_regularizer({list(self.functions)!r})"
+
+
+def _given(values: Iterable[Any]) -> list[Any]:
+    """Those that are not None. No ``:=`` anywhere here: AutoGraph cannot convert it."""
+    return [value for value in values if value is not None]
 
 
 def regularizer_of(function: Any) -> Regularizer | None:
@@ -228,6 +233,20 @@ def regularizer_of(function: Any) -> Regularizer | None:
     if isinstance(function, Regularizer):
         return function
     return function.regularizer if isinstance(function, Scaled | Summed) else None
+
+
+def check_gradient(function: Any, where: str) -> None:
+    """Raise :class:`~penalize.errors.NoGradientError` for what acts by its prox alone.
+
+    Args:
+        function: a regularizer, or a function of this module; of others nothing is known.
+        where: what it is declared on, for the message.
+    """
+    if isinstance(function, Regularizer) and not function.differentiable:
+        instead = 'Leave it out here, and give it to a plan of the variables, in mode="proximal"'
+        raise NoGradientError(function, where, instead)
+    for part in function.functions if isinstance(function, Summed) else ():
+        check_gradient(part, where)
 
 
 def _disabled(weights: Any) -> None:

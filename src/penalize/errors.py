@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 class PenalizeError(Exception):
     """Base of every error that penalize raises."""
 
+    ag_pass_through = True  # AutoGraph: not to be raised again as an error of another class
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take facts, not the sentence; rebuild from the sentence when unpickled.
         return _revive, (type(self), self.args, self.__dict__)
@@ -335,8 +337,11 @@ class VariableError(Refusal, ValueError):
     lead = "expected "
 
 
-class ScopeError(Refusal, TypeError):
-    """A scope, or an argument of it, is of a type that means nothing there."""
+class ScopeError(Refusal, TypeError, RuntimeError):
+    """A scope, or an argument, is of a type that means nothing there, or is left out of turn.
+
+    TensorFlow 1 raises a TypeError for the one, and a RuntimeError for the other.
+    """
 
     lead = "expected "
 

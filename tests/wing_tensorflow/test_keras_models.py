@@ -8,7 +8,16 @@ import pytest
 import tensorflow as tf
 
 import penalize.keras
-from penalize import L1, L2, LossError, ModelError, kernels, of_type
+from penalize import (
+    L1,
+    L2,
+    LossError,
+    ModelError,
+    NeverAppliedWarning,
+    everything,
+    kernels,
+    of_type,
+)
 from penalize.tensorflow import audit, regularize
 
 
@@ -49,6 +58,59 @@ def test_a_model() -> None:
     np.testing.assert_allclose(gradient, 0.2 * hidden, rtol=1e-6)
     model.layers[0].trainable = False
     assert list(plan.breakdown()) == ["head.kernel"]
+
+
+def test_a_layer_that_was_replaced() -> None:
+    """The penalty was that of the old head, for ever."""
+    model = build()
+    plan = regularize(model, L2(0.1))
+    model.pop()
+    model.add(keras.layers.Dense(5, name="other"))
+    with pytest.raises(
+        ModelError, match=r"'head\.kernel', 'head\.bias' of this Sequential was repl"
+    ):
+        plan.penalty()
+
+
+def test_a_layer_that_was_replaced_in_a_module() -> None:
+    module = tf.Module()
+    module.head = keras.layers.Dense(2)
+    module.head.build((None, 3))
+    plan = regularize(module, L2(0.1))
+    module.head = keras.layers.Dense(2)
+    module.head.build((None, 3))
+    with pytest.raises(ModelError, match=r"'head\.kernel', 'head\.bias' of this Module was repl"):
+        plan.penalty()
+
+
+def test_a_layer_that_came_later() -> None:
+    model = build()
+    plan = regularize(model, L2(0.1))
+    model.add(keras.layers.Dense(5, name="more"))
+    with pytest.warns(
+        NeverAppliedWarning, match=r"'more\.kernel', 'more\.bias' came to the Sequenti"
+    ):
+        plan.penalty()
+
+
+def test_inside_of_a_layer_in_half_precision() -> None:
+    """A layer under mixed precision sees its own variables in half precision."""
+    seen = []
+
+    class Told(keras.layers.Layer):
+        def build(self, shape: tuple[int, ...]) -> None:
+            self.w = self.add_weight(shape=(2, 2), initializer=keras.initializers.Constant(0.1))
+
+        def call(self, x: object) -> object:
+            seen.append(plan.penalty())
+            return x @ self.w
+
+    layer = Told(dtype="mixed_float16")
+    layer.build((None, 2))
+    plan = regularize(layer, {everything: L2(1.0)})
+    layer(np.ones((1, 2)))
+    assert float(seen[0]) == float(plan.penalty())
+    assert float(seen[0]) != 4 * float(np.float16(0.1)) ** 2
 
 
 def test_the_variables_of_a_model() -> None:

@@ -18,6 +18,7 @@ from penalize import (
     GroupLasso,
     GroupsError,
     ModelError,
+    NeverAppliedWarning,
     NoMatchError,
     biases,
     embeddings,
@@ -290,6 +291,21 @@ def test_a_variable_that_was_replaced() -> None:
     for use in (plan.penalty, plan.breakdown):
         with pytest.raises(ModelError, match="'kernel' of this Dense was replaced after the plan"):
             use()
+
+
+def test_a_variable_that_came_later() -> None:
+    net = Dense(3, 2)
+    plan = regularize(net, L2(0.5))
+    before = float(plan.penalty())
+    net.more = {"kernel": variable("other", 3, 2), "count": tf.Variable(0, trainable=False)}
+    with pytest.warns(
+        NeverAppliedWarning, match=r"'more\.kernel' came to the Dense after it was pl"
+    ):
+        assert float(plan.penalty()) == before
+    assert float(plan.penalty()) == before  # told once
+    net.count = tf.Variable(0, trainable=False)
+    plan.penalty()
+    assert "more" not in str(plan)
 
 
 def test_printing_never_fails() -> None:

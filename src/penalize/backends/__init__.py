@@ -161,6 +161,16 @@ class Backend(Protocol):
         """x with its axes in another order; by default those of a matrix exchanged."""
 
 
+def guarded(value: Array, w: Array, xp: Backend, check: Callable[[], None]) -> Array:
+    """The value, of which no derivative is taken before ``check`` was called, and let it pass.
+
+    Of TensorFlow alone, whose own functions put a value into a loss: elsewhere it is one of ours,
+    which calls the check itself.
+    """
+    own = getattr(xp, "guarded", None)
+    return value if own is None else own(value, w, check)
+
+
 def _numpy() -> Backend:
     from penalize.backends import numpy
 

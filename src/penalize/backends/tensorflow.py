@@ -84,7 +84,8 @@ def _shards_of(w: Array) -> list[Array]:
         return [w]
     keys = tf.compat.v1.GraphKeys
     known = [v for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES) for v in _in(w.graph, key)]
-    placed = [v for v in known if (at := place_of(v)) is not None and at.full_name == name]
+    # AutoGraph reads this, and does not know ":=".
+    placed = [v for v in known if getattr(place_of(v), "full_name", None) == name]
     if own is None:
         return [*placed, w]
     whole, found = math.prod(own.full_shape), builtins.sum(math.prod(v.shape) for v in placed)
@@ -192,6 +193,18 @@ def cumsum(x: Array) -> Array:
 def svd(x: Array) -> tuple[Array, Array, Array]:
     s, u, v = tf.linalg.svd(x, full_matrices=False)
     return u, s, tf.linalg.matrix_transpose(v)
+
+
+def guarded(value: Array, w: Array, check: Callable[[], None]) -> Array:
+    @tf.custom_gradient
+    def identity(value: Array, w: Array) -> Any:
+        def slopes(_: Array) -> tuple[Array, Array]:
+            check()
+            return tf.zeros_like(value), tf.zeros_like(w)
+
+        return tf.identity(value), slopes
+
+    return identity(value, w)
 
 
 def gradient(f: Callable[[Array], Array], w: Array) -> Array:

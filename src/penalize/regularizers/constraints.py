@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from penalize.backends import Array, Backend
+from penalize.backends import Array, Backend, guarded
 from penalize.errors import RegularizerError
 from penalize.regularizers.base import Elementwise, Regularizer, as_number, check_number
 from penalize.regularizers.diagonal import ratios
@@ -39,7 +39,8 @@ class Constraint(Regularizer):
         scale = self._scale(w, xp)
         tolerance = (eps if eps > 1e-4 else 100 * eps) * xp.where(scale < math.inf, scale, 0.0)
         nan = xp.where(far <= 0, 0.0, xp.where(far > 0, 0.0, far))
-        return xp.sum(xp.where(far > tolerance, math.inf, nan))
+        value = xp.sum(xp.where(far > tolerance, math.inf, nan))
+        return guarded(value, w, xp, self.check_gradient)
 
     def _scale(self, w: Array, xp: Backend) -> Array:
         """What rounding errors are relative to."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from penalize.backends import Array, Backend
+from penalize.backends import Array, Backend, guarded
 from penalize.regularizers.base import Elementwise, Regularizer, check_above
 from penalize.regularizers.elementwise import L1, soft_threshold
 
@@ -78,6 +78,9 @@ class L0(_Even, Elementwise):
 
     def _each(self, size: Array, xp: Backend) -> Array:
         return self.strength * xp.where(size > 0, 1.0, size)
+
+    def _value(self, w: Array, xp: Backend) -> Array:
+        return guarded(super()._value(w, xp), w, xp, self.check_gradient)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         s = step * self.strength

@@ -44,14 +44,45 @@ def check_loss(loss: Any) -> None:
         )
 
 
-def check_are_penalties(entries: Sequence[Declared]) -> None:
-    """What stands in the collection must be scalars."""
+def check_are_penalties(entries: Sequence[Declared], graph: Any) -> None:
+    """What stands in the collection must be scalars, and of use in this graph."""
     weights = [entry.name for entry in entries if not entry.is_penalty]
     if weights:
         raise PenaltyError(
             f"{some(weights)}: weights stand in the collection of penalties as they are",
             "scalars, such as l2_regularizer(0.1)(weights), or get_variable(regularizer=...)",
         )
+    kept = [entry.name for entry in entries if entry.is_within(graph)]
+    if kept:
+        raise PenaltyError(
+            f"{some(kept)}: computed inside of a function, such as the body of a loop, which no "
+            "tensor leaves",
+            "get_variable(regularizer=...), which also works there, or a plan of the variables",
+        )
+
+
+def check_are_known(entries: Sequence[Declared], variables: Sequence[Any], graph: Any) -> None:
+    """Of variables that get_variable made inside of a ``tf.function`` no collection tells.
+
+    The function is traced twice; what was declared in the first trace is gone with it.
+    """
+    known = {id(variable) for entry in entries for variable in entry.variables}
+    made = {id(v) for store in graph.get_collection(_STORES) for v in store._vars.values()}
+    unknown = [
+        v.name.partition(":")[0]
+        for v in variables
+        if type(v).__name__ == "UnliftedInitializerVariable" and id(v) in made - known
+    ]
+    if unknown:
+        raise LossError(
+            f"{some(unknown)} was made by get_variable inside of a tf.function, and what was "
+            "declared there is in no collection",
+            "make it outside of the function, or pass a plan of the variables",
+        )
+
+
+_STORES = ("__variable_store",)
+"""The collection in which ``get_variable`` keeps what it made."""
 
 
 def check_report(report: Report, once: bool) -> None:

@@ -22,7 +22,7 @@ from penalize.parameters import Parameter, Role, Site
 from penalize.regularizers.base import Regularizer
 from penalize.selectors import named
 from penalize.tensorflow.declared import Declared
-from penalize.tensorflow.graphs import ancestors, results_of
+from penalize.tensorflow.graphs import ancestors, encloses, origins, results_of
 
 v1 = tf.compat.v1
 
@@ -76,16 +76,23 @@ class Collected:
         """The tensor itself, also of a promise."""
         return self.item.graph.get_tensor_by_name(self.item.name)
 
+    def concerns(self, updated: set[Any]) -> bool:
+        """Whether it is computed from one of these variables, given by their origins."""
+        return hasattr(self.item, "op") and not updated.isdisjoint(self._origins)
+
     @cached_property
-    def sources(self) -> set[Any]:
-        """The operations that it is computed from, those of its variables among them."""
-        return ancestors([self.item]) if hasattr(self.item, "op") else set()
+    def _origins(self) -> set[Any]:
+        return origins([self.item])
+
+    def is_within(self, graph: Any) -> bool:
+        """Whether it stays in a function of this graph; a promise is kept in any graph."""
+        return self.variable is None and self.is_penalty and not encloses(self.item.graph, graph)
 
     def takes_in(self, other: Declared) -> bool:
         """Whether it is computed from another entry."""
         if self.prefix or not self.is_penalty:
             return False
-        return bool(other.uses(self.item, self.sources))
+        return bool(other.uses(self.item, ancestors([self.item])))
 
     def penalty(self) -> Any:
         """The penalty as a tensor of the current graph."""
@@ -103,7 +110,7 @@ def collected(graph: Any, scope: Any = None) -> list[Collected]:
     Raises:
         NoMatchError: nothing is declared in the scope.
     """
-    items = graph.get_collection(v1.GraphKeys.REGULARIZATION_LOSSES)
+    items = [item for holder in _holders(graph) for item in holder.get_collection(_KEY)]
     entries = [_entry(item) for item in {id(item): item for item in items}.values()]
     name = str(getattr(scope, "name", scope) or "").rstrip("/")
     if not name:
@@ -115,6 +122,15 @@ def collected(graph: Any, scope: Any = None) -> list[Collected]:
     if not any(inside):
         raise NoMatchError(selector, f"scope={name!r}", selector.hint(records))
     return list(itertools.compress(entries, inside))
+
+
+def _holders(graph: Any) -> list[Any]:
+    """The graph, and its functions: ``wrap_function`` keeps collections of its own."""
+    functions = [getattr(f, "_cached_graph", None) for f in graph._functions.values()]
+    return [graph, *(function for function in functions if function is not None)]
+
+
+_KEY = v1.GraphKeys.REGULARIZATION_LOSSES
 
 
 def _entry(item: Any) -> Collected:

@@ -37,9 +37,11 @@ class Declared(Protocol):
     def is_penalty(self) -> bool:
         """Whether it is a scalar, and not weights that somebody entered as they are."""
 
-    @property
-    def sources(self) -> set[Any]:
-        """Operations that it is computed from, those of its variables among them."""
+    def concerns(self, updated: set[Any]) -> bool:
+        """Whether it is computed from one of these variables, given by their origins."""
+
+    def is_within(self, graph: Any) -> bool:
+        """Whether it stays in a function of this graph, such as a loop's body, and cannot leave."""
 
     def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
         """The tensors that bring this penalty into the loss, whose ancestors are ops."""

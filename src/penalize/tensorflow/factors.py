@@ -6,7 +6,7 @@ The user's graph is only read. Whatever has to be added to answer is added to a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -30,6 +30,7 @@ class Factor(NamedTuple):
 
 NONLINEAR = "a penalty of a penalty, or another nonlinear function of one"
 _HIDDEN = "inside of a function, such as a branch of tf.cond, where it cannot be measured"
+_WITHIN = "made inside of a function, such as the body of a loop, where it stays"
 
 
 def factors(
@@ -52,13 +53,19 @@ def factors(
     ops = ancestors([loss])
     hidden = names_in_functions(ops)
     uses = [penalty.uses(loss, ops) for penalty in declared]
+    unknown = [_why_not_measured(penalty, loss.graph, hidden) for penalty in declared]
     copy = _copied(loss, ops) if any(uses) else None
     return [
-        Factor(math.nan, _HIDDEN)
-        if penalty.prefix and any(name.startswith(penalty.prefix) for name in hidden)
-        else _measure(copy, loss, tensors, session, feed_dict)
-        for penalty, tensors in zip(declared, uses, strict=True)
+        Factor(math.nan, why_not) if why_not else _measure(copy, loss, tensors, session, feed_dict)
+        for why_not, tensors in zip(unknown, uses, strict=True)
     ]
+
+
+def _why_not_measured(penalty: Declared, graph: Any, hidden: Iterable[str]) -> str:
+    if penalty.is_within(graph):
+        return _WITHIN
+    is_hidden = penalty.prefix and any(name.startswith(penalty.prefix) for name in hidden)
+    return _HIDDEN if is_hidden else ""
 
 
 def _measure(copy: Any, loss: Any, tensors: Sequence[Any], session: Any, feed_dict: Any) -> Factor:

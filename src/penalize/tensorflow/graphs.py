@@ -1,4 +1,8 @@
-"""What a tensor of a TensorFlow 1 graph is computed from. The graph is only read."""
+"""What a tensor of a TensorFlow 1 graph is computed from. The graph is only read.
+
+The body of a loop, a branch of ``tf.cond`` and a ``tf.function`` are functions: graphs of their
+own, which capture what they use of the graph around them.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,42 @@ def ancestors(tensors: Iterable[Any], *, of_values: bool = False) -> set[Any]:
     return found
 
 
+def origin_of(tensor: Any) -> Any:
+    """Where a tensor comes from, to be compared: its operation; itself, if it is eager."""
+    return id(tensor) if is_eager(tensor) else tensor.op
+
+
+def origin_of_variable(variable: Any) -> Any:
+    """Where the values of a variable come from, the same in every graph that reads it."""
+    return origin_of(getattr(variable, "handle", variable))
+
+
+def origins(tensors: Iterable[Any]) -> set[Any]:
+    """Whatever the tensors are computed from, outside of a function also through its captures."""
+    given = list(tensors)
+    local = [tensor for tensor in given if not is_eager(tensor)]
+    found = {origin_of(tensor) for tensor in given} | ancestors(local)
+    captured = [
+        outer
+        for graph in {tensor.graph for tensor in local}
+        for outer, inner in getattr(graph, "captures", ())
+        if inner.op in found
+    ]
+    return found | origins(captured) if captured else found
+
+
+def is_eager(tensor: Any) -> bool:
+    """Whether a tensor has a value now, and is of no graph."""
+    return type(tensor).__name__ == "EagerTensor"
+
+
+def encloses(outer: Any, graph: Any) -> bool:
+    """Whether a graph can use what another one holds: it is the same, or a function within it."""
+    while graph is not None and graph is not outer:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is outer
+
+
 def results_of(prefix: str, ops: set[Any], end: Any) -> list[Any]:
     """What leaves a name scope: outputs of operations below the prefix that others in ops use.
 
@@ -44,10 +84,9 @@ def results_of(prefix: str, ops: set[Any], end: Any) -> list[Any]:
 
 
 def names_in_functions(ops: Iterable[Any]) -> frozenset[str]:
-    """The names of the operations inside of the functions that these call, however deep.
+    """The names of the operations from which functions that these call compute their results.
 
-    The branches of ``tf.cond``, the bodies of loops and ``tf.function`` are functions: what happens
-    in them is no operation of the graph itself.
+    However deep: what happens in a function is no operation of the graph itself.
     """
     called = {name for op in ops for name in _functions(op.node_def.attr)}
     if not called:
@@ -61,10 +100,21 @@ def names_in_functions(ops: Iterable[Any]) -> frozenset[str]:
         if name in seen or name not in library:
             continue
         seen.add(name)
-        for node in library[name].node_def:
+        for node in _used_nodes(library[name]):
             names.add(node.name)
             waiting.extend(_functions(node.attr))
     return frozenset(names)
+
+
+def _used_nodes(function: Any) -> Iterator[Any]:
+    """The nodes from which a function's results are computed."""
+    nodes = {node.name: node for node in function.node_def}
+    waiting = list(function.ret.values())
+    while waiting:
+        node = nodes.pop(waiting.pop().partition(":")[0], None)  # None: an argument, or seen
+        if node is not None:
+            yield node
+            waiting.extend(node.input)
 
 
 def _functions(attributes: Any) -> Iterator[str]:

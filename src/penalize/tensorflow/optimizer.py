@@ -11,6 +11,7 @@ import tensorflow as tf
 from penalize.errors import LossError, ModeError, OptimizerError
 from penalize.tensorflow.audit import report_on
 from penalize.tensorflow.checks import (
+    check_are_known,
     check_are_penalties,
     check_loss,
     check_not_scaled,
@@ -18,6 +19,7 @@ from penalize.tensorflow.checks import (
 )
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.graphs import origin_of_variable
 from penalize.tensorflow.plan import Plan
 from penalize.tensorflow.proximal import proximal_update, steps_before, targets_of
 from penalize.tensorflow.steps import step_size_of
@@ -154,8 +156,10 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
 
         Raises:
             LossError: the loss is no tensor of a TensorFlow 1 graph, it is that of one of several
-                replicas, or what it contains of a penalty cannot be measured.
-            PenaltyError: what stands in the collection is weights, and not a penalty of them.
+                replicas, or what it contains of a penalty cannot be measured; or a variable was
+                made inside of a ``tf.function``, and what is declared on it is not known.
+            PenaltyError: what stands in the collection is weights, and not a penalty of them, or
+                was computed inside of a function, such as the body of a loop, and not declared.
             NoMatchError: nothing is declared in the scope.
             ModelError: a plan is one of eager variables.
             AppliedTwiceError: the loss contains a penalty in another way than once, such as with
@@ -163,7 +167,9 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         """
         check_loss(loss)
         entries = self._declared(loss.graph, var_list)
-        check_are_penalties(entries)
+        check_are_penalties(entries, loss.graph)
+        if self._plan is None:
+            check_are_known(entries, _listed(var_list, loss.graph), loss.graph)
         if self._mode == "gradient":
             for entry in entries:
                 if entry.regularizer is not None:
@@ -183,13 +189,11 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
 
     def _declared(self, graph: Any, var_list: Any) -> list[Declared]:
         """What is declared for the variables that are updated, or for no variable that is known."""
-        if var_list is None:
-            var_list = graph.get_collection(v1.GraphKeys.TRAINABLE_VARIABLES)
-        updated = {variable.op for variable in tf.nest.flatten(var_list)}
+        updated = {origin_of_variable(variable) for variable in _listed(var_list, graph)}
         known: Sequence[Declared] = (
             collected(graph, self._scope) if self._plan is None else self._plan.targets()
         )
-        return [e for e in known if e.sources & updated or not e.is_penalty]
+        return [e for e in known if not e.is_penalty or e.concerns(updated)]
 
     def apply_gradients(
         self, grads_and_vars: Any, global_step: Any = None, name: str | None = None
@@ -231,6 +235,14 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         if name == "_optimizer":
             raise AttributeError(name)
         return getattr(self._optimizer, name)
+
+
+def _listed(var_list: Any, graph: Any) -> list[Any]:
+    """The variables that will be updated."""
+    if var_list is None:
+        var_list = graph.get_collection(v1.GraphKeys.TRAINABLE_VARIABLES)
+    listed: list[Any] = tf.nest.flatten(var_list)
+    return listed
 
 
 def _replace(collection: list[Any], old: Any, new: Any) -> None:

@@ -54,6 +54,19 @@ def _is_of_keras(value: Any, name: str) -> bool:
     return any(c.__name__ == name and c.__module__.startswith("keras.") for c in mro)
 
 
+def variables_in(model: Any) -> list[Any]:
+    """TensorFlow's variables that a module or Keras model holds now; none of what is a list."""
+    if _is_keras_layer(model):
+        found = list(model.variables)
+    elif isinstance(model, tf.Module):
+        # TensorFlow's modules do not know the variables of Keras layers in them.
+        layers = [v for _, _, v in _walk(model, (), (), frozenset()) if _is_keras_layer(v)]
+        found = [*model.variables, *(v for layer in layers for v in layer.variables)]
+    else:
+        found = []
+    return list({id(v): v for v in map(opened, found)}.values())
+
+
 # --- a Keras model --------------------------------------------------------------------------
 
 

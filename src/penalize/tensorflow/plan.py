@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
-from penalize.errors import LossError, ModelError, PenalizeError, some
+from penalize.errors import LossError, ModelError, NeverAppliedWarning, PenalizeError, some
 from penalize.names import unique
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, describe, row_of
@@ -19,8 +20,9 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared, global_step
-from penalize.tensorflow.graphs import results_of
-from penalize.tensorflow.weights import Weight, opened
+from penalize.tensorflow.graphs import is_eager, origin_of, results_of
+from penalize.tensorflow.parameters import read, variables_in
+from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
 
@@ -43,9 +45,9 @@ class Plan(Probed, LivePlan):
 
     def __init__(self, entries: Sequence[PlannedParameter], model: Any) -> None:
         self._entries = tuple(entries)
-        self._module = model if isinstance(model, tf.Module) else None
-        # TensorFlow's modules do not know the variables of Keras layers in them.
-        held = self._held()
+        self._model = model
+        self._seen = variables_in(model)
+        held = set(map(id, self._seen))
         self._own = [e for e in entries if id(e.weight.first) in held]
         scopes = unique(re.sub(r"[^\w.]", "_", e.parameter.name, flags=re.ASCII) for e in entries)
         scope = f"penalize_{next(_number)}"
@@ -64,15 +66,15 @@ class Plan(Probed, LivePlan):
         """What is penalized now: frozen variables are left out.
 
         Raises:
-            ModelError: a variable of the module was replaced by another one.
+            ModelError: a variable of the model was replaced by another one, or taken away.
         """
-        held = self._held()
+        held = set(map(id, variables_in(self._model)))
         lost = [e.parameter.name for e in self._own if id(e.weight.first) not in held]
         if lost:
             raise ModelError(
-                f"{some(lost)} of this {type(self._module).__name__} was replaced after the plan "
-                "was made",
-                "plan the module as it is now",
+                f"{some(lost)} of this {type(self._model).__name__} was replaced after the plan "
+                "was made, or taken away",
+                "plan the model as it is now",
             )
         return [
             PlannedPenalty(e.parameter.name, e.weight, e.regularizer, prefix)
@@ -84,10 +86,21 @@ class Plan(Probed, LivePlan):
         """What is penalized now: the names of rows, each with its variable or first shard."""
         return [(target.name, target.variables[0]) for target in self.targets()]
 
-    def _held(self) -> set[int]:
-        """The variables of a module as it is now, by their identity."""
-        variables = () if self._module is None else self._module.variables
-        return {id(opened(variable)) for variable in variables}
+    def _warn_of_newcomers(self) -> None:
+        """No rule reaches what came to the model later."""
+        seen = set(map(id, self._seen))
+        new = {id(v): v for v in variables_in(self._model) if id(v) not in seen}
+        if not new:
+            return
+        self._seen += new.values()
+        names = [p.name for p, w in read(self._model) if p.trainable and id(w.first) in new]
+        if names:
+            warnings.warn(
+                f"{some(names)} came to the {type(self._model).__name__} after it was planned, so "
+                "no rule reaches what is new. Plan the model as it is now.",
+                NeverAppliedWarning,
+                stacklevel=3,
+            )
 
     def penalty(self, *, at: Any = None) -> tf.Tensor:
         """Σ Ω(w): a scalar to be added to the loss, in float32 or wider.
@@ -103,10 +116,13 @@ class Plan(Probed, LivePlan):
                 ``optimizer.iterations``; in a graph of TensorFlow 1 the global step by default.
 
         Raises:
-            ModelError: a variable of the module was replaced after the plan was made.
+            ModelError: a variable of the model was replaced after the plan was made.
             NoStepError: a strength follows a schedule, and the step is not known.
             NoGradientError: a constraint is planned, which no loss can apply.
             LossError: it is audited in one of several replicas.
+
+        Warns:
+            NeverAppliedWarning: a trainable variable came to the model after it was planned.
         """
         replica = tf.distribute.get_replica_context()
         replicas = 1 if replica is None else replica.num_replicas_in_sync
@@ -115,8 +131,10 @@ class Plan(Probed, LivePlan):
                 "a loss was audited that runs in replicas, whose tapes are their own",
                 "audit the loss of one replica, outside of strategy.run",
             )
+        targets = self.targets()
+        self._warn_of_newcomers()
         total = tf.zeros(())
-        for target in self.targets():
+        for target in targets:
             target.regularizer.check_gradient(repr(target.name))
             value = self.seen(target.name, target.penalty(at))
             dtype = max(total.dtype, value.dtype, key=lambda kind: kind.size)
@@ -187,16 +205,23 @@ class PlannedPenalty:
         with v1.name_scope(self.prefix):
             return _at(self.regularizer, at)(self.weight.read())
 
-    @property
-    def sources(self) -> set[Any]:
-        """The operations of its variables."""
-        handles = (getattr(variable, "handle", None) for variable in self.variables)
-        if any(type(handle).__name__ == "EagerTensor" for handle in handles):
+    def concerns(self, updated: set[Any]) -> bool:
+        """Whether one of these variables is among its own.
+
+        Raises:
+            ModelError: its variables are eager, and this is a graph that cannot use them.
+        """
+        handles = [getattr(variable, "handle", variable) for variable in self.variables]
+        if any(map(is_eager, handles)) and not v1.executing_eagerly_outside_functions():
             raise ModelError(
                 f"{self.name!r} is an eager variable, and is asked for in a graph",
                 "plan the variables of the graph, such as tf.compat.v1.trainable_variables()",
             )
-        return {variable.op for variable in self.variables}
+        return not updated.isdisjoint(map(origin_of, handles))
+
+    def is_within(self, graph: Any) -> bool:
+        """A plan's penalty is made anew wherever it is asked for."""
+        return False
 
     def uses(self, loss: Any, ops: set[Any]) -> list[Any]:
         """The tensors that bring this penalty into the loss, whose ancestors are ops."""

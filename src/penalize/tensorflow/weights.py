@@ -54,8 +54,16 @@ class Weight:
 
 
 def opened(variable: Any) -> Any:
-    """TensorFlow's variable within a Keras variable; others as they are."""
-    return variable.value if type(variable).__module__.startswith("keras.") else variable
+    """TensorFlow's variable within a Keras variable; others as they are.
+
+    Not as a layer sees it under a policy of mixed precision, in its narrower type.
+    """
+    if not type(variable).__module__.startswith("keras."):
+        return variable
+    from keras.src.backend.common.variables import AutocastScope  # Keras exports none
+
+    with AutocastScope(None):
+        return variable.value
 
 
 def is_partitioned(value: Any) -> bool:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from penalize import PenalizeError, ScopeError, VariableError
+from penalize import (
+    L0,
+    NoGradientError,
+    NonNegative,
+    PenalizeError,
+    PenaltyError,
+    ScopeError,
+    VariableError,
+)
 from penalize.torch import tf1
 from penalize.torch.tf1 import AUTO_REUSE, get_collection, get_variable, variable_scope
 
@@ -18,6 +26,23 @@ def shared(make: dict[str, Any], share: dict[str, Any], reuse: Any = True) -> No
     get_variable("w", **make)
     with variable_scope(tf1.get_variable_scope(), reuse=reuse):
         get_variable("w", **share)
+
+
+def left_early() -> None:
+    outer = variable_scope("a")
+    outer.__enter__()
+    with variable_scope("b"):
+        outer.__exit__(None, None, None)
+
+
+def twice(block: Any) -> None:
+    with block, block:
+        pass
+
+
+def mixed() -> Any:
+    layers = tf1.contrib.layers
+    return layers.sum_regularizer([layers.l1_regularizer(0.1), L0(0.1)])
 
 
 def opened(*args: Any, **kwargs: Any) -> None:
@@ -32,7 +57,7 @@ def cut(partitions: Any) -> Callable[..., Any]:
 MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     (
         lambda: opened_and(lambda: get_variable("w", [2]), "s", regularizer="l2"),
-        VariableError,
+        ScopeError,
         "Variable 's/w' got regularizer='l2'; expected a callable.",
     ),
     (
@@ -42,12 +67,12 @@ MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     ),
     (
         lambda: get_variable(3, [2]),
-        VariableError,
+        ScopeError,
         "A variable was asked for with name=3; expected a name such as 'weights'.",
     ),
     (
         lambda: get_variable("w", [2], regularizer="l2"),
-        VariableError,
+        ScopeError,
         "Variable 'w' got regularizer='l2'; expected a callable.",
     ),
     (
@@ -131,7 +156,7 @@ MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     ),
     (
         lambda: get_variable("w", "ab"),
-        VariableError,
+        ScopeError,
         "Variable 'w' was asked for with shape='ab'; expected a sequence of sizes >= 0.",
     ),
     (
@@ -181,7 +206,76 @@ MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
     (
         lambda: get_variable("w", [2], partitioner=cut([0])),
         VariableError,
-        "The partitioner of variable 'w' returned [0]; expected numbers >= 1.",
+        "The partitioner of variable 'w' returned [0]; expected numbers >= 1, and no more than "
+        "rows in (2,).",
+    ),
+    (
+        lambda: get_variable("w", [2], partitioner=cut([0.5])),
+        ScopeError,
+        "The partitioner of variable 'w' returned [0.5]; expected integers.",
+    ),
+    (
+        lambda: get_variable("w", initializer={}),
+        ScopeError,
+        "The initializer of variable 'w' is or gave {}; expected numbers, or a tensor.",
+    ),
+    (
+        lambda: get_variable("w", [2], initializer=lambda shape, dtype: None),
+        VariableError,
+        "The initializer of variable 'w' is or gave None; expected numbers, or a tensor.",
+    ),
+    (
+        lambda: get_variable("a b", [2]),
+        VariableError,
+        "A variable got the name 'a b'; expected letters, digits and _ . / - only, and a letter "
+        "or digit first.",
+    ),
+    (
+        lambda: opened("s$"),
+        VariableError,
+        "A variable_scope got the name 's$'; expected letters, digits and _ . / - only, and a "
+        "letter or digit first.",
+    ),
+    (
+        lambda: opened(None, 5),
+        ScopeError,
+        "A variable_scope got default_name=5, a int; expected a name.",
+    ),
+    (
+        lambda: variable_scope("s").__exit__(None, None, None),
+        ScopeError,
+        "A variable_scope was left that is not open; expected it to be entered first.",
+    ),
+    (
+        lambda: left_early(),
+        ScopeError,
+        "The variable_scope 'a' was left before 'a/b', which was opened after it; expected scopes "
+        "to be left in the order in which a with statement leaves them.",
+    ),
+    (
+        lambda: twice(variable_scope("a")),
+        ScopeError,
+        "The variable_scope 'a' was entered again inside of itself; expected a block of its own "
+        "for each, as of variable_scope(scope), where scope is what this one gave.",
+    ),
+    (
+        lambda: get_variable("w", [2], regularizer=lambda w: "a"),
+        PenaltyError,
+        "<lambda> returned 'a' for 'w'; expected a scalar.",
+    ),
+    (
+        lambda: get_variable("w", [2], regularizer=NonNegative()),
+        NoGradientError,
+        "NonNegative() (on 'w') has no gradient that could act on a weight: it is constant "
+        "wherever it is finite, or it jumps. Leave it out here, and give it to a plan of the "
+        'variables, in mode="proximal".',
+    ),
+    (
+        lambda: get_variable("w", [2], regularizer=mixed()),
+        NoGradientError,
+        "L0(0.1) (on 'w') has no gradient that could act on a weight: it is constant wherever it "
+        "is finite, or it jumps. Leave it out here, and give it to a plan of the variables, in "
+        'mode="proximal".',
     ),
     (
         lambda: get_variable("w", [2, 2], partitioner=cut([2, 2])),
@@ -259,6 +353,25 @@ def test_message(act: Callable[[], Any], kind: type[PenalizeError], message: str
 def test_the_families() -> None:
     assert issubclass(VariableError, ValueError)
     assert issubclass(ScopeError, TypeError)
+    assert issubclass(ScopeError, RuntimeError)
+
+
+def test_a_scope_that_was_left_early_is_still_open() -> None:
+    """Nothing was done, so that each scope can be left in its turn; an error leaves them all."""
+    with tf1.VariableStore() as store:
+        outer, inner = variable_scope("a"), variable_scope("b")
+        outer.__enter__()
+        inner.__enter__()
+        with pytest.raises(ScopeError):
+            outer.__exit__(None, None, None)
+        get_variable("w", [])
+        inner.__exit__(None, None, None)
+        outer.__exit__(None, None, None)
+        get_variable("x", [])
+        with pytest.raises(ScopeError, match="'s/a' was left before 's/a/b'"), variable_scope("s"):
+            left_early()
+        get_variable("y", [])
+        assert [name for name, _ in store.named_parameters()] == ["a/b/w", "x", "y"]
 
 
 @pytest.mark.parametrize("scope", ["^net", "net|head", "net/(a)", "w[01]", "net\\d", "net?", "a+"])

@@ -171,7 +171,7 @@ def test_it_prints_its_variables(store: tf1.VariableStore) -> None:
     assert str(store) == "VariableStore(\n  net/w: (2, 3)\n  net/b: (3,)\n)"
 
 
-@pytest.mark.parametrize("name", ["train", "net.w", "training", "_parameters"])
+@pytest.mark.parametrize("name", ["train", "net.w", "training", "state_dict"])
 def test_a_name_that_a_module_cannot_give(name: str, store: tf1.VariableStore) -> None:
     with pytest.raises(VariableError, match=rf"The name '{name}' cannot be given to a parameter"):
         ones(name, [2])

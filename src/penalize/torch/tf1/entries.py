@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from penalize.contrib import check_gradient
 from penalize.errors import PenaltyError
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.place import Place
@@ -113,11 +114,18 @@ def evaluate(regularizer: Any, weight: Any, store: nn.Module, name: str | None) 
     Raises:
         PenaltyError: the regularizer gives something that is no scalar.
         GroupsError: its groups do not fit the weight.
+        NoGradientError: it is a constraint, or counts, and no loss can apply it.
     """
+    check_gradient(regularizer, repr(name) if name else "")
     penalty = laid_out(regularizer, weight, store, name)(weight)
     if penalty is None:
         return None
-    penalty = torch.as_tensor(penalty)
+    try:
+        penalty = torch.as_tensor(penalty)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PenaltyError(
+            f"{described(regularizer)} returned {penalty!r} for {name or 'a weight'!r}", "a scalar"
+        ) from error
     if penalty.ndim:
         raise PenaltyError(
             f"{described(regularizer)} returned a tensor of shape {tuple(penalty.shape)} for "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penalize.errors import VariableError
-from penalize.torch.tf1.arguments import Wanted, constant_of, fits
+from penalize.torch.tf1.arguments import Wanted, constant_of, fits, tensor_of
 from penalize.torch.tf1.sameness import described
 
 
@@ -23,20 +23,20 @@ def initial_value(wanted: Wanted) -> Tensor:
     variables are Glorot's uniform ones, others are zeros.
 
     Raises:
-        VariableError: shape and initializer do not fit together.
+        VariableError: shape and initializer do not fit together, or it gives no tensor.
+        ScopeError: it gives nothing that a tensor could hold.
     """
     if wanted.constant:
-        return constant_of(wanted.initializer)
+        return constant_of(wanted.name, wanted.initializer)
     initializer: Any = _default(wanted) if wanted.initializer is None else wanted.initializer
     if inspect.isclass(initializer):
         initializer = initializer()
     shape = wanted.shape
     if shape is not None and None not in shape:
         value = initializer(list(shape), dtype=wanted.dtype)
-        # A tensor of its own: an initializer may give the same one twice.
-        value = torch.as_tensor(value).detach().to(wanted.dtype, copy=True)
+        value = tensor_of(wanted.name, value).to(wanted.dtype)
     elif _needs_no_arguments(initializer):
-        value = constant_of(initializer())
+        value = constant_of(wanted.name, initializer())
     else:
         raise VariableError(
             f"variable {wanted.name!r} was asked for with the initializer "

@@ -9,11 +9,12 @@ a port finds the same mistakes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 
-from penalize.errors import VariableError
+from penalize.errors import PenalizeError, ScopeError, VariableError
 from penalize.torch.tf1.arguments import Wanted
 
 
@@ -40,6 +41,7 @@ def partitions_of(wanted: Wanted) -> list[int] | None:
 
     Raises:
         VariableError: a ValueError, wherever TensorFlow 1 raises one.
+        ScopeError: a TypeError: it gave something else than integers.
     """
     if wanted.partitioner is None or wanted.shape == ():
         return None
@@ -50,14 +52,19 @@ def partitions_of(wanted: Wanted) -> list[int] | None:
         raise _wrong(wanted, f"was given the shape {shape}", "a shape without unknown sizes")
     size = torch.Size(shape)  # type: ignore[arg-type]  # None is excluded above
     partitions = wanted.partitioner(shape=size, dtype=wanted.dtype)
+    returned = f"returned {partitions!r}"
     if not isinstance(partitions, Sequence) or len(partitions) != len(shape):
-        raise _wrong(wanted, f"returned {partitions!r}", f"one number for each axis of {shape}")
-    if any(number < 1 for number in partitions):
-        raise _wrong(wanted, f"returned {partitions!r}", "numbers >= 1")
+        raise _wrong(wanted, returned, f"one number for each axis of {shape}")
+    if not all(isinstance(number, Integral) for number in partitions):
+        raise _wrong(wanted, returned, "integers", ScopeError)
+    if any(not 1 <= n <= max(1, axis) for n, axis in zip(partitions, size, strict=True)):
+        raise _wrong(wanted, returned, f"numbers >= 1, and no more than rows in {shape}")
     if sum(number > 1 for number in partitions) > 1:
-        raise _wrong(wanted, f"returned {partitions!r}", "shards along one axis only")
+        raise _wrong(wanted, returned, "shards along one axis only")
     return list(partitions)
 
 
-def _wrong(wanted: Wanted, found: str, expected: str) -> VariableError:
-    return VariableError(f"the partitioner of variable {wanted.name!r} {found}", expected)
+def _wrong(
+    wanted: Wanted, found: str, expected: str, kind: type[PenalizeError] = VariableError
+) -> PenalizeError:
+    return kind(f"the partitioner of variable {wanted.name!r} {found}", expected)

@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from penalize.errors import ScopeError, VariableError
+from penalize.torch.tf1.arguments import check_name
 from penalize.torch.tf1.keys import AUTO_REUSE, Reuse
 from penalize.torch.tf1.state import Getter, State, VariableScope, joined, state_now, unique
 
@@ -39,8 +40,10 @@ class variable_scope:  # noqa: N801 - TensorFlow's name
 
     Raises:
         ScopeError: a TypeError, where TensorFlow raises one: there is no name, or it is no string.
+            Also a RuntimeError: the block is left before one that was opened in it, or is entered
+            again inside of itself.
         VariableError: a ValueError, where TensorFlow raises one: ``reuse`` is something else, or
-            was given without a name.
+            was given without a name; or the name has other characters than TensorFlow allows.
     """
 
     def __init__(  # noqa: PLR0917 - TensorFlow's order
@@ -71,19 +74,27 @@ class variable_scope:  # noqa: N801 - TensorFlow's name
             "partitioner": partitioner,
             "dtype": dtype,
         }
-        self._left: list[tuple[State, VariableScope, str, Counter[str] | None]] = []
+        self._open: _Open | None = None
 
     def __enter__(self) -> VariableScope:
+        if self._open is not None:
+            raise ScopeError(
+                f"the variable_scope {self._open.scope.name!r} was entered again inside of itself",
+                "a block of its own for each, as of variable_scope(scope), where scope is what "
+                "this one gave",
+            )
         state = state_now()
         before = state.current
+        counted = None
         if isinstance(self._name_or_scope, VariableScope):
             scope = self._below(self._name_or_scope, self._name_or_scope.name)
             state.opened[scope.name] += 1
-            self._left.append((state, before, scope.name, Counter(state.opened)))
+            counted = Counter(state.opened)
         else:
             scope = self._below(before, joined(before.name, self._named(state)))
+            check_name("a variable_scope", scope.name)
             state.opened[scope.name] += 1
-            self._left.append((state, before, scope.name, None))
+        self._open = _Open(state, before, scope, counted)
         state.current = scope
         return scope
 
@@ -93,14 +104,23 @@ class variable_scope:  # noqa: N801 - TensorFlow's name
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        state, before, left, opened = self._left.pop()
-        if opened is None:
+        if self._open is None:
+            raise ScopeError("a variable_scope was left that is not open", "it to be entered first")
+        state, before, scope, counted = self._open
+        if state.current is not scope and error is None:
+            raise ScopeError(
+                f"the variable_scope {scope.name!r} was left before {state.current.name!r}, which "
+                "was opened after it",
+                "scopes to be left in the order in which a with statement leaves them",
+            )
+        if counted is None:
             for name in state.opened:
-                if name.startswith(f"{left}/"):
+                if name.startswith(f"{scope.name}/"):
                     state.opened[name] = 0
         else:
-            state.opened = opened
+            state.opened = counted
         state.current = before
+        self._open = None
 
     def _named(self, state: State) -> str:
         if self._name_or_scope is None:
@@ -115,6 +135,16 @@ class variable_scope:  # noqa: N801 - TensorFlow's name
             getter = _wrapped(self._custom_getter, getter)
         reuse = self._reuse or parent.reuse
         return replace(parent, name=name, reuse=reuse, custom_getter=getter, **given)
+
+
+class _Open(NamedTuple):
+    """A block between its two ends."""
+
+    state: State
+    before: VariableScope
+    scope: VariableScope
+    counted: Counter[str] | None
+    """How often each scope was opened, where a scope that was kept is entered again."""
 
 
 def _wrapped(outer: Getter, inner: Getter | None) -> Getter:
@@ -132,6 +162,11 @@ def _check_arguments(name_or_scope: Any, default_name: Any, reuse: Any, auxiliar
     if name_or_scope is None and default_name is None:
         raise ScopeError(
             "a variable_scope got neither name_or_scope nor default_name", "one of them"
+        )
+    if not isinstance(default_name, str | None):
+        raise ScopeError(
+            f"a variable_scope got default_name={default_name!r}, a {type(default_name).__name__}",
+            "a name",
         )
     if not isinstance(name_or_scope, VariableScope | str | None):
         raise ScopeError(

@@ -32,6 +32,15 @@ class VariableScope:
     partitioner: Any = None
     custom_getter: Getter | None = None
     dtype: Any = torch.float32
+    caching_device: Any = None
+    """About graphs, as the two that follow: kept, and without effect."""
+    use_resource: bool | None = None
+    constraint: None = None
+
+    @property
+    def original_name_scope(self) -> str:
+        """The name with a slash behind it. No operation is named here."""
+        return f"{self.name}/" if self.name else ""
 
     def reuse_variables(self) -> None:
         """From here on, share variables that exist; making one in this scope is an error."""
@@ -57,6 +66,14 @@ class VariableScope:
         """Set the default dtype."""
         self.dtype = dtype
 
+    def set_caching_device(self, caching_device: Any) -> None:
+        """Without effect here."""
+        self.caching_device = caching_device
+
+    def set_use_resource(self, use_resource: bool | None) -> None:
+        """Without effect here."""
+        self.use_resource = use_resource
+
     def get_collection(self, name: str) -> list[Any]:
         """The items of a collection that lie in this scope."""
         return get_collection(name, self.name)
@@ -68,6 +85,10 @@ class VariableScope:
     def global_variables(self) -> list[Any]:
         """The variables of this scope."""
         return self.get_collection(GraphKeys.GLOBAL_VARIABLES)
+
+    def local_variables(self) -> list[Any]:
+        """The variables of this scope that were entered among the local ones."""
+        return self.get_collection(GraphKeys.LOCAL_VARIABLES)
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from penalize.errors import VariableError
-from penalize.torch.tf1.arguments import Wanted, constant_of, dtype_of, shape_of
+from penalize.errors import ScopeError, VariableError
+from penalize.torch.tf1.arguments import Wanted, check_name, constant_of, dtype_of, shape_of
 from penalize.torch.tf1.keys import GraphKeys, Reuse
 from penalize.torch.tf1.scopes import refuse_constraint
 from penalize.torch.tf1.sharing import obtain
@@ -70,19 +70,21 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
 
     Raises:
         VariableError: a ValueError, wherever TensorFlow 1 raises one.
-        ScopeError: a TypeError: the dtype is unknown.
+        ScopeError: a TypeError, wherever TensorFlow 1 raises one: the dtype is unknown, or an
+            argument is of a type that means nothing.
         PenaltyError, GroupsError, ShapeError, ArrayError: the regularizer gives no scalar, or does
             not fit the variable.
+        NoGradientError: it is a constraint, or counts, and no loss can apply it: plan the store
+            with ``mode="proximal"``.
     """
     if not isinstance(name, str) or not name:
-        raise VariableError(
-            f"a variable was asked for with name={name!r}", "a name such as 'weights'"
-        )
+        kind = VariableError if isinstance(name, str) else ScopeError
+        raise kind(f"a variable was asked for with name={name!r}", "a name such as 'weights'")
     scope = get_variable_scope()
     full = joined(scope.name, name)
     acting = scope.regularizer if regularizer is None else regularizer
     if acting is not None and not callable(acting):
-        raise VariableError(f"variable {full!r} got regularizer={acting!r}", "a callable")
+        raise ScopeError(f"variable {full!r} got regularizer={acting!r}", "a callable")
     _check_constant(full, initializer, dtype)
     kwargs = {
         "shape": shape,
@@ -111,7 +113,7 @@ def get_variable(  # noqa: PLR0917 - TensorFlow's order
 def _check_constant(name: str, initializer: Any, dtype: Any) -> None:
     if dtype is None or initializer is None or callable(initializer):
         return
-    found, expected = constant_of(initializer).dtype, dtype_of(name, dtype)
+    found, expected = constant_of(name, initializer).dtype, dtype_of(name, dtype)
     if found != expected:
         raise VariableError(
             f"the initializer of variable {name!r} is of {found}", f"{expected}, as dtype= says"
@@ -137,6 +139,7 @@ def _true_getter(  # noqa: PLR0917 - as get_variable
 ) -> Tensor:
     """What a custom getter is given to call: under this very name, or whichever it likes better."""
     refuse_constraint(constraint)
+    check_name("a variable", name)
     return obtain(
         get_default_store(),
         Wanted(
@@ -146,8 +149,8 @@ def _true_getter(  # noqa: PLR0917 - as get_variable
             initializer=initializer,
             regularizer=regularizer,
             reuse=reuse,
-            trainable=trainable is not False,
-            collections=_collections(name, collections, trainable is not False),
+            trainable=trainable is None or bool(trainable),
+            collections=_collections(name, collections, trainable is None or bool(trainable)),
             partitioner=partitioner,
         ),
     )
