@@ -159,7 +159,7 @@ class PathError(PenalizeError, ValueError):
 
 
 class ResultsError(PenalizeError, ValueError):
-    """A file is no results file, is damaged, or has the results of something else."""
+    """A file is no results file, or its results cannot be read, written, or used here."""
 
     def __init__(self, path: object, found: str, instead: str) -> None:
         super().__init__(f"{path} {found}, and was left as it is; {instead}.")

@@ -82,7 +82,8 @@ def path(
         PathError: the strengths, folds or other arguments make no path, or the plan has penalties
             on outputs.
         NoStrengthMaxError: the strengths are to be found, and a penalty has no largest one.
-        ResultsError: the file is damaged, or has the results of something else. It is left alone.
+        ResultsError: the file is damaged, locked by another process, of another version, or has
+            the results of something else. It is left alone.
         AuditError: fit applies nothing of the plan that it is given.
         AppliedTwiceError: the plan, or another with the same penalties, is attached already.
     """
