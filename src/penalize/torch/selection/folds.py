@@ -11,6 +11,9 @@ from torch import Tensor
 
 from penalize.errors import PathError
 
+SEEDS = 2**64 - 1
+"""The largest seed that torch takes."""
+
 ALL = "all"
 """The name of the fold that trains on every sample, and holds out none."""
 
@@ -53,6 +56,19 @@ def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list
             every = torch.arange(samples)
         found.append(Fold(ALL, every, every))
     return found
+
+
+def check_whole(what: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise :class:`PathError` for what is no whole number within these bounds."""
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and least <= value
+        and (most is None or value <= most)
+    ):
+        return
+    bounds = f">= {least}" if most is None else f"from {least} to {most}"
+    raise PathError(f"{what}={value!r}", f"expected a whole number {bounds}")
 
 
 def digest(folds: Iterable[Fold]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from penalize.errors import AppliedTwiceError, PathError, StrengthError
 from penalize.regularizers.base import check_strength, described
 from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import digest, folds_of
+from penalize.torch.selection.folds import SEEDS, check_whole, digest, folds_of
+from penalize.torch.selection.jobs import check_jobs
 from penalize.torch.selection.result import Path
 from penalize.torch.selection.stacking import why_one_by_one
 from penalize.torch.selection.states import state_of
@@ -73,8 +74,9 @@ def path(
         refit: whether to train on every sample, too, which is what ``weights`` and ``load`` need.
         saved: a file for the results (SQLite). Rows are written as they come; a path that was
             killed goes on from there when it is called again.
-        jobs: how many runs joblib has at once, in the backend of ``joblib.parallel_config``, when
-            they are not stacked. Models and functions must then be picklable.
+        jobs: how many runs joblib has at once, when they are not stacked, in processes of the
+            backend of ``joblib.parallel_config``. Models and functions must then be picklable.
+            Threads are refused: they share what torch draws at random.
         progress: whether to show a bar in a terminal or notebook, if rich is installed.
         seed: of the folds at random.
 
@@ -137,17 +139,11 @@ def _check(fit: Any, plan: Any, *, patience: Any, jobs: Any, seed: Any) -> None:
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
     if not plan.targets():
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
-    fits: dict[str, tuple[Any, Callable[[int], bool], str]] = {
-        "patience": (patience, lambda n: n >= 1, "a whole number >= 1, or None"),
-        # As joblib has it, negative numbers count from that of all processors.
-        "jobs": (jobs, lambda n: n != 0, "a whole number other than 0, or None"),
-        "seed": (seed, lambda n: n >= 0, "a whole number >= 0"),
-    }
-    for name, (value, holds, expected) in fits.items():
-        if value is None and name != "seed":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or not holds(value):
-            raise PathError(f"{name}={value!r}", f"expected {expected}")
+    if patience is not None:
+        check_whole("patience", patience, 1)
+    if jobs is not None:
+        check_jobs(jobs)
+    check_whole("seed", seed, 0, SEEDS)
 
 
 def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -26,7 +27,7 @@ from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.folds import Fold
 from penalize.torch.selection.states import penalized_names, weights_of
-from penalize.torch.selection.training import HeldOut, Training
+from penalize.torch.selection.training import HeldOut, Training, attached
 
 BY_ELEMENT = (
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD",
@@ -201,27 +202,27 @@ def train_together(
     parameters = list(stack)
     optimizer = training.optimizer(parameters)
     stacked_plan = regularize(stack, rules) if rules else None
-    attachment = stacked_plan.attach(optimizer, mode=training.mode) if stacked_plan else None
     gradients = _gradients(training, model, len(folds))
     was_training = model.training
     model.train()
-    epoch = _restored(progress.load(), stack, optimizer)
-    while epoch < training.epochs:
-        before = [p.detach().clone() for p in parameters] if training.tolerance else []
-        batches = [list(training.batches(fold.train, epoch)) for fold in folds]
-        for parts in zip(*batches, strict=True):
-            rows, shares = _padded(parts)
-            found = gradients(dict(zip(names, map(_value, parameters), strict=True)), rows, shares)
-            for name, p in zip(names, parameters, strict=True):
-                p.grad = found[name].contiguous()
-            optimizer.step()
-        epoch += 1
-        if training.tolerance and _all_still(parameters, before, training.tolerance):
-            break
-        if epoch < training.epochs:
-            progress.keep(partial(_state, epoch, stack, optimizer))
-    if attachment is not None:
-        attachment.detach()
+    acting = attached(stacked_plan, optimizer, training.mode) if stacked_plan else nullcontext()
+    with acting:
+        epoch = _restored(progress.load(), stack, optimizer)
+        while epoch < training.epochs:
+            before = [p.detach().clone() for p in parameters] if training.tolerance else []
+            batches = [list(training.batches(fold.train, epoch)) for fold in folds]
+            for parts in zip(*batches, strict=True):
+                rows, shares = _padded(parts)
+                values = dict(zip(names, map(_value, parameters), strict=True))
+                found = gradients(values, rows, shares)
+                for name, p in zip(names, parameters, strict=True):
+                    p.grad = found[name].contiguous()
+                optimizer.step()
+            epoch += 1
+            if training.tolerance and _all_still(parameters, before, training.tolerance):
+                break
+            if epoch < training.epochs:
+                progress.keep(partial(_state, epoch, stack, optimizer))
     model.train(was_training)
     slices = zip(*(p.detach() for p in parameters), strict=True)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from penalize.errors import PathError
 from penalize.regularizers.base import as_number
 from penalize.torch.plan import Plan
+from penalize.torch.selection.folds import SEEDS, check_whole
 
 
 class HeldOut(NamedTuple):
@@ -85,15 +87,9 @@ class Training:
                     "optimizer=partial(torch.optim.Adam, lr=1e-3)",
                 )
         batch_size = 1 if self.batch_size is None else self.batch_size
-        for name, value, least in (
-            ("epochs", self.epochs, 1),
-            ("batch_size", batch_size, 1),
-            ("seed", self.seed, 0),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise PathError(
-                    f"Training got {name}={value!r}", f"expected a whole number >= {least}"
-                )
+        check_whole("Training got epochs", self.epochs, 1)
+        check_whole("Training got batch_size", batch_size, 1)
+        check_whole("Training got seed", self.seed, 0, SEEDS)
         if not 0 <= as_number(self.tolerance) < math.inf:
             raise PathError(
                 f"Training got tolerance={self.tolerance!r}", "expected a finite number >= 0"
@@ -109,17 +105,16 @@ class Training:
         model = plan.model
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = self.optimizer(parameters)
-        attachment = plan.attach(optimizer, mode=self.mode)
         was_training = model.training
         model.train()
-        for epoch in range(self.epochs):
-            before = [p.detach().clone() for p in parameters] if self.tolerance else []
-            for rows in self.batches(train, epoch):
-                closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
-                optimizer.step(closure)
-            if self.tolerance and _moved(parameters, before) <= self.tolerance:
-                break
-        attachment.detach()
+        with attached(plan, optimizer, self.mode):
+            for epoch in range(self.epochs):
+                before = [p.detach().clone() for p in parameters] if self.tolerance else []
+                for rows in self.batches(train, epoch):
+                    closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
+                    optimizer.step(closure)
+                if self.tolerance and _moved(parameters, before) <= self.tolerance:
+                    break
         model.train(was_training)
         return self.held_out(model, valid)
 
@@ -136,7 +131,8 @@ class Training:
             yield train
             return
         # A seed of its own for each epoch, so that an epoch can be had without those before it.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        seed = (self.seed * 1_000_003 + epoch) % (SEEDS + 1)
+        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(train), generator=generator)
         yield from torch.split(train[order], self.batch_size)
 
@@ -172,6 +168,16 @@ class Training:
                 if f.name in {"epochs", "batch_size", "mode", "seed", "tolerance"}
             },
         }
+
+
+@contextmanager
+def attached(plan: Plan, optimizer: Optimizer, mode: str) -> Iterator[None]:
+    """A block in which the plan acts on the optimizer; no longer, whatever is raised in it."""
+    attachment = plan.attach(optimizer, mode=mode)
+    try:
+        yield
+    finally:
+        attachment.detach()
 
 
 def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:

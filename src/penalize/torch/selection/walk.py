@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from penalize.errors import AuditError, MissingPackageError
+from penalize.errors import AuditError
 from penalize.report import Measured, Report
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL, Fold
+from penalize.torch.selection.jobs import side_by_side
 from penalize.torch.selection.result import Path, Row
 from penalize.torch.selection.stacking import (
     Progress,
@@ -225,16 +227,11 @@ def _run_all(fit: Fit, plan: Plan, tasks: Sequence[_Task], jobs: int | None) -> 
     if jobs is None:
         yield from (_run(fit, plan, task) for task in tasks)
         return
-    try:
-        from joblib import Parallel, delayed
-    except ImportError:
-        raise MissingPackageError("joblib", "path(jobs=…)", "select") from None
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    yield from parallel(delayed(_run_copy)(fit, plan, task) for task in tasks)
+    yield from side_by_side(partial(_run_copy, fit, plan), tasks, jobs, "path")
 
 
 def _run_copy(fit: Fit, plan: Plan, task: _Task) -> _Done:
-    """A run on a model of its own, beside which others may run."""
+    """A run on a model of its own."""
     twin = copy.deepcopy(plan)
     with untouched(twin):
         return _run(fit, twin, task)
@@ -247,24 +244,32 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     plan.model.zero_grad()
     torch.manual_seed(0)  # what a run draws does not depend on those before it
     scaled = plan.scaled(factor)
-    held_out = outcome_of(fit(scaled, fold.train, fold.valid))
-    if not (scaled.was_attached or scaled.applied_by_loss):
-        rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in scaled.targets()]
-        raise AuditError(
-            f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is given, by "
-            "plan.attach(optimizer) or by plan.penalty() in the loss."
-        )
-    for attachment in scaled.attachments():
-        attachment.detach()
-    scaled.warned = True
+    try:
+        held_out = outcome_of(fit(scaled, fold.train, fold.valid))
+        if not (scaled.was_attached or scaled.applied_by_loss):
+            rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in scaled.targets()]
+            raise AuditError(
+                f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is given, "
+                "by plan.attach(optimizer) or by plan.penalty() in the loss."
+            )
+    finally:  # whoever keeps the traceback of a fit that raised keeps its optimizer, too
+        for attachment in scaled.attachments():
+            attachment.detach()
+        scaled.warned = True
     return _Done(key, held_out, state_of(plan.model), time.perf_counter() - began)
 
 
 @contextmanager
 def untouched(plan: Plan) -> Iterator[None]:
-    """The model, the plan's count of steps and what is drawn at random are put back."""
-    with kept(plan.model), torch.random.fork_rng(), plan.counts_kept():
+    """The model, the plan's count of steps and what is drawn at random are put back.
+
+    Of several threads one is within it at a time: they share what is drawn at random.
+    """
+    with _ONE, kept(plan.model), torch.random.fork_rng(), plan.counts_kept():
         yield
+
+
+_ONE = threading.RLock()
 
 
 def _finite(weights: Mapping[str, Tensor]) -> bool:
