@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=_at_least(1), default=100, metavar="N", help="passes over the data"
     )
     demo.add_argument(
-        "--seed", type=_at_least(0), default=0, metavar="S", help="of the start and the batches"
+        "--seed", type=_SEED, default=0, metavar="S", help="of the start and the batches"
     )
     doctor = commands.add_parser(
         "doctor",
@@ -115,22 +115,27 @@ def _add_path(commands: Any) -> None:
     path.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
     path.add_argument("--learning-rate", type=_above_zero, default=3e-3, metavar="LR")
     path.add_argument("--mode", choices=["proximal", "gradient", "decoupled"], default="proximal")
-    path.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
+    path.add_argument("--seed", type=_SEED, default=0, metavar="S")
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: an integer with a lower bound."""
+def _at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer with a lower bound, and perhaps an upper one."""
+    bounds = f"≥ {least}" if most is None else f"from {least} to {most}"
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no integer ≥ {least}")
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is no integer {bounds}")
         return number
 
     return parse
+
+
+_SEED = _at_least(0, 2**64 - 1)
+"""What torch takes as one."""
 
 
 def _above_zero(text: str) -> float:
@@ -160,7 +165,10 @@ def _demo(output: Path, epochs: int, seed: int) -> int:
 
     from penalize.demo import run
 
-    run(output, epochs=epochs, seed=seed)
+    try:
+        run(output, epochs=epochs, seed=seed)
+    except OSError as error:
+        return _fail(f"penalize demo cannot write {error.filename}: {error.strerror}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import math
 import statistics
 import warnings
@@ -541,7 +542,10 @@ def test_an_attached_plan_is_refused():
         ({"fit": 3}, "Fit is 3; pass a Training"),
         ({"plan": 3}, "Plan is a int; pass what penalize.torch.regularize returned"),
         ({"strengths": "all"}, "Strengths='all'; expected \"auto\""),
-        ({"strengths": []}, r"Strengths=\[\]; expected at least one"),
+        ({"strengths": []}, r"Strengths=\[\] has none; pass a list: a generator gives"),
+        ({"strengths": (s for s in ())}, "Strengths=<generator .* has none; pass a list"),
+        ({"strengths": itertools.count(1)}, "Strengths has too many; expected at most 10,000"),
+        ({"strengths": 10_001}, "Strengths=10001; expected a whole number from 1 to 10000"),
         ({"strengths": [0.1, 0.1]}, "each of them once"),
         ({"strengths": [0.1, -1]}, "expected a finite number"),
         ({"strengths": [math.nan]}, "expected a finite number"),

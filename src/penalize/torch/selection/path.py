@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path as File
 from typing import Any
 
@@ -20,6 +21,9 @@ from penalize.torch.selection.strengths import geometric, strength_max
 from penalize.torch.selection.training import Fit, Training, name_of
 from penalize.torch.selection.training import digest as digest_of_tensors
 from penalize.torch.selection.walk import Walk, untouched
+
+MOST = 10_000
+"""More strengths than that are no path."""
 
 AUTO = 20
 """How many strengths ``"auto"`` has."""
@@ -156,17 +160,24 @@ def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
                 "give them: strengths=geometric(top, top / 1000, 20) with top = "
                 "strength_max(loss, plan)",
             )
+        check_whole("strengths", count, 1, MOST)
         top = strength_max(lambda: fit.data_loss(plan.model), plan)
         top *= 1 + ROUNDING
         return geometric(top, SMALLEST * top, count)
     if isinstance(count, str) or not isinstance(count, Iterable):
         raise PathError(f"strengths={strengths!r}", 'expected "auto", a number of them, or a list')
     try:
-        found = [check_strength("path", "strength", s) for s in count]
+        found = [check_strength("path", "strength", s) for s in islice(count, MOST + 1)]
     except StrengthError as error:
         raise PathError(f"strengths={strengths!r}", str(error)) from None
-    if not found or len(set(found)) < len(found):
-        raise PathError(f"strengths={strengths!r}", "expected at least one, each of them once")
+    if not found:
+        raise PathError(
+            f"strengths={strengths!r} has none", "pass a list: a generator gives its values once"
+        )
+    if len(found) > MOST:
+        raise PathError("strengths has too many", f"expected at most {MOST:,}")
+    if len(set(found)) < len(found):
+        raise PathError(f"strengths={found!r}", "expected each of them once")
     return sorted(found, reverse=True)
 
 
