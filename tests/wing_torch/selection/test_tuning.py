@@ -166,7 +166,7 @@ def test_jobs_that_cannot_be():
         return lock.locked()
 
     with pytest.raises(
-        PathError, match=r"Jobs=2 sends the fit.*cannot be pickled \(TypeError: cannot .*lock'"
+        PathError, match=r"jobs=2 sends the fit.*cannot be pickled \(TypeError: cannot .*lock'"
     ):
         tune(holds_a_lock, network(), RULES, [([0], [1])], trials=2, storage=None, jobs=2)
     threads = joblib.parallel_config(backend="threading")
@@ -177,10 +177,10 @@ def test_jobs_that_cannot_be():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"jobs": 0}, "Jobs=0; expected a whole number other than 0"),
-        ({"trials": 0}, "Trials=0; expected a whole number >= 1"),
-        ({"seed": 2**32}, "Seed=4294967296; expected a whole number from 0 to 4294967295"),
-        ({"seed": True}, "Seed=True"),
+        ({"jobs": 0}, "jobs=0; expected a whole number other than 0"),
+        ({"trials": 0}, "trials=0; expected a whole number >= 1"),
+        ({"seed": 2**32}, "seed=4294967296; expected a whole number from 0 to 4294967295"),
+        ({"seed": True}, "seed=True"),
     ],
 )
 def test_numbers_that_make_no_study(changes, said):
@@ -194,7 +194,7 @@ def test_rules_without_a_range_and_a_missing_package(monkeypatch):
     with pytest.raises(RulesError, match=r"The rules are 3, a int; .*Write L2\(3\)"):
         study(1, 3)
     monkeypatch.setitem(sys.modules, "joblib", None)
-    with pytest.raises(MissingPackageError, match=r"Tune\(jobs=…\) needs joblib.*\[select\]"):
+    with pytest.raises(MissingPackageError, match=r"tune\(jobs=…\) needs joblib.*\[select\]"):
         study(1, jobs=2)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
