@@ -330,7 +330,8 @@ class StateError(PenalizeError, ValueError):
     def __init__(self, problems: str) -> None:
         super().__init__(
             f"This is not the state of the attachment here: {_open(problems)}. Attach with the "
-            "rules and the mode that it was saved with, or leave the state away to go on differently."
+            "rules and the mode that it was saved with, or leave the state away to go on "
+            "differently."
         )
 
 
