@@ -183,9 +183,11 @@ def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
         )
         return _fail(f"penalize doctor cannot run {script}: {why}")
 
-    from penalize.torch.auditing.doctor import examine
+    from penalize.scripts import streams_kept_open, threads_ended_by
+    from penalize.torch.auditing.doctor import Enough, examine
 
-    return examine(script, arguments, steps)
+    with streams_kept_open(), threads_ended_by(Enough):
+        return examine(script, arguments, steps)
 
 
 def _path(arguments: argparse.Namespace) -> int:
