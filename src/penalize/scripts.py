@@ -1,4 +1,4 @@
-"""What a script that runs within this process does to it, and what it must not."""
+"""The process of a script that runs within ours: what it does to it, and what it must not."""
 
 from __future__ import annotations
 

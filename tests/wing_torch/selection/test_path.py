@@ -34,7 +34,7 @@ from penalize import (
 )
 from penalize.torch import Path, Training, geometric, path, regularize, strength_max
 from penalize.torch.selection.folds import folds_of
-from penalize.torch.selection.result import Row
+from penalize.torch.selection.result import FoldRow
 
 quiet = partial(path, progress=False)
 FOLDS = [(range(0, 40), range(40, 50)), (range(20, 61), range(0, 20))]
@@ -247,7 +247,7 @@ def test_steps_of_schedules_are_not_counted_on():
 def of_losses(losses, **more):
     """A path with these held-out losses, by strength and fold."""
     rows = [
-        Row(strength, str(k), loss, math.nan, 3, 6, 1.0, "ok", "one by one", 0.0)
+        FoldRow(strength, str(k), loss, math.nan, 3, 6, 1.0, "ok", "one by one", 0.0)
         for strength, row in losses.items()
         for k, loss in enumerate(row)
     ]
@@ -301,7 +301,7 @@ def test_the_table_is_tidy():
         training(score=lambda o, t: (o - t).abs().mean()), regularize(network(), L1(1.0)), [0.1], 2
     )
     assert isinstance(found.table, pd.DataFrame)
-    assert list(found.table.columns) == [f.name for f in dataclasses.fields(Row)]
+    assert list(found.table.columns) == [f.name for f in dataclasses.fields(FoldRow)]
     assert list(found.table.fold) == ["0", "1", "all"]
     assert (found.table.score > 0).all()
     assert found.table.seconds.notna().all()

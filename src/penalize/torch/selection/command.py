@@ -30,7 +30,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was given."""
+    """The arguments of the command."""
 
     factory: str
     data: str
@@ -116,7 +116,7 @@ def _told(error: BaseException) -> str:
 
 
 def _for_json(value: Any) -> Any:
-    """What JSON has no number for is null."""
+    """The value as JSON has it: what is not finite is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -154,7 +154,7 @@ def made(name: str, data: Data) -> nn.Module:
 
 
 def _takes_two(factory: Callable[..., Any]) -> bool:
-    """Whether it needs two arguments by position, or one and takes another."""
+    """True if it needs two arguments by position, or one and takes another."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):

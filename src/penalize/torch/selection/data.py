@@ -26,17 +26,17 @@ class Data(NamedTuple):
 
     @property
     def inputs(self) -> int:
-        """How many features there are."""
+        """The number of features."""
         return self.x.shape[1]
 
     @property
     def classes(self) -> int:
-        """How many classes there are; 0 where the targets are real numbers."""
+        """The number of classes; 0 where the targets are real numbers."""
         return 0 if self.y.is_floating_point() else int(self.y.max()) + 1
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model needs."""
+        """The number of outputs that a model needs."""
         return self.classes or self.y.shape[1]
 
 

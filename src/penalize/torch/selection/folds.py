@@ -26,16 +26,16 @@ class Fold(NamedTuple):
 
     train: Tensor
     valid: Tensor
-    """Those held out; of the fold ``"all"`` the samples that it trains on."""
+    """The samples held out; of the fold ``"all"`` the samples that it trains on."""
 
     @property
     def held_out(self) -> bool:
-        """Whether its loss is one on samples that it has not seen."""
+        """True if its loss is one on samples that it has not seen."""
         return self.name != ALL
 
 
 def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list[Fold]:
-    """What the argument ``folds`` of a path means.
+    """The folds that the argument ``folds`` of a path means.
 
     Args:
         folds: a number, for folds at random; pairs (train, valid) of sample numbers, as
@@ -72,7 +72,7 @@ def check_whole(what: str, value: Any, least: int, most: int | None = None) -> N
 
 
 def digest(folds: Iterable[Fold]) -> str:
-    """Tells whether folds are the same."""
+    """A text that tells whether folds are the same."""
     hashed = hashlib.sha256()
     for fold in folds:
         for rows in (fold.train, fold.valid):

@@ -23,7 +23,7 @@ def check_jobs(jobs: Any) -> None:
 
 
 def at_once(jobs: int, owner: str) -> int:
-    """How many runs there are at once, for a number of jobs that may be negative.
+    """The number of runs at once, for a number of jobs that may be negative.
 
     Raises:
         MissingPackageError: joblib is not installed.
@@ -39,7 +39,7 @@ def side_by_side(
     *,
     ordered: bool = False,
 ) -> Iterator[Any]:
-    """What a function gives for each task, computed in ``jobs`` processes.
+    """The results of a function for each task, computed in ``jobs`` processes.
 
     Not in threads: what torch draws at random, and Python's filters of warnings, are one for all
     threads of a process, so that runs would change each other's numbers.

@@ -14,7 +14,7 @@ from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import SEEDS, check_whole, digest, folds_of
 from penalize.torch.selection.jobs import check_jobs
 from penalize.torch.selection.result import Path
-from penalize.torch.selection.stacking import why_one_by_one
+from penalize.torch.selection.stacking import why_not_stacked
 from penalize.torch.selection.states import state_of
 from penalize.torch.selection.store import Store
 from penalize.torch.selection.strengths import geometric, strength_max
@@ -26,13 +26,14 @@ MOST = 10_000
 """More strengths than that are no path."""
 
 AUTO = 20
-"""How many strengths ``"auto"`` has."""
+"""The number of strengths that ``"auto"`` has."""
 
 SMALLEST = 1e-3
 """The smallest of them, as a part of the largest."""
 
 ROUNDING = 1e-5
-"""How far above :func:`strength_max` they begin, so that rounding leaves nothing there, too."""
+"""The part by which they begin above :func:`strength_max`, so that
+rounding leaves nothing there, too."""
 
 
 def path(
@@ -98,7 +99,7 @@ def path(
     parts = folds_of(folds, samples, seed, refit=refit)
     with untouched(plan):
         grid = _grid(strengths, fit, plan)
-        reason = "stacked=False" if stacked is False else why_one_by_one(fit, plan)
+        reason = "stacked=False" if stacked is False else why_not_stacked(fit, plan)
         if stacked and reason:
             raise PathError(
                 f"the runs cannot be stacked: {reason}", "leave stacked away to run them one by one"

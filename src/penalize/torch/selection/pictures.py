@@ -19,7 +19,7 @@ from penalize.torch.selection.folds import ALL
 from penalize.torch.selection.result import Path, Summary
 
 LINES = 40
-"""So many weights are drawn one by one; of more, the norm of each parameter."""
+"""The most weights that are drawn one by one; of more, the norm of each parameter is."""
 
 _COLORS = {"best": "#c2410c", "one standard error": "#1d4ed8"}
 

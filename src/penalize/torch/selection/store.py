@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path as File
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -24,7 +24,7 @@ from penalize.torch.selection.encoding import decoded, encoded
 APPLICATION = 0x70656E61  # "pena"
 VERSION = 2
 PATIENCE = 5.0
-"""Seconds to wait for another process that has the file locked."""
+"""The seconds to wait for another process that has the file locked."""
 
 _HEAD = 100
 """Bytes of the header of an SQLite file."""
@@ -51,7 +51,7 @@ _ABOUT = Key("about")
 
 
 class Store:
-    """What is known of a path; in a file, or in memory where there is no path to one.
+    """The rows and weights of a path; in a file, or in memory where there is no path to one.
 
     Args:
         path: the file, which is made if it is not there.
@@ -62,7 +62,7 @@ class Store:
             another process, is of something else, or cannot be written. It is left as it is.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: File | None, about: Mapping[str, Any]) -> None:
         # As a file would give it back: tuples become lists.
         about = json.loads(json.dumps({**about, "byte order": sys.byteorder}, default=repr))
         self.path = path
@@ -104,7 +104,7 @@ class Store:
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
-        """Whatever SQLite and damaged contents raise, as a sentence."""
+        """A block in which whatever SQLite and damaged contents raise becomes a sentence."""
         try:
             yield
         except PenalizeError:
@@ -163,7 +163,7 @@ class Store:
             return {(each[2], each[1]): json.loads(_sound(each)) for each in found}
 
     def weights(self, fold: str, place: int | None = None) -> dict[str, Tensor] | None:
-        """Those that a fold ended with at a strength, or at the last one that is known."""
+        """The weights that a fold ended with at a strength, or at the last one that is known."""
         with self._said():
             if place is None:
                 ask = "SELECT MAX(place) FROM record WHERE kind = 'weights' AND name = ?"
@@ -193,7 +193,7 @@ class Store:
     # --- on the way -------------------------------------------------------------------------
 
     def progress(self, key: str) -> Any:
-        """What was kept under a key, or None."""
+        """The state that was kept under a key, or None."""
         with self._said():
             data = self._get(Key("progress", key))
             return None if data is None else decoded(data)
@@ -239,8 +239,8 @@ _SENTENCES = {
 }
 
 
-def _check_kind(path: Path) -> None:
-    """By its first bytes, without touching it."""
+def _check_kind(path: File) -> None:
+    """The check of its first bytes, without touching it."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

@@ -21,7 +21,7 @@ from penalize.torch.selection.folds import SEEDS, check_whole
 
 
 class HeldOut(NamedTuple):
-    """What a trained model is worth on the samples that were held out."""
+    """The worth of a trained model on the samples that were held out."""
 
     loss: float
     score: float = math.nan
@@ -97,7 +97,7 @@ class Training:
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """The number of samples."""
         return len(self.x)
 
     def __call__(self, plan: Plan, train: Tensor, valid: Tensor) -> HeldOut:
@@ -154,7 +154,7 @@ class Training:
         return self.loss(model(self.x), self.y)
 
     def describe(self) -> dict[str, Any]:
-        """What makes its results what they are, as plain data."""
+        """The settings that make its results what they are, as plain data."""
         probe = self.optimizer([nn.Parameter(torch.zeros(1))])
         # A mark of an attachment, say, is none of its settings.
         settings = {name: probe.param_groups[0].get(name) for name in probe.defaults}
@@ -187,7 +187,7 @@ def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
 
 
 def outcome_of(found: Any) -> HeldOut:
-    """What a fit returned. Raises :class:`PathError` if that is no loss."""
+    """The worth that a fit returned. Raises :class:`PathError` if that is no loss."""
     if isinstance(found, HeldOut):
         return found
     values = found if isinstance(found, Mapping) else {"loss": found}
@@ -201,14 +201,14 @@ def outcome_of(found: Any) -> HeldOut:
 
 
 def name_of(function: Any) -> str:
-    """What a function, or an object that can be called, is called."""
+    """The name of a function, or of an object that can be called."""
     if hasattr(function, "__qualname__"):
         return f"{function.__module__}.{function.__qualname__}"
     return repr(function) if isinstance(function, nn.Module) else type(function).__qualname__
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """Tells whether tensors are the same."""
+    """A text that tells whether tensors are the same."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -157,7 +157,7 @@ def tune(
 
 
 def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Summary:
-    """What a trial with these rules is worth."""
+    """The worth of a trial with these rules."""
     plan = regularize(copy.deepcopy(model), rules)
     found = path(fit, plan, [1.0], splits, refit=False, progress=False, seed=seed)
     (summary,) = found.summary

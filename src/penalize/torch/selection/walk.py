@@ -19,7 +19,7 @@ from penalize.report import Measured, Report
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL, Fold
 from penalize.torch.selection.jobs import side_by_side
-from penalize.torch.selection.result import Path, Row
+from penalize.torch.selection.result import FoldRow, Path
 from penalize.torch.selection.stacking import (
     Progress,
     Run,
@@ -32,7 +32,7 @@ from penalize.torch.selection.store import Store
 from penalize.torch.selection.training import Fit, HeldOut, Training, outcome_of
 
 KEPT_EVERY = 15.0
-"""Seconds between two states of a stack that are kept in the file."""
+"""The seconds between two states of a stack that are kept in the file."""
 
 
 class Walk:
@@ -64,7 +64,7 @@ class Walk:
         self.penalized = penalized_names(plan)
 
     def go(self, advance: Callable[[int], None]) -> bool:
-        """Do what is not done yet, from strong to weak. Whether it ended early."""
+        """Do what is not done yet, from strong to weak. True if it ended early."""
         for places in self._batches():
             if self._is_enough():
                 return True
@@ -186,21 +186,21 @@ class Walk:
         }
 
     def _is_enough(self) -> bool:
-        """Whether the loss has not been the least for as many strengths as patience has."""
+        """True if the loss has not been the least for as many strengths as patience has."""
         if self.patience is None:
             return False
         losses = [each.loss for each in Path(self.plan, self._rows(), {}).summary]
         known = [(loss, -place) for place, loss in enumerate(losses) if math.isfinite(loss)]
         return bool(known) and len(losses) - 1 + min(known)[1] >= self.patience
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[FoldRow]:
         records = self.store.rows()
         places = range(len(self.grid))
         keys = [(place, fold.name) for place in places for fold in self.folds]
-        return [Row(**records[key]) for key in keys if key in records]
+        return [FoldRow(**records[key]) for key in keys if key in records]
 
     def result(self, reason: str = "", *, stopped: bool = False) -> Path:
-        """What is known."""
+        """The path as far as it is known."""
         known = {s: self.store.weights(ALL, place) for place, s in enumerate(self.grid)}
         weights = {strength: found for strength, found in known.items() if found is not None}
         return Path(self.plan, self._rows(), weights, reason, stopped=stopped)
