@@ -57,12 +57,16 @@ def test_what_is_no_command_is_refused(argv, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "least"),
-    [("--epochs", "0", 1), ("--epochs", "ten", 1), ("--seed", "-1", 0), ("--seed", "0.5", 0)],
+    ("option", "value", "bounds"),
+    [
+        ("--epochs", "0", "≥ 1"),
+        ("--epochs", "ten", "≥ 1"),
+        *(("--seed", s, f"from 0 to {2**64 - 1}") for s in ("-1", "0.5", "1e23", str(10**23))),
+    ],
 )
-def test_numbers_out_of_range_are_refused(option, value, least, capsys):
+def test_numbers_out_of_range_are_refused(option, value, bounds, capsys):
     says = refuse(["demo", f"{option}={value}"], capsys)
-    assert f"argument {option}: {value!r} is no integer ≥ {least}" in says
+    assert f"argument {option}: {value!r} is no integer {bounds}" in says
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,19 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys, tmp_path):
     # The reason is the operating system's own words.
     assert captured.err.startswith(f"penalize demo cannot write to {taken}: ")
     assert captured.err.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    import penalize.demo as demo
+
+    def run(output, **settings):
+        (output / "digits.md").write_text("")
+
+    monkeypatch.setattr(demo, "run", run)
+    (tmp_path / "digits.md").mkdir()
+    assert cli.main(["demo", "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"penalize demo cannot write {tmp_path / 'digits.md'}: ")
 
 
 def test_the_arguments_reach_the_demo(monkeypatch, tmp_path):

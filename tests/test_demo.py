@@ -1,4 +1,4 @@
-"""The demo, run once for a few epochs; every figure is counted again from the models."""
+"""The demo, run for a few epochs; every figure is counted again from the models."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from penalize.demo.data import digits
 from penalize.demo.report import percent
 from penalize.demo.training import train
 
-EPOCHS = 12
+EPOCHS, SEEDS = 12, (2**64 - 1, 0, 1)
 NAMES = ["no penalty", "L2", "L1 as a gradient", "L1 proximal", "group lasso"]
 
 
@@ -28,11 +28,13 @@ class Ran:
         console = Console(file=io.StringIO(), width=80)
         self.random_state = torch.get_rng_state()
         self.threads = torch.get_num_threads()
-        runs = run(folder, epochs=EPOCHS, seed=3, console=console)
+        runs = run(folder, epochs=EPOCHS, seed=SEEDS[0], runs=len(SEEDS), console=console)
         self.printed = console.file.getvalue()
-        self.runs = dict(zip(NAMES, runs, strict=True))
+        self.all_runs = dict(zip(NAMES, runs, strict=True))
+        self.runs = {name: of_name[0] for name, of_name in self.all_runs.items()}
         self.data = json.loads((folder / "digits.json").read_text(encoding="utf-8"))
-        self.models = {row["model"]: row for row in self.data["models"]}
+        self.rows = {row["model"]: row["runs"] for row in self.data["models"]}
+        self.models = {name: rows[0] for name, rows in self.rows.items()}
         text = (folder / "digits.md").read_text(encoding="utf-8")
         self.table = [
             [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
@@ -67,7 +69,7 @@ def test_it_prints_the_plan_unbroken(ran):
 
 def test_it_prints_every_row_of_the_table_on_one_line(ran):
     for row in ran.table[2:]:
-        name, _, _, *figures = row
+        name, _, _, *figures = [cell.partition(" (")[0] for cell in row]
         lines = [line for line in ran.printed.splitlines() if "%" in line]
         (line,) = [line for line in lines if line.strip().startswith(f"{name} ")]
         assert line.split() == [*name.split(), *figures]
@@ -126,21 +128,41 @@ def test_the_penalties_are_the_formulas(ran):
     assert penalty["group lasso"] == pytest.approx(expected)
 
 
+def told(runs, key, text=str, factor=1):
+    """The median in words, and where they differ, the least and the most of the runs."""
+    least, median, most = (text(x) for x in sorted(factor * run[key] for run in runs))
+    return median if least == most else f"{median} ({least.strip('%')}–{most.strip('%')})"
+
+
 def test_the_table_says_what_the_data_say(ran):
     header, rule, *rows = ran.table
     assert [len(row) for row in ran.table] == [len(header)] * 7
     assert set("".join(rule)) == {"-", ":", ""} - {""}
-    for cells, model in zip(rows, ran.data["models"], strict=True):
+    for cells, (name, runs) in zip(rows, ran.rows.items(), strict=True):
         row = dict(zip(header, cells, strict=True))
-        assert row["model"] == model["model"]
-        assert row["mode"] == (model["mode"] or "–")
-        assert row["λ"] == (model["strengths"] or "–")
-        assert row["test accuracy"] == percent(100 * model["accuracy"])
-        assert row["data loss"] == f"{model['data_loss']:.4f}"
-        assert row["penalty"] == (f"{model['penalty']:.4f}" if model["rules"] else "–")
-        assert row["exact zeros"] == percent(model["zeros_percent"])
-        assert row["pixels left"] == str(model["pixels"])
-        assert row["hidden units left"] == str(model["units"])
+        assert row["model"] == name
+        assert row["mode"] == (runs[0]["mode"] or "–")
+        assert row["λ"] == (runs[0]["strengths"] or "–")
+        assert row["test accuracy"] == told(runs, "accuracy", percent, 100)
+        assert row["data loss"] == told(runs, "data_loss", "{:.4f}".format)
+        wanted = told(runs, "penalty", "{:.4f}".format) if runs[0]["rules"] else "–"
+        assert row["penalty"] == wanted
+        assert row["exact zeros"] == told(runs, "zeros_percent", percent)
+        assert row["pixels left"] == told(runs, "pixels")
+        assert row["hidden units left"] == told(runs, "units")
+    assert "medians of 3 seeds; digits.md has their spread" in ran.printed
+
+
+def test_every_run_is_what_its_seed_gives(ran):
+    assert ran.data["settings"]["seeds"] == list(SEEDS)
+    data = digits()
+    for name, contender in zip(NAMES, CONTENDERS, strict=True):
+        assert [row["seed"] for row in ran.rows[name]] == list(SEEDS)
+        losses = [row["data_loss"] for row in ran.rows[name]]
+        assert len(set(losses)) == 3
+        if name == "L1 proximal":
+            again = train(contender, data, epochs=EPOCHS, seed=1)
+            assert again.curves.data_loss[-1] == losses[2]
 
 
 def test_only_proximal_steps_give_exact_zeros(ran):
@@ -159,8 +181,9 @@ def test_the_group_lasso_leaves_whole_pixels_or_none(ran):
 
 def test_the_contenders_differ_in_the_penalty_alone(ran):
     assert [contender.name for contender in CONTENDERS] == NAMES
-    starts = {ran.models[name]["curves"]["data_loss"][0] for name in NAMES}
-    assert len(starts) == 1
+    starts = [[row["curves"]["data_loss"][0] for row in ran.rows[name]] for name in NAMES]
+    assert starts == [starts[0]] * 5
+    assert len(set(starts[0])) == 3
     by_name = {contender.name: contender for contender in CONTENDERS}
     as_gradient, proximal = by_name["L1 as a gradient"], by_name["L1 proximal"]
     assert isinstance(as_gradient.rules, L1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 
 import pytest
 
@@ -45,6 +46,43 @@ def test_refusals_have_one_constructor_and_start_with_a_capital() -> None:
         "ScopeError",
         "VariableError",
     ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        *(
+            "bz2bad.npz cannot be read",
+            "strengths='few'",
+            "l2_regularizer got 3",
+            "'data' is empty",
+        ),
+        *("data/x is no file", "encoder.weight has no values", "x0 is nothing", "ключ is no name"),
+    ],
+)
+def test_names_keep_the_case_that_they_have(found: str) -> None:
+    """A capital at the beginning would make another name of them."""
+    assert str(penalize.PathError(found, "look at it")) == f"{found}; look at it."
+
+
+def test_what_is_quoted_may_end_with_a_full_stop() -> None:
+    said = "is 'x': L1 got strength=-1."
+    errors = [
+        penalize.PathError(f"it {said}", "look at it."),
+        penalize.RulesError(f"it {said}", "Write 1.", "a strength."),
+        penalize.ResultsError("file", said, "look at it."),
+        penalize.SelectorError(f"it {said}", "a name."),
+        penalize.GroupsError(3, said, "look at it."),
+        penalize.StateError(f"it {said}"),
+        penalize.ConfigError("L1", {}, said),
+        penalize.NoProximalOperatorError(L1(1.0), said),
+        penalize.AppliedTwiceError(["w"], "a", "b", "Look at it."),
+        penalize.NoGradientError(L1(1.0), instead="Look at it."),
+    ]
+    for error in errors:
+        assert not re.search(r"\.[.;,]|\.$\.", str(error)), error
+        assert str(error).endswith(".")
+    assert str(penalize.PathError("it is '..'", "write ...")) == "It is '..'; write ...."
 
 
 def test_long_lists_of_names_are_cut() -> None:

@@ -160,7 +160,7 @@ def test_what_is_not_names_and_numbers_is_refused_and_the_old_file_stays(
         assert read_rules(file) == [(selector, regularizer)]
         return
     with pytest.raises(
-        RulesError, match=r"cannot be written into a file.*Keep this rule in Python"
+        RulesError, match=r"cannot be written into a file: it holds.*Keep this rule in Python"
     ):
         write_rules([(kernels, L2(1.0)), (selector, regularizer)], file)
     assert file.read_bytes() == before
@@ -207,18 +207,78 @@ def test_what_cannot_be_read_is_said_with_its_rule(text, said, tmp_path):
         read_rules(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (rule("~" * 97 + "kernels", "None"), ""),
+        (rule("~" * 100 + "kernels", "None"), "nested deeper than 100 levels"),
+        (rule("~" * 50_000 + "kernels", "None"), "'~~~.* nested deeper than 100 levels"),
+        (rule("-" * 99_000 + "1", "None"), "nested deeper than 100 levels"),
+        (rule("kernels", " + ".join(["L1(1.0)"] * 90)), ""),
+        (rule("kernels", " + ".join(["L1(1.0)"] * 2000)), "nested deeper than 100 levels"),
+        (rule("kernels", " + ".join(["L1(1.0)"] * 20000)), "199,997 characters, and 100,000 are"),
+        (rule("(" * 150 + "kernels" + ")" * 150, "None"), ""),
+        (rule("(" * 500 + "kernels" + ")" * 500, "None"), "nested deeper than 100 levels"),
+        ("rules = " + "[" * 5000 + "]" * 5000, "rules.toml is nested too deep"),
+        ("rules = " + "9" * 5000, "cannot be read: Exceeds the limit"),
+        (rule("kernels", "L2(1.0)") + "#" * 16_000_000, "it has more than 16,000,000 bytes"),
+        (rule('named("a" * 30000000000)', "None"), "'a' \\* 30000000000 is of no regularizer"),
+        (rule("kernels", "GroupLasso(1.0, [[0, 1]] * 10000000000)"), "is of no regularizer, sel"),
+        (rule("kernels", "GroupLasso(1.0, [0] + [1])"), "is of no regularizer, selector or num"),
+        (rule("'a' + 'b'", "None"), "is of no regularizer, selector or number"),
+        (rule("kernels", "L2(-True)"), "-True is of no regularizer, selector or number"),
+        (rule("kernels", "L2(9 ** 9 ** 9)"), r"9 \*\* 9 \*\* 9 cannot stand here"),
+        (rule("kernels", "L2(1 << 30000000000)"), "cannot stand here"),
+        (rule("kernels", f"L2({'9' * 400})"), "rule 1 of .*(int too large|L2 got)"),
+        (rule("kernels", "L2((1).from_bytes('a'))"), "1 .from_bytes is of no regularizer"),
+        (rule("kernels", "L2(1.0)(3)"), r"L2\(1.0\) cannot stand here"),
+        (rule("of_type(broken_module.Net)", "None"), r"of_type\(broken_module.Net\): importing bro"
+        "ken_module ends in ZeroDivisionError: division by zero"),
+        (rule("of_type(exiting_module.Net)", "None"), "ends in SystemExit: 3"),
+        (rule("of_type(1 + 1)", "None"), "'' is no full name of a module"),
+        ("x = [[[[[[[[[[[[1]]]]]]]]]]]]\n", r"has \['x'\]"),
+    ],
+)  # fmt: skip
+def test_what_is_too_much_is_refused_before_it_is_computed(text, said, tmp_path, monkeypatch):
+    """Some of these would ask for all memory there is, and some end the process."""
+    (tmp_path / "broken_module.py").write_text("1 / 0")
+    (tmp_path / "exiting_module.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    if not said:
+        assert len(read_rules(file)) == 1
+        return
+    with pytest.raises(RulesError, match=f"(?s){said}") as caught:
+        read_rules(file)
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path):
+    many = GroupLasso(1.0, groups=[[i] for i in range(20_000)])
+    with pytest.raises(RulesError, match=r"file: it has .* characters, and 100,000 are read"):
+        write_rules(many, tmp_path / "rules.toml")
+    selector = named("0")
+    for i in range(200):
+        selector = selector | named(str(i))
+    with pytest.raises(RulesError, match="file: it is nested deeper than 100 levels"):
+        write_rules([(selector, L2(1.0))], tmp_path / "rules.toml")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(RulesError, match=r"cannot be read: .*No such file"):
         read_rules(tmp_path / "rules.toml")
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
     with pytest.raises(RulesError, match=r"cannot be written: .*Name a file in a folder"):
-        write_rules(L2(1.0), tmp_path / "none" / "rules.toml")
+        write_rules(L2(1.0), folder / "none" / "rules.toml")
     with pytest.raises(RulesError, match="cannot be written"):
-        write_rules(L2(1.0), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert [p.name for p in tmp_path.parent.iterdir() if p.name.startswith(".")] == []
+        write_rules(L2(1.0), folder)
+    assert [*tmp_path.rglob("*")] == [folder]
 
 
 def test_the_file_is_toml_that_others_read(tmp_path):

@@ -32,6 +32,7 @@ from penalize import (
     toward,
     warmup,
 )
+from penalize.schedules import why_not_a_count
 
 SCHEDULES: dict[str, tuple[Any, Callable[[int], float]]] = {
     "warmup": (warmup(4), lambda t: min(t / 4, 1.0)),
@@ -176,3 +177,23 @@ def test_a_function_is_not_read_back() -> None:
         type(r).from_config({"regularizer": 3})
     with pytest.raises(ConfigError, match="unexpected keyword"):
         type(r).from_config({**config, "schedule": {"schedule": "step", "whenever": 3}})
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2**53])
+def test_a_count_of_steps(steps: int) -> None:
+    assert why_not_a_count(steps) == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (True, "True is a bool, and no whole number"),
+        (1.0, "1.0 is a float"),
+        (None, "None is a NoneType"),
+        (np.ones(1), "is a ndarray"),
+        (-1, "-1 steps were never taken: expected a number from 0 to"),
+        (10**30, "steps were never taken"),
+    ],
+)
+def test_what_is_no_count_of_steps(steps: Any, said: str) -> None:
+    assert said in why_not_a_count(steps)

@@ -6,6 +6,7 @@ A message says what was found, where, what was expected, and what to write inste
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -34,7 +35,7 @@ class Refusal(PenalizeError):  # noqa: N818 - a kind of errors
     """The words before what to give instead."""
 
     def __init__(self, found: str, instead: str) -> None:
-        super().__init__(_sentence(f"{found}; {self.lead}{instead}."))
+        super().__init__(_sentence(found, f"{self.lead}{instead}"))
 
 
 class StrengthError(PenalizeError, ValueError):
@@ -89,7 +90,7 @@ class ConfigError(PenalizeError, ValueError):
 
     def __init__(self, owner: str, config: object, reason: str) -> None:
         super().__init__(
-            f"{owner}.from_config cannot read {config!r}: {reason}; expected what "
+            f"{owner}.from_config cannot read {config!r}: {_open(reason)}; expected what "
             f"{owner}.get_config() returns."
         )
 
@@ -98,7 +99,7 @@ class ArrayError(PenalizeError, TypeError):
     """Something is not a floating-point array of a known framework."""
 
     def __init__(self, found: str, expected: str) -> None:
-        super().__init__(f"A regularizer was given {found}; expected {expected}.")
+        super().__init__(_sentence(f"a regularizer was given {found}", f"expected {expected}"))
 
 
 class GroupsError(PenalizeError, ValueError):
@@ -106,7 +107,7 @@ class GroupsError(PenalizeError, ValueError):
 
     def __init__(self, groups: object, reason: str, instead: str, where: str = "") -> None:
         at = f" on {where}" if where else ""
-        super().__init__(f"groups={groups!r}{at}: {reason}; {instead}.")
+        super().__init__(_sentence(f"groups={groups!r}{at}: {reason}", instead))
 
 
 class ShapeError(PenalizeError, ValueError):
@@ -127,8 +128,8 @@ class NoProximalOperatorError(PenalizeError):
     def __init__(self, regularizer: object, reason: str, where: str = "") -> None:
         at = f" (on {where})" if where else ""
         super().__init__(
-            f"{regularizer!r}{at} has no exact proximal operator here: {reason}. It is never "
-            'approximated; use mode="gradient" or plan.penalty() in the loss instead.'
+            f"{regularizer!r}{at} has no exact proximal operator here: {_open(reason)}. It is "
+            'never approximated; use mode="gradient" or plan.penalty() in the loss instead.'
         )
 
 
@@ -144,7 +145,7 @@ class NoGradientError(PenalizeError):
         at = f" (on {where})" if where else ""
         super().__init__(
             f"{regularizer!r}{at} has no gradient that could act on a weight: it is constant "
-            f"wherever it is finite, or it jumps. {instead}."
+            f"wherever it is finite, or it jumps. {_open(instead)}."
         )
 
 
@@ -164,10 +165,10 @@ class PathError(Refusal, ValueError):
 
 
 class ResultsError(PenalizeError, ValueError):
-    """A file is no results file, is damaged, or has the results of something else."""
+    """A file is no results file, or its results cannot be read, written, or used here."""
 
     def __init__(self, path: object, found: str, instead: str) -> None:
-        super().__init__(f"{path} {found}, and was left as it is; {instead}.")
+        super().__init__(f"{path} {_open(found)}, and was left as it is; {_open(instead)}.")
 
 
 class NoStrengthMaxError(PenalizeError, NotImplementedError):
@@ -194,7 +195,7 @@ class SelectorError(PenalizeError, TypeError):
     """A selector was built from something that selects nothing."""
 
     def __init__(self, found: str, expected: str) -> None:
-        super().__init__(f"{found}; expected {expected}.")
+        super().__init__(f"{_open(found)}; expected {_open(expected)}.")
 
 
 class RulesError(PenalizeError, TypeError):
@@ -207,7 +208,7 @@ class RulesError(PenalizeError, TypeError):
         expected: str = "rules: a regularizer, or a mapping or list of pairs from selector to "
         "regularizer or None",
     ) -> None:
-        super().__init__(f"{found}; expected {expected}. {instead}")
+        super().__init__(f"{_open(found)}; expected {_open(expected)}. {instead}")
 
 
 class RoleError(PenalizeError, ValueError):
@@ -260,7 +261,7 @@ class AppliedTwiceError(PenalizeError, RuntimeError):
     def __init__(self, names: Sequence[str], first: str, second: str, instead: str) -> None:
         super().__init__(
             f"The penalty on {some(names)} would be applied twice: by {first}, and by {second}. "
-            f"{instead}."
+            f"{_open(instead)}."
         )
 
 
@@ -322,8 +323,9 @@ class StateError(PenalizeError, ValueError):
 
     def __init__(self, problems: str) -> None:
         super().__init__(
-            f"This is not the state of the attachment here: {problems}. Attach with the rules and "
-            "the mode that it was saved with, or leave the state away to go on differently."
+            f"This is not the state of the attachment here: {_open(problems)}. Attach with the "
+            "rules and the mode that it was saved with, or leave the state away to go on "
+            "differently."
         )
 
 
@@ -361,7 +363,7 @@ class MissingPackageError(PenalizeError, ImportError):
 
     def __init__(self, package: str, purpose: str, extra: str = "") -> None:
         super().__init__(
-            f"{_sentence(purpose)} needs {package}, which is not installed here; install it, or "
+            f"{_begun(purpose)} needs {package}, which is not installed here; install it, or "
             f"penalize with its extra [{extra or package}]."
         )
 
@@ -388,8 +390,22 @@ class NeverAppliedWarning(UserWarning):
     """A plan is alive and its parameters are being stepped, but it is applied nowhere."""
 
 
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
+_WORD = re.compile(r"[a-z]+(?=[ ,:])")
+"""The first word of a sentence, where it is one of English: names keep the case that they have."""
+
+
+def _begun(text: str) -> str:
+    return text[0].upper() + text[1:] if _WORD.match(text) else text
+
+
+def _open(text: str) -> str:
+    """What is to go on: a text without the full stop at its end."""
+    return text[:-1] if text.endswith(".") and not text.endswith("..") else text
+
+
+def _sentence(*parts: str) -> str:
+    """One sentence of parts, which may end with a full stop of their own."""
+    return f"{_begun('; '.join(map(_open, parts)))}."
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:

@@ -206,6 +206,19 @@ def read_from(owner: str, config: Any, found: Any) -> Schedule:
         raise ConfigError(owner, config, str(error)) from None
 
 
+MOST_STEPS = 2**53
+"""Up to there every number of steps is a float64, too."""
+
+
+def why_not_a_count(steps: object) -> str:
+    """Why something is no number of steps, as a saved state has one; empty where it is."""
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        return f"{steps!r} is a {type(steps).__name__}, and no whole number of steps"
+    if not 0 <= steps <= MOST_STEPS:
+        return f"{steps!r} steps were never taken: expected a number from 0 to {MOST_STEPS}"
+    return ""
+
+
 def _is_pair(pair: Any) -> bool:
     return isinstance(pair, list | tuple) and len(pair) == 2
 

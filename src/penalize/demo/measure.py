@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +16,7 @@ from penalize.demo.training import Network, Trained
 
 @dataclass(frozen=True)
 class DemoRow:
-    """The figures of one row of the table. Zero means ``== 0`` throughout."""
+    """The figures of one run. Zero means ``== 0`` throughout."""
 
     model: str
     rules: str
@@ -49,6 +52,20 @@ class DemoRow:
         return 100 * self.zeros / self.weights
 
 
+class Spread(NamedTuple):
+    """A figure of several runs."""
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(rows: Sequence[DemoRow], figure: Callable[[DemoRow], float]) -> Spread:
+    """One figure of the runs of one contender."""
+    values = [figure(row) for row in rows]
+    return Spread(statistics.median_low(values), min(values), max(values))
+
+
 def pixels_used(model: Network) -> Tensor:
     """Whether any weight that leaves it is nonzero, for each input pixel."""
     return (model.hidden.weight != 0).any(dim=0)
@@ -60,7 +77,7 @@ def units_used(model: Network) -> Tensor:
 
 
 def measure(trained: Trained, data: Digits) -> DemoRow:
-    """One row of the table."""
+    """The figures of a run."""
     contender, model = trained.contender, trained.model
     kernels = (model.hidden.weight, model.out.weight)
     pixels, units = pixels_used(model), units_used(model)

@@ -12,49 +12,67 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from penalize.demo import picture, report
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import Digits, digits
-from penalize.demo.measure import DemoRow, measure
+from penalize.demo.measure import measure
 from penalize.demo.training import Trained, train
+
+RUNS = 5
+"""Seeds of each contender: what one of them finds depends on the machine, too."""
 
 
 def run(
-    output: Path, *, epochs: int = 100, seed: int = 0, console: Console | None = None
-) -> list[Trained]:
+    output: Path,
+    *,
+    epochs: int = 100,
+    seed: int = 0,
+    runs: int = RUNS,
+    console: Console | None = None,
+) -> list[list[Trained]]:
     """Train every contender, print plan and table, and write ``digits.{png,md,json}``.
 
     Args:
         output: a directory that exists.
         epochs: passes over the training images, for each contender.
-        seed: of the initial weights and the order of the batches, the same for every contender.
+        seed: the first one, of the initial weights and the order of the batches, the same for every
+            contender; the picture is of it. The others are those after it.
+        runs: how many seeds: the table has their medians.
         console: where to print; standard output if None.
+
+    Returns:
+        The runs of each contender.
     """
     console = console or Console()
     data = digits()
-    runs = _train_all(data, epochs, seed, console)
-    rows = [measure(trained, data) for trained in runs]
-    _show(runs[-1], rows, console)
-    content = report.data(rows, runs, epochs=epochs, seed=seed)
+    seeds = [(seed + i) % 2**64 for i in range(runs)]
+    trained = _train_all(data, epochs, seeds, console)
+    rows = [[measure(each, data) for each in runs_of] for runs_of in trained]
+    _show(trained[-1][0], rows, console)
+    content = report.data(rows, trained, epochs=epochs, seeds=seeds)
     files = [output / f"digits.{kind}" for kind in ("png", "md", "json")]
-    picture.write(files[0], runs, rows)
+    picture.write(files[0], [each[0] for each in trained], [each[0] for each in rows])
     files[1].write_text(report.markdown(rows), encoding="utf-8")
     files[2].write_text(report.as_json(content), encoding="utf-8")
     for file in files:
         console.print(f"wrote {file}", soft_wrap=True, markup=False, highlight=False)
-    return runs
+    return trained
 
 
-def _show(last: Trained, rows: Sequence[DemoRow], console: Console) -> None:
+def _show(last: Trained, rows: report.Rows, console: Console) -> None:
     console.print(f"The plan of the model '{last.contender.name}':", highlight=False)
     # The plan lays out its own columns; wrapping would take them apart.
     console.print(str(last.plan), soft_wrap=True, markup=False, highlight=False)
     console.print(report.table(rows))
 
 
-def _train_all(data: Digits, epochs: int, seed: int, console: Console) -> list[Trained]:
+def _train_all(
+    data: Digits, epochs: int, seeds: Sequence[int], console: Console
+) -> list[list[Trained]]:
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn())
     runs = []
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         for contender in CONTENDERS:
-            task = progress.add_task(contender.name, total=epochs)
+            task = progress.add_task(contender.name, total=epochs * len(seeds))
             advance = partial(progress.advance, task)
-            runs.append(train(contender, data, epochs=epochs, seed=seed, after_epoch=advance))
+            runs.append(
+                [train(contender, data, epochs=epochs, seed=s, after_epoch=advance) for s in seeds]
+            )
     return runs

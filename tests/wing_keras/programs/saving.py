@@ -196,11 +196,11 @@ def check_only_floating_variables() -> None:
 
 
 def check_conversions_that_do_not_exist() -> None:
-    raises(RegularizerError, "From_keras got <lambda>", lambda: from_keras(lambda w: w))
-    raises(RegularizerError, "To_keras got GroupLasso(0.1)", lambda: to_keras(GroupLasso(0.1)))
+    raises(RegularizerError, "from_keras got <lambda>", lambda: from_keras(lambda w: w))
+    raises(RegularizerError, "to_keras got GroupLasso(0.1)", lambda: to_keras(GroupLasso(0.1)))
     scheduled = L1(0.1) * warmup(5)
-    raises(RegularizerError, "To_keras got L1(0.1) * warmup", lambda: to_keras(scheduled))
-    raises(RegularizerError, "To_keras got 3", lambda: to_keras(3))  # type: ignore[arg-type]
+    raises(RegularizerError, "to_keras got L1(0.1) * warmup", lambda: to_keras(scheduled))
+    raises(RegularizerError, "to_keras got 3", lambda: to_keras(3))  # type: ignore[arg-type]
 
 
 def check_a_plan_of_half_precision() -> None:

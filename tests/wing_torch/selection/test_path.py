@@ -2,9 +2,11 @@
 
 import dataclasses
 import gc
+import itertools
 import math
 import statistics
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import joblib
@@ -32,7 +34,7 @@ from penalize import (
 )
 from penalize.torch import Path, Training, geometric, path, regularize, strength_max
 from penalize.torch.selection.folds import folds_of
-from penalize.torch.selection.result import Row
+from penalize.torch.selection.result import FoldRow
 
 quiet = partial(path, progress=False)
 FOLDS = [(range(0, 40), range(40, 50)), (range(20, 61), range(0, 20))]
@@ -245,7 +247,7 @@ def test_steps_of_schedules_are_not_counted_on():
 def of_losses(losses, **more):
     """A path with these held-out losses, by strength and fold."""
     rows = [
-        Row(strength, str(k), loss, math.nan, 3, 6, 1.0, "ok", "one by one", 0.0)
+        FoldRow(strength, str(k), loss, math.nan, 3, 6, 1.0, "ok", "one by one", 0.0)
         for strength, row in losses.items()
         for k, loss in enumerate(row)
     ]
@@ -299,7 +301,7 @@ def test_the_table_is_tidy():
         training(score=lambda o, t: (o - t).abs().mean()), regularize(network(), L1(1.0)), [0.1], 2
     )
     assert isinstance(found.table, pd.DataFrame)
-    assert list(found.table.columns) == [f.name for f in dataclasses.fields(Row)]
+    assert list(found.table.columns) == [f.name for f in dataclasses.fields(FoldRow)]
     assert list(found.table.fold) == ["0", "1", "all"]
     assert (found.table.score > 0).all()
     assert found.table.seconds.notna().all()
@@ -399,17 +401,70 @@ def test_patience_with_stacks_and_a_results_file(tmp_path):
     assert again.stopped == found.stopped
 
 
-@pytest.mark.parametrize(("backend", "warm"), [("threading", True), ("loky", False)])
-def test_jobs_give_what_one_gives(backend, warm):
+def test_jobs_give_what_one_gives():
     fitted = training(epochs=2)
-    plan = regularize(network(), L1(1.0))
-    one = quiet(fitted, plan, [0.1, 0.01], 2, stacked=False, warm=warm)
-    with joblib.parallel_config(backend=backend):
-        many = quiet(fitted, plan, [0.1, 0.01], 2, stacked=False, warm=warm, jobs=2)
+    plan = regularize(network(nn.Tanh(), nn.Dropout(0.5)), L1(1.0))
+    one = quiet(fitted, plan, [0.1, 0.01], 2, warm=False)
+    many = quiet(fitted, plan, [0.1, 0.01], 2, warm=False, jobs=2)
     for ours, theirs in zip(many.rows, one.rows, strict=True):
         assert dataclasses.replace(ours, seconds=0.0) == dataclasses.replace(theirs, seconds=0.0)
     for name in one.penalized:
         assert torch.equal(many.weights(name), one.weights(name))
+
+
+def test_jobs_in_threads_are_refused():
+    """They share what torch draws at random."""
+    plan = regularize(network(), L1(1.0))
+    state = torch.get_rng_state()
+    with joblib.parallel_config(backend="threading"), pytest.raises(PathError, match="in threads"):
+        quiet(training(epochs=1), plan, [0.1, 0.01], 2, stacked=False, jobs=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_paths_of_several_threads_run_one_after_another():
+    """Side by side they would draw each other's random numbers, and put back each other's state."""
+
+    def losses(plan):
+        return [row.loss for row in quiet(training(epochs=3), plan, [0.1, 0.01], 2).rows]
+
+    plans = [regularize(network(nn.Tanh(), nn.Dropout(0.5)), L1(1.0)) for _ in range(4)]
+    alone, state = losses(plans.pop()), torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(losses, plans))
+    assert together == [alone] * 3
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", ["function", "one by one", "stacked"])
+def test_a_fit_that_raises_leaves_nothing_attached_though_its_traceback_is_kept(how):
+    """A notebook keeps it: there the next path was refused, as two would apply the penalty."""
+    calls = 0
+
+    def loss(output, target):
+        nonlocal calls
+        calls += 1
+        if calls == (2 if how == "one by one" else 20):
+            raise Stopped
+        return nn.functional.mse_loss(output, target)
+
+    def fit(plan, train, valid):
+        optimizer = torch.optim.Adam(plan.model.parameters())
+        plan.attach(optimizer)
+        raise Stopped
+
+    plan = regularize(network(), L1(1.0))
+    fitted = fit if how == "function" else training(loss=loss, epochs=9)
+    folds = [(range(40), range(40, 61))]
+    with pytest.raises(Stopped) as kept:
+        quiet(fitted, plan, [0.1], folds, stacked=None if how == "stacked" else False)
+    again = quiet(training(epochs=1), plan, [0.1], folds)
+    assert again.rows
+    plan.attach(torch.optim.SGD(plan.model.parameters())).detach()
+    assert kept.tb
 
 
 def test_no_bar_is_shown_where_nobody_looks(capsys):
@@ -486,22 +541,25 @@ def test_an_attached_plan_is_refused():
     [
         ({"fit": 3}, "Fit is 3; pass a Training"),
         ({"plan": 3}, "Plan is a int; pass what penalize.torch.regularize returned"),
-        ({"strengths": "all"}, "Strengths='all'; expected \"auto\""),
-        ({"strengths": []}, r"Strengths=\[\]; expected at least one"),
+        ({"strengths": "all"}, "strengths='all'; expected \"auto\""),
+        ({"strengths": []}, r"strengths=\[\] has none; pass a list: a generator gives"),
+        ({"strengths": (s for s in ())}, "strengths=<generator .* has none; pass a list"),
+        ({"strengths": itertools.count(1)}, "Strengths has too many; expected at most 10,000"),
+        ({"strengths": 10_001}, "strengths=10001; expected a whole number from 1 to 10000"),
         ({"strengths": [0.1, 0.1]}, "each of them once"),
         ({"strengths": [0.1, -1]}, "expected a finite number"),
         ({"strengths": [math.nan]}, "expected a finite number"),
         ({"strengths": 0.1}, 'expected "auto", a number of them, or a list'),
         ({"strengths": 0}, "A grid of 0 strengths"),
-        ({"patience": 0}, "Patience=0; expected a whole number"),
-        ({"jobs": 0}, "Jobs=0; expected a whole number other than 0"),
-        ({"jobs": 1.5}, "Jobs=1.5"),
-        ({"seed": "a"}, "Seed='a'; expected a whole number >= 0"),
-        ({"seed": None}, "Seed=None"),
-        ({"seed": -1}, "Seed=-1"),
-        ({"folds": 1}, "Folds=1 for 61 samples; expected a number from 2"),
-        ({"folds": 62}, "Folds=62 for 61 samples"),
-        ({"folds": "five"}, "Folds='five'; expected a number of folds"),
+        ({"patience": 0}, "patience=0; expected a whole number"),
+        ({"jobs": 0}, "jobs=0; expected a whole number other than 0"),
+        ({"jobs": 1.5}, "jobs=1.5"),
+        ({"seed": "a"}, "seed='a'; expected a whole number from 0 to 18446744073709551615"),
+        ({"seed": None}, "seed=None"),
+        ({"seed": -1}, "seed=-1"),
+        ({"folds": 1}, "folds=1 for 61 samples; expected a number from 2"),
+        ({"folds": 62}, "folds=62 for 61 samples"),
+        ({"folds": "five"}, "folds='five'; expected a number of folds"),
         ({"folds": []}, "Folds is empty"),
         ({"folds": [([0, 1], [])]}, "Fold 0 holds out no samples; give each fold some of both"),
         ({"folds": [([0], [1]), ([], [1])]}, "Fold 1 trains on no samples"),
@@ -552,7 +610,7 @@ def test_a_fit_that_returns_no_loss(returned):
         ({"batch_size": 0}, "batch_size=0"),
         ({"epochs": 1.5}, "epochs=1.5"),
         ({"epochs": True}, "epochs=True"),
-        ({"seed": 0.5}, "seed=0.5; expected a whole number >= 0"),
+        ({"seed": 0.5}, "seed=0.5; expected a whole number from 0 to"),
         ({"tolerance": -1e-3}, "tolerance=-0.001; expected a finite number >= 0"),
         ({"tolerance": math.nan}, "tolerance=nan"),
         ({"tolerance": "small"}, "tolerance='small'"),

@@ -5,6 +5,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +44,26 @@ def test_few_weights_are_drawn_one_by_one_and_many_by_their_norms(tmp_path):
     curves = [len(re.findall(r"stroke-width: 1.4", m.group(0))) for m in (first, second)]
     assert curves[0] == 6
     assert curves[1] in (2, 4)  # and the legend
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "a$b$c", "_hidden", "a_b^", "<i>&", "\\frac"])
+def test_parameters_may_be_named_like_formulas_or_like_what_is_hidden(name, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module(name, nn.Linear(6, 9))
+    model.add_module("last", nn.Linear(9, 1))
+    found = made(model.double(), folds=2)
+    found.plot(tmp_path / "path.png")
+    found.html(tmp_path / "path.html")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        found.plot(tmp_path / "path.svg")
+    words = [e.text.strip() for e in ET.parse(tmp_path / "path.svg").iter() if e.text]
+    assert f"{name}.weight" in words
+    assert "last.weight" in words
+
+
+def test_a_path_of_a_single_strength_is_drawn(tmp_path):
+    made(strengths=[0.1]).plot(tmp_path / "path.png")
 
 
 def test_the_page_stands_alone(tmp_path):

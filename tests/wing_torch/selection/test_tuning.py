@@ -1,13 +1,17 @@
 """Studies of strengths that each rule searches for."""
 
+import copy
 import math
 import sys
+import threading
+import warnings
 
+import joblib
 import optuna
 import pytest
 import torch
 from torch import nn
-from wing_torch.selection.problems import X, Y, network, training
+from wing_torch.selection.problems import network, training
 
 from penalize import (
     L1,
@@ -105,21 +109,83 @@ def test_a_trial_that_is_not_finite_fails_and_the_study_goes_on():
         _ = nothing.rules
 
 
-def test_jobs_run_side_by_side_and_the_model_is_left_alone():
-    model = network()
-    before = [p.detach().clone() for p in model.parameters()]
+def errors():
+    """The warnings that are errors here."""
+    return [each for each in warnings.filters if each[0] == "error"]
 
-    def fit(plan, train, valid):
-        optimizer = torch.optim.SGD(plan.model.parameters(), lr=0.1)
-        plan.attach(optimizer)
-        nn.functional.mse_loss(plan.model(X[train]), Y[train]).backward()
-        optimizer.step()
-        return nn.functional.mse_loss(plan.model(X[valid]), Y[valid]).item()
 
-    folds = [(range(40), range(40, 61))]
-    found = tune(fit, model, RULES, folds, trials=4, storage=None, progress=False, jobs=2)
-    assert len(found.study.trials) == 4
-    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+def test_trials_side_by_side_give_what_they_give_alone():
+    """In threads, which share what torch draws at random, all of these losses are others."""
+    model = network(nn.Tanh(), nn.Dropout(0.5))
+    before = copy.deepcopy(model.state_dict())
+    generator, filters = torch.get_rng_state(), errors()
+
+    def fit(plan, train, valid):  # a function within a function, as notebooks have them
+        return training(epochs=2)(plan, train, valid)
+
+    losses = []
+    for jobs in (2, 1):
+        sampler = optuna.samplers.RandomSampler(seed=1)
+        settings = {"trials": 3, "storage": None, "sampler": sampler, "progress": False}
+        folds = [(range(40), range(40, 61))]
+        rules = {kernels: L1(search(1e-4, 1.0))}
+        found = tune(fit, model, rules, folds, jobs=jobs, **settings)
+        losses.append([(t.params, t.value, t.user_attrs["nonzero"]) for t in found.study.trials])
+    assert losses[0] == losses[1]
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert errors() == filters
+    assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
+
+
+def not_finite(plan, train, valid):
+    plan.attach(torch.optim.SGD(plan.model.parameters()))
+    return math.nan
+
+
+def raises(plan, train, valid):
+    raise KeyError("no such thing")
+
+
+def test_side_by_side_a_trial_may_fail():
+    folds, storage = [([0, 1], [2])], optuna.storages.InMemoryStorage()
+    settings = {"storage": storage, "progress": False, "jobs": 2}
+    found = tune(not_finite, network(), RULES, folds, trials=2, **settings)
+    assert [t.state.name for t in found.study.trials] == ["FAIL", "FAIL"]
+    with pytest.raises(KeyError, match="no such thing"):
+        tune(raises, network(), RULES, folds, trials=4, **settings)
+    states = [
+        t.state.name for t in optuna.load_study(study_name="penalize", storage=storage).trials
+    ]
+    assert states == ["FAIL"] * 4
+
+
+def test_jobs_that_cannot_be():
+    lock = threading.Lock()
+
+    def holds_a_lock(plan, train, valid):
+        return lock.locked()
+
+    with pytest.raises(
+        PathError, match=r"jobs=2 sends the fit.*cannot be pickled \(TypeError: cannot .*lock'"
+    ):
+        tune(holds_a_lock, network(), RULES, [([0], [1])], trials=2, storage=None, jobs=2)
+    threads = joblib.parallel_config(backend="threading")
+    with threads, pytest.raises(PathError, match=r"would run in threads, which share what torch"):
+        study(2, jobs=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"jobs": 0}, "jobs=0; expected a whole number other than 0"),
+        ({"trials": 0}, "trials=0; expected a whole number >= 1"),
+        ({"seed": 2**32}, "seed=4294967296; expected a whole number from 0 to 4294967295"),
+        ({"seed": True}, "seed=True"),
+    ],
+)
+def test_numbers_that_make_no_study(changes, said):
+    with pytest.raises(PathError, match=said):
+        study(**changes)
 
 
 def test_rules_without_a_range_and_a_missing_package(monkeypatch):
@@ -127,6 +193,9 @@ def test_rules_without_a_range_and_a_missing_package(monkeypatch):
         study(1, L1(0.1))
     with pytest.raises(RulesError, match=r"The rules are 3, a int; .*Write L2\(3\)"):
         study(1, 3)
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(MissingPackageError, match=r"tune\(jobs=…\) needs joblib.*\[select\]"):
+        study(1, jobs=2)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
         study(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import math
@@ -16,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penalize.errors import MissingPackageError, PathError
+from penalize.errors import MissingPackageError, PathError, PenalizeError
+from penalize.imports import imported
 from penalize.regularizers.elementwise import L1
 from penalize.rules_file import read_rules
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.data import Data, read
 from penalize.torch.selection.path import path
+from penalize.torch.selection.result import Path
 from penalize.torch.selection.training import Training
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -29,7 +30,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was given."""
+    """The arguments of the command."""
 
     factory: str
     data: str
@@ -67,30 +68,55 @@ def run(options: Options) -> None:
         mode=options.mode,
         seed=options.seed,
     )
-    found = path(
-        training,
-        plan,
-        strengths(options.strengths),
-        options.folds,
-        saved=options.output / "path.sqlite",
-        seed=options.seed,
-        progress=sys.stderr.isatty(),
-    )
-    print(found)  # noqa: T201
-    rows = [{key: _for_json(value) for key, value in asdict(row).items()} for row in found.rows]
-    (options.output / "path.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    written = ["path.sqlite", "path.json"]
     try:
-        found.plot(options.output / "path.png")
-        found.html(options.output / "path.html")
+        found = path(
+            training,
+            plan,
+            strengths(options.strengths),
+            options.folds,
+            saved=options.output / "path.sqlite",
+            seed=options.seed,
+            progress=sys.stderr.isatty(),
+        )
+    except PenalizeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the model, or the optimizer with it, raises
+        raise PathError(
+            f"training {options.factory} fails ({_told(error)})",
+            "look at the model, the learning rate and the batch size",
+        ) from None
+    print(found)  # noqa: T201
+    print(f"{', '.join(_write(found, options.output))} are in {options.output}")  # noqa: T201
+
+
+def _write(found: Path, output: File) -> list[str]:
+    """The rows and pictures beside the results file; the names of all."""
+    rows = [{key: _for_json(value) for key, value in asdict(row).items()} for row in found.rows]
+    written = ["path.sqlite"]
+    try:
+        (output / "path.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        written.append("path.json")
+        found.plot(output / "path.png")
+        found.html(output / "path.html")
         written += ["path.png", "path.html"]
     except MissingPackageError as error:
         print(error, file=sys.stderr)  # noqa: T201
-    print(f"{', '.join(written)} are in {options.output}")  # noqa: T201
+    except OSError as error:
+        raise PathError(
+            f"the results are in {written[0]!r}, and {error.filename!r} cannot be written "
+            f"({error.strerror})",
+            "give another --output, or move away what is in its place",
+        ) from None
+    return written
+
+
+def _told(error: BaseException) -> str:
+    """An exception in a line."""
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0]
 
 
 def _for_json(value: Any) -> Any:
-    """What JSON has no number for is null."""
+    """The value as JSON has it: what is not finite is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -107,28 +133,28 @@ def made(name: str, data: Data) -> nn.Module:
     if "" not in sys.path:  # as with python -m
         sys.path.insert(0, "")
     try:
-        factory: Any = importlib.import_module(module)
+        factory: Any = imported(module)
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except (ImportError, AttributeError) as error:
-        raise PathError(f"{name} cannot be imported ({error})", "check the name") from None
+        raise PathError(f"{name!r} cannot be imported ({error})", "check the name") from None
     if not callable(factory):
-        raise PathError(f"{name} is a {type(factory).__name__}", "name what makes a model")
+        raise PathError(f"{name!r} is a {type(factory).__name__}", "name what makes a model")
     arguments = (data.inputs, data.outputs) if _takes_two(factory) else ()
     try:
         model = factory(*arguments)
-    except TypeError as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever stands in it
         raise PathError(
-            f"{name}({', '.join(map(str, arguments))}) fails ({error})",
+            f"'{name}({', '.join(map(str, arguments))})' fails ({_told(error)})",
             "name what takes no arguments, or the numbers of inputs and outputs",
         ) from None
     if not isinstance(model, nn.Module):
-        raise PathError(f"{name} made a {type(model).__name__}", "it has to make an nn.Module")
+        raise PathError(f"{name!r} made a {type(model).__name__}", "it has to make an nn.Module")
     return model
 
 
 def _takes_two(factory: Callable[..., Any]) -> bool:
-    """Whether it needs two arguments by position, or one and takes another."""
+    """True if it needs two arguments by position, or one and takes another."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -151,12 +177,16 @@ def measures(model: nn.Module, data: Data) -> tuple[Measure, Measure | None]:
     try:
         with torch.no_grad():
             outputs = model(data.x[:2])
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever stands in it
         raise PathError(
-            f"the model cannot take inputs of shape {tuple(data.x[:2].shape)} ({error})",
+            f"the model cannot take inputs of shape {tuple(data.x[:2].shape)} ({_told(error)})",
             "make one that fits the data",
         ) from None
     model.train(was_training)
+    if not isinstance(outputs, Tensor):
+        raise PathError(
+            f"the model returns a {type(outputs).__name__}", "make one that returns a tensor"
+        )
     size = tuple(outputs.shape[1:])
     if not data.classes and size == data.y.shape[1:]:
         return nn.functional.mse_loss, None

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from penalize.errors import PathError
 
+SEEDS = 2**64 - 1
+"""The largest seed that torch takes."""
+
 ALL = "all"
 """The name of the fold that trains on every sample, and holds out none."""
 
@@ -23,16 +26,16 @@ class Fold(NamedTuple):
 
     train: Tensor
     valid: Tensor
-    """Those held out; of the fold ``"all"`` the samples that it trains on."""
+    """The samples held out; of the fold ``"all"`` the samples that it trains on."""
 
     @property
     def held_out(self) -> bool:
-        """Whether its loss is one on samples that it has not seen."""
+        """True if its loss is one on samples that it has not seen."""
         return self.name != ALL
 
 
 def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list[Fold]:
-    """What the argument ``folds`` of a path means.
+    """The folds that the argument ``folds`` of a path means.
 
     Args:
         folds: a number, for folds at random; pairs (train, valid) of sample numbers, as
@@ -55,8 +58,21 @@ def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list
     return found
 
 
+def check_whole(what: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise :class:`PathError` for what is no whole number within these bounds."""
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and least <= value
+        and (most is None or value <= most)
+    ):
+        return
+    bounds = f">= {least}" if most is None else f"from {least} to {most}"
+    raise PathError(f"{what}={value!r}", f"expected a whole number {bounds}")
+
+
 def digest(folds: Iterable[Fold]) -> str:
-    """Tells whether folds are the same."""
+    """A text that tells whether folds are the same."""
     hashed = hashlib.sha256()
     for fold in folds:
         for rows in (fold.train, fold.valid):

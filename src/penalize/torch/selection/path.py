@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path as File
 from typing import Any
 
 from penalize.errors import AppliedTwiceError, PathError, StrengthError
 from penalize.regularizers.base import check_strength, described
 from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import digest, folds_of
+from penalize.torch.selection.folds import SEEDS, check_whole, digest, folds_of
+from penalize.torch.selection.jobs import check_jobs
 from penalize.torch.selection.result import Path
-from penalize.torch.selection.stacking import why_one_by_one
+from penalize.torch.selection.stacking import why_not_stacked
 from penalize.torch.selection.states import state_of
 from penalize.torch.selection.store import Store
 from penalize.torch.selection.strengths import geometric, strength_max
@@ -20,14 +22,18 @@ from penalize.torch.selection.training import Fit, Training, name_of
 from penalize.torch.selection.training import digest as digest_of_tensors
 from penalize.torch.selection.walk import Walk, untouched
 
+MOST = 10_000
+"""More strengths than that are no path."""
+
 AUTO = 20
-"""How many strengths ``"auto"`` has."""
+"""The number of strengths that ``"auto"`` has."""
 
 SMALLEST = 1e-3
 """The smallest of them, as a part of the largest."""
 
 ROUNDING = 1e-5
-"""How far above :func:`strength_max` they begin, so that rounding leaves nothing there, too."""
+"""The part by which they begin above :func:`strength_max`, so that
+rounding leaves nothing there, too."""
 
 
 def path(
@@ -73,8 +79,9 @@ def path(
         refit: whether to train on every sample, too, which is what ``weights`` and ``load`` need.
         saved: a file for the results (SQLite). Rows are written as they come; a path that was
             killed goes on from there when it is called again.
-        jobs: how many runs joblib has at once, in the backend of ``joblib.parallel_config``, when
-            they are not stacked. Models and functions must then be picklable.
+        jobs: how many runs joblib has at once, when they are not stacked, in processes of the
+            backend of ``joblib.parallel_config``. Models and functions must then be picklable.
+            Threads are refused: they share what torch draws at random.
         progress: whether to show a bar in a terminal or notebook, if rich is installed.
         seed: of the folds at random.
 
@@ -82,7 +89,8 @@ def path(
         PathError: the strengths, folds or other arguments make no path, or the plan has penalties
             on outputs.
         NoStrengthMaxError: the strengths are to be found, and a penalty has no largest one.
-        ResultsError: the file is damaged, or has the results of something else. It is left alone.
+        ResultsError: the file is damaged, locked by another process, of another version, or has
+            the results of something else. It is left alone.
         AuditError: fit applies nothing of the plan that it is given.
         AppliedTwiceError: the plan, or another with the same penalties, is attached already.
     """
@@ -91,7 +99,7 @@ def path(
     parts = folds_of(folds, samples, seed, refit=refit)
     with untouched(plan):
         grid = _grid(strengths, fit, plan)
-        reason = "stacked=False" if stacked is False else why_one_by_one(fit, plan)
+        reason = "stacked=False" if stacked is False else why_not_stacked(fit, plan)
         if stacked and reason:
             raise PathError(
                 f"the runs cannot be stacked: {reason}", "leave stacked away to run them one by one"
@@ -136,17 +144,11 @@ def _check(fit: Any, plan: Any, *, patience: Any, jobs: Any, seed: Any) -> None:
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
     if not plan.targets():
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
-    fits: dict[str, tuple[Any, Callable[[int], bool], str]] = {
-        "patience": (patience, lambda n: n >= 1, "a whole number >= 1, or None"),
-        # As joblib has it, negative numbers count from that of all processors.
-        "jobs": (jobs, lambda n: n != 0, "a whole number other than 0, or None"),
-        "seed": (seed, lambda n: n >= 0, "a whole number >= 0"),
-    }
-    for name, (value, holds, expected) in fits.items():
-        if value is None and name != "seed":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or not holds(value):
-            raise PathError(f"{name}={value!r}", f"expected {expected}")
+    if patience is not None:
+        check_whole("patience", patience, 1)
+    if jobs is not None:
+        check_jobs(jobs)
+    check_whole("seed", seed, 0, SEEDS)
 
 
 def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
@@ -159,17 +161,24 @@ def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
                 "give them: strengths=geometric(top, top / 1000, 20) with top = "
                 "strength_max(loss, plan)",
             )
+        check_whole("strengths", count, 1, MOST)
         top = strength_max(lambda: fit.data_loss(plan.model), plan)
         top *= 1 + ROUNDING
         return geometric(top, SMALLEST * top, count)
     if isinstance(count, str) or not isinstance(count, Iterable):
         raise PathError(f"strengths={strengths!r}", 'expected "auto", a number of them, or a list')
     try:
-        found = [check_strength("path", "strength", s) for s in count]
+        found = [check_strength("path", "strength", s) for s in islice(count, MOST + 1)]
     except StrengthError as error:
         raise PathError(f"strengths={strengths!r}", str(error)) from None
-    if not found or len(set(found)) < len(found):
-        raise PathError(f"strengths={strengths!r}", "expected at least one, each of them once")
+    if not found:
+        raise PathError(
+            f"strengths={strengths!r} has none", "pass a list: a generator gives its values once"
+        )
+    if len(found) > MOST:
+        raise PathError("strengths has too many", f"expected at most {MOST:,}")
+    if len(set(found)) < len(found):
+        raise PathError(f"strengths={found!r}", "expected each of them once")
     return sorted(found, reverse=True)
 
 

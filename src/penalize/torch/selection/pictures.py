@@ -19,7 +19,7 @@ from penalize.torch.selection.folds import ALL
 from penalize.torch.selection.result import Path, Summary
 
 LINES = 40
-"""So many weights are drawn one by one; of more, the norm of each parameter."""
+"""The most weights that are drawn one by one; of more, the norm of each parameter is."""
 
 _COLORS = {"best": "#c2410c", "one standard error": "#1d4ed8"}
 
@@ -60,16 +60,16 @@ def weights_along(path: Path, ax: Axes) -> None:
         return
     strengths = path.strengths
     if sum(w.shape[1] for w in values.values()) <= LINES:
-        for name, w in values.items():
-            for i in range(w.shape[1]):
-                label = f"{name}[{i}]"
-                ax.plot(strengths, w[:, i], lw=1.4, label=label)
+        for w in values.values():
+            ax.plot(strengths, w, lw=1.4)
         _finish(path, ax, "weight")
         return
     for name, w in values.items():
-        ax.plot(strengths, w.norm(dim=1), "o-", ms=3, lw=1.4, label=name)
+        # The library leaves out what begins with "_", and takes what stands in "$" for a formula.
+        ax.plot(strengths, w.norm(dim=1), "o-", ms=3, lw=1.4, label=f" {name}")
     _finish(path, ax, "norm")
-    ax.legend(fontsize=8)
+    for text in ax.legend(fontsize=8).get_texts():
+        text.set_parse_math(False)
 
 
 def held_out(path: Path, ax: Axes) -> None:
@@ -115,7 +115,7 @@ _PANELS: Sequence[Panel] = (weights_along, held_out, front)
 def _finish(path: Path, ax: Axes, ylabel: str) -> None:
     for word, strength in path.chosen.items():
         ax.axvline(strength, color=_COLORS[word], ls="--", lw=1.2, label=word)
-    if min(path.strengths) > 0:
+    if min(path.strengths) > 0 and len(path.strengths) > 1:  # one alone has no scale
         ax.set_xscale("log")
     ax.invert_xaxis()  # from strong to weak, as the path went
     ax.set_xlabel("strength")

@@ -1,4 +1,4 @@
-"""What a path found: a row per strength and fold, the strengths it chooses, and its pictures."""
+"""The results of a path: a row per strength and fold, the chosen strengths, and pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Which = Literal["best", "one_se"] | float
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FoldRow:
     """One run: a strength on a fold."""
 
     strength: float
@@ -35,16 +35,16 @@ class Row:
     """``"0"``, ``"1"``, …; ``"all"`` trained on every sample, and its loss is of these."""
 
     loss: float
-    """On the samples held out."""
+    """The loss on the samples held out."""
 
     score: float
-    """Likewise; NaN where nothing scores."""
+    """The score on them; NaN where nothing scores."""
 
     nonzero: int
-    """How many of the penalized weights are not zero."""
+    """The number of penalized weights that are not zero."""
 
     weights: int
-    """How many there are."""
+    """The number of penalized weights."""
 
     norm: float
     """The Euclidean norm of all penalized weights."""
@@ -56,7 +56,7 @@ class Row:
     """``"stacked"`` with others, or ``"one by one"``."""
 
     seconds: float
-    """What it took; of a stack its part."""
+    """The time that it took; of a stack its part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Path:
     def __init__(
         self,
         plan: Plan,
-        rows: Sequence[Row],
+        rows: Sequence[FoldRow],
         weights: Mapping[float, Mapping[str, Tensor]],
         reason: str = "",
         *,
@@ -118,12 +118,12 @@ class Path:
 
     @property
     def strengths(self) -> list[float]:
-        """From the largest to the smallest."""
+        """The strengths from the largest to the smallest."""
         return list(dict.fromkeys(row.strength for row in self.rows))
 
     @property
     def summary(self) -> tuple[Summary, ...]:
-        """One per strength, from the largest to the smallest."""
+        """The summaries, one per strength, from the largest to the smallest."""
         return tuple(self._summary(strength) for strength in self.strengths)
 
     def _summary(self, strength: float) -> Summary:
@@ -256,7 +256,7 @@ class Path:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the table should know."""
+        """Remarks that a reader of the table should know."""
         bad = [row for row in self.rows if row.status != "ok"]
         notes = [f"{len(bad)} of {len(self.rows)} runs were not finite"] if bad else []
         notes += ["stopped early: the loss had ceased to fall"] if self.stopped else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -27,7 +28,7 @@ from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.folds import Fold
 from penalize.torch.selection.states import penalized_names, weights_of
-from penalize.torch.selection.training import HeldOut, Training
+from penalize.torch.selection.training import HeldOut, Training, attached
 
 BY_ELEMENT = (
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD",
@@ -39,7 +40,7 @@ LARGEST = 2_000_000
 """Models with more weights keep the processor busy one at a time."""
 
 MEMORY = 64_000_000
-"""How many numbers are in one stack at most: weights, or what modules give for a batch."""
+"""The most numbers in one stack: weights, or what modules give for a batch."""
 
 Weights = Mapping[str, Tensor]
 
@@ -98,22 +99,22 @@ class Run(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What became of a run."""
+    """The end of a run: its worth and its weights."""
 
     held_out: HeldOut
     weights: dict[str, Tensor]
 
 
 class Progress(NamedTuple):
-    """Where training stands, and whoever keeps that on the way."""
+    """The place of whoever keeps on the way where training stands."""
 
     load: Callable[[], Mapping[str, Any] | None] = lambda: None
     keep: Callable[[Callable[[], dict[str, Any]]], None] = lambda _: None
     """Called after each epoch with what makes the state."""
 
 
-def why_one_by_one(training: Any, plan: Plan) -> str:
-    """Why runs cannot be stacked; empty where they can."""
+def why_not_stacked(training: Any, plan: Plan) -> str:
+    """The reason why runs cannot be stacked; empty where they can."""
     if not isinstance(training, Training):
         return "fit is a function; a Training can be stacked"
     model = plan.model
@@ -137,14 +138,14 @@ def why_one_by_one(training: Any, plan: Plan) -> str:
         return f"the model has {size:,} weights, and more than {LARGEST:,} are trained one by one"
     try:
         with warnings.catch_warnings(action="error"):  # that it is slow, say, is a reason, too
-            return _differs(training, plan)
+            return _why_not_equal(training, plan)
     except Exception as error:  # noqa: BLE001 - whatever vmap cannot do is a reason
         reason = str(error).strip().partition("\n")[0]
         return f"torch.func cannot vectorize it: {type(error).__name__}: {reason}"
 
 
-def _differs(training: Training, plan: Plan) -> str:
-    """Compare the gradients of an epoch's batches, stacked, with ordinary ones."""
+def _why_not_equal(training: Training, plan: Plan) -> str:
+    """The reason why gradients of an epoch's batches, stacked, are not the ordinary ones."""
     model = plan.model
     parameters = [p for p in model.parameters() if p.requires_grad]
     stack = {name: torch.stack([w, w]) for name, w in weights_of(model).items()}
@@ -169,14 +170,14 @@ def _differs(training: Training, plan: Plan) -> str:
 
 
 def at_once(training: Training, plan: Plan, folds: int) -> int:
-    """How many strengths fit in one stack."""
+    """The number of strengths that fit in one stack."""
     size = max(sum(p.numel() for p in plan.model.parameters()), _activations(training, plan.model))
     return max(1, MEMORY // max(size * folds, 1))
 
 
 @torch.no_grad()
 def _activations(training: Training, model: nn.Module) -> int:
-    """How many numbers the modules give for a batch, which a backward pass has to have."""
+    """The count of numbers that the modules give for a batch, which a backward pass has to have."""
     counts: list[int] = []
 
     def count(module: nn.Module, args: Any, output: Any) -> None:
@@ -207,27 +208,27 @@ def train_together(
     parameters = list(stack)
     optimizer = training.optimizer(parameters)
     stacked_plan = regularize(stack, rules) if rules else None
-    attachment = stacked_plan.attach(optimizer, mode=training.mode) if stacked_plan else None
     gradients = _gradients(training, model, len(folds))
     was_training = model.training
     model.train()
-    epoch = _restored(progress.load(), stack, optimizer)
-    while epoch < training.epochs:
-        before = [p.detach().clone() for p in parameters] if training.tolerance else []
-        batches = [list(training.batches(fold.train, epoch)) for fold in folds]
-        for parts in zip(*batches, strict=True):
-            rows, shares = _padded(parts)
-            found = gradients(dict(zip(names, map(_value, parameters), strict=True)), rows, shares)
-            for name, p in zip(names, parameters, strict=True):
-                p.grad = found[name].contiguous()
-            optimizer.step()
-        epoch += 1
-        if training.tolerance and _all_still(parameters, before, training.tolerance):
-            break
-        if epoch < training.epochs:
-            progress.keep(partial(_state, epoch, stack, optimizer))
-    if attachment is not None:
-        attachment.detach()
+    acting = attached(stacked_plan, optimizer, training.mode) if stacked_plan else nullcontext()
+    with acting:
+        epoch = _restored(progress.load(), stack, optimizer)
+        while epoch < training.epochs:
+            before = [p.detach().clone() for p in parameters] if training.tolerance else []
+            batches = [list(training.batches(fold.train, epoch)) for fold in folds]
+            for parts in zip(*batches, strict=True):
+                rows, shares = _padded(parts)
+                values = dict(zip(names, map(_value, parameters), strict=True))
+                found = gradients(values, rows, shares)
+                for name, p in zip(names, parameters, strict=True):
+                    p.grad = found[name].contiguous()
+                optimizer.step()
+            epoch += 1
+            if training.tolerance and _all_still(parameters, before, training.tolerance):
+                break
+            if epoch < training.epochs:
+                progress.keep(partial(_state, epoch, stack, optimizer))
     model.train(was_training)
     slices = zip(*(p.detach() for p in parameters), strict=True)
     return [
@@ -286,7 +287,7 @@ def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _all_still(parameters: Sequence[Tensor], before: Sequence[Tensor], tolerance: float) -> bool:
-    """Whether no run has moved; one that is not finite moves no more."""
+    """True if no run has moved; one that is not finite moves no more."""
     return all(
         float((p.detach() - old).abs().nan_to_num(0.0, 0.0).max()) <= tolerance
         for p, old in zip(parameters, before, strict=True)
@@ -314,6 +315,6 @@ def _restored(state: Mapping[str, Any] | None, stack: nn.ParameterList, optimize
 
 
 def batches_in_epoch(training: Training, fold: Fold) -> int:
-    """How many steps an epoch has: folds that agree can be stacked."""
+    """The number of steps in an epoch: folds that agree can be stacked."""
     size = training.batch_size
     return 1 if size is None else math.ceil(len(fold.train) / size)

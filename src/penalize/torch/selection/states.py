@@ -47,7 +47,7 @@ def kept(model: nn.Module) -> Iterator[None]:
 
 
 def penalized_names(plan: Plan) -> list[str]:
-    """What is penalized and trained, in the plan's order, as the model calls it."""
+    """The names of what is penalized and trained, in the plan's order, as the model calls it."""
     names = {id(p): name for name, p in plan.model.named_parameters()}
     found = [names[id(p)] for t in plan.targets() for p in t.parameters if p.requires_grad]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Where a grid of strengths starts: the least one that leaves nothing."""
+"""The start of a grid of strengths: the least one that leaves nothing."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _differentiated(
 
 
 def _largest(loss: Callable[[], Tensor], targets: Sequence[Target]) -> float:
-    """What the gradients as they are now need, each in the dual norm of its penalty."""
+    """The strength that the gradients as they are need, each in the dual norm of its penalty."""
     _, gradients = _differentiated(loss, [target.parameters[0] for target in targets])
     with torch.no_grad():
         found = [
@@ -150,7 +150,7 @@ def _largest(loss: Callable[[], Tensor], targets: Sequence[Target]) -> float:
 
 
 def _alone(loss: Callable[[], Tensor], model: nn.Module, target: Target) -> float:
-    """What one parameter needs to stay at zero while the others are as they are."""
+    """The strength that one parameter needs to stay at zero while the others are as they are."""
     with kept(model):
         target.parameters[0].detach().zero_()
         return _largest(loss, [target])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from torch.optim import Optimizer
 from penalize.errors import PathError
 from penalize.regularizers.base import as_number
 from penalize.torch.plan import Plan
+from penalize.torch.selection.folds import SEEDS, check_whole
 
 
 class HeldOut(NamedTuple):
-    """What a trained model is worth on the samples that were held out."""
+    """The worth of a trained model on the samples that were held out."""
 
     loss: float
     score: float = math.nan
@@ -85,15 +87,9 @@ class Training:
                     "optimizer=partial(torch.optim.Adam, lr=1e-3)",
                 )
         batch_size = 1 if self.batch_size is None else self.batch_size
-        for name, value, least in (
-            ("epochs", self.epochs, 1),
-            ("batch_size", batch_size, 1),
-            ("seed", self.seed, 0),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise PathError(
-                    f"Training got {name}={value!r}", f"expected a whole number >= {least}"
-                )
+        check_whole("Training got epochs", self.epochs, 1)
+        check_whole("Training got batch_size", batch_size, 1)
+        check_whole("Training got seed", self.seed, 0, SEEDS)
         if not 0 <= as_number(self.tolerance) < math.inf:
             raise PathError(
                 f"Training got tolerance={self.tolerance!r}", "expected a finite number >= 0"
@@ -101,7 +97,7 @@ class Training:
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """The number of samples."""
         return len(self.x)
 
     def __call__(self, plan: Plan, train: Tensor, valid: Tensor) -> HeldOut:
@@ -109,17 +105,16 @@ class Training:
         model = plan.model
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = self.optimizer(parameters)
-        attachment = plan.attach(optimizer, mode=self.mode)
         was_training = model.training
         model.train()
-        for epoch in range(self.epochs):
-            before = [p.detach().clone() for p in parameters] if self.tolerance else []
-            for rows in self.batches(train, epoch):
-                closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
-                optimizer.step(closure)
-            if self.tolerance and _moved(parameters, before) <= self.tolerance:
-                break
-        attachment.detach()
+        with attached(plan, optimizer, self.mode):
+            for epoch in range(self.epochs):
+                before = [p.detach().clone() for p in parameters] if self.tolerance else []
+                for rows in self.batches(train, epoch):
+                    closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
+                    optimizer.step(closure)
+                if self.tolerance and _moved(parameters, before) <= self.tolerance:
+                    break
         model.train(was_training)
         return self.held_out(model, valid)
 
@@ -136,7 +131,8 @@ class Training:
             yield train
             return
         # A seed of its own for each epoch, so that an epoch can be had without those before it.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        seed = (self.seed * 1_000_003 + epoch) % (SEEDS + 1)
+        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(train), generator=generator)
         yield from torch.split(train[order], self.batch_size)
 
@@ -158,7 +154,7 @@ class Training:
         return self.loss(model(self.x), self.y)
 
     def describe(self) -> dict[str, Any]:
-        """What makes its results what they are, as plain data."""
+        """The settings that make its results what they are, as plain data."""
         probe = self.optimizer([nn.Parameter(torch.zeros(1))])
         # A mark of an attachment, say, is none of its settings.
         settings = {name: probe.param_groups[0].get(name) for name in probe.defaults}
@@ -174,6 +170,16 @@ class Training:
         }
 
 
+@contextmanager
+def attached(plan: Plan, optimizer: Optimizer, mode: str) -> Iterator[None]:
+    """A block in which the plan acts on the optimizer; no longer, whatever is raised in it."""
+    attachment = plan.attach(optimizer, mode=mode)
+    try:
+        yield
+    finally:
+        attachment.detach()
+
+
 def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
     return max(
         float((p.detach() - old).abs().max()) for p, old in zip(parameters, before, strict=True)
@@ -181,7 +187,7 @@ def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
 
 
 def outcome_of(found: Any) -> HeldOut:
-    """What a fit returned. Raises :class:`PathError` if that is no loss."""
+    """The worth that a fit returned. Raises :class:`PathError` if that is no loss."""
     if isinstance(found, HeldOut):
         return found
     values = found if isinstance(found, Mapping) else {"loss": found}
@@ -195,14 +201,14 @@ def outcome_of(found: Any) -> HeldOut:
 
 
 def name_of(function: Any) -> str:
-    """What a function, or an object that can be called, is called."""
+    """The name of a function, or of an object that can be called."""
     if hasattr(function, "__qualname__"):
         return f"{function.__module__}.{function.__qualname__}"
     return repr(function) if isinstance(function, nn.Module) else type(function).__qualname__
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """Tells whether tensors are the same."""
+    """A text that tells whether tensors are the same."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())

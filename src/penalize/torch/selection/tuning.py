@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -15,7 +17,10 @@ from penalize.regularizers.base import Regularizer
 from penalize.rules import parse
 from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
+from penalize.torch.selection.folds import check_whole
+from penalize.torch.selection.jobs import at_once, check_jobs, side_by_side
 from penalize.torch.selection.path import path
+from penalize.torch.selection.result import Summary
 from penalize.torch.selection.training import Fit
 
 if TYPE_CHECKING:
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 STORAGE = "sqlite:///penalize-study.db"
+
+_SEEDS = 2**32 - 1
+"""The largest seed that Optuna's samplers take."""
 
 Pairs = list[tuple[Selector, Regularizer | None]]
 
@@ -80,16 +88,22 @@ def tune(
         storage: a URL of a database or a storage of Optuna's; None: in memory.
         name: of the study in the storage.
         sampler: Optuna's; None: its TPE, with the seed.
-        jobs: how many trials run at once, in threads.
-        seed: of the folds and the sampler.
+        jobs: how many trials run at once, in processes of joblib's; each gives the numbers that it
+            gives alone. They are drawn together, and their losses are told to the sampler in their
+            order: the same seed and jobs make the same study. Model, fit and rules must be
+            picklable.
+        seed: of the folds and the sampler, less than 2³².
         progress: whether to show a bar.
 
     Raises:
         RulesError, SelectorError: the rules are malformed.
         PathError: no strength is searched, the study in the storage is of other ranges, or what
             :func:`path` says.
-        MissingPackageError: optuna is not installed.
+        MissingPackageError: optuna, or joblib where there are jobs, is not installed.
     """
+    check_jobs(jobs)
+    check_whole("trials", trials, 1)
+    check_whole("seed", seed, 0, _SEEDS)
     try:
         import optuna
     except ImportError:
@@ -118,23 +132,61 @@ def tune(
         )
     study.set_user_attr("penalize", wanted)
 
-    def objective(trial: Trial) -> float:
-        numbers = _with_numbers(
+    def draw(trial: Trial) -> Pairs:
+        return _with_numbers(
             pairs,
             lambda key, found: trial.suggest_float(key, found.low, found.high, log=found.log),
         )
-        plan = regularize(copy.deepcopy(model), numbers)
-        found = path(fit, plan, [1.0], splits, refit=False, progress=False, seed=seed)
-        (summary,) = found.summary
-        trial.set_user_attr("error", summary.error)
-        trial.set_user_attr("nonzero", summary.nonzero)
-        return summary.loss
 
+    run = partial(_one, fit, model, splits, seed)
     ended = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
     missing = trials - len(study.get_trials(deepcopy=False, states=ended))
-    if missing > 0:
-        study.optimize(objective, missing, n_jobs=jobs, show_progress_bar=progress and jobs == 1)
+    if missing <= 0:
+        return Tuned(study, pairs)
+    if jobs == 1:
+
+        def objective(trial: Trial) -> float:
+            return _noted(trial, run(draw(trial)))
+
+        study.optimize(objective, missing, show_progress_bar=progress)
+        return Tuned(study, pairs)
+    width = at_once(jobs, "tune")
+    for first in range(0, missing, width):
+        _together(study, min(width, missing - first), draw, run)
     return Tuned(study, pairs)
+
+
+def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Summary:
+    """The worth of a trial with these rules."""
+    plan = regularize(copy.deepcopy(model), rules)
+    found = path(fit, plan, [1.0], splits, refit=False, progress=False, seed=seed)
+    (summary,) = found.summary
+    return summary
+
+
+def _noted(trial: Trial, summary: Summary) -> float:
+    trial.set_user_attr("error", summary.error)
+    trial.set_user_attr("nonzero", summary.nonzero)
+    return summary.loss
+
+
+def _together(
+    study: Study, count: int, draw: Callable[[Trial], Pairs], run: Callable[[Pairs], Summary]
+) -> None:
+    """Trials side by side, whose losses are told in order. One whose loss is no number fails."""
+    from optuna.trial import TrialState
+
+    trials = [study.ask() for _ in range(count)]
+    losses = [math.nan] * count
+    try:
+        found = side_by_side(run, [draw(trial) for trial in trials], count, "tune", ordered=True)
+        losses = [_noted(trial, each) for trial, each in zip(trials, found, strict=True)]
+    finally:
+        for trial, loss in zip(trials, losses, strict=True):
+            if math.isnan(loss):
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, loss)
 
 
 def _spaces(pairs: Pairs) -> Iterable[tuple[str, Search]]:

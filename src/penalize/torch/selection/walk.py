@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from penalize.errors import AuditError, MissingPackageError
+from penalize.errors import AuditError
 from penalize.report import Measured, Report
 from penalize.torch.auditing.rerun import counts_kept
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL, Fold
-from penalize.torch.selection.result import Path, Row
+from penalize.torch.selection.jobs import side_by_side
+from penalize.torch.selection.result import FoldRow, Path
 from penalize.torch.selection.scaled import scaled
 from penalize.torch.selection.stacking import (
     Progress,
@@ -32,7 +34,7 @@ from penalize.torch.selection.store import Store
 from penalize.torch.selection.training import Fit, HeldOut, Training, outcome_of
 
 KEPT_EVERY = 15.0
-"""Seconds between two states of a stack that are kept in the file."""
+"""The seconds between two states of a stack that are kept in the file."""
 
 
 class Walk:
@@ -64,7 +66,7 @@ class Walk:
         self.penalized = penalized_names(plan)
 
     def go(self, advance: Callable[[int], None]) -> bool:
-        """Do what is not done yet, from strong to weak. Whether it ended early."""
+        """Do what is not done yet, from strong to weak. True if it ended early."""
         for places in self._batches():
             if self._is_enough():
                 return True
@@ -186,21 +188,21 @@ class Walk:
         }
 
     def _is_enough(self) -> bool:
-        """Whether the loss has not been the least for as many strengths as patience has."""
+        """True if the loss has not been the least for as many strengths as patience has."""
         if self.patience is None:
             return False
         losses = [each.loss for each in Path(self.plan, self._rows(), {}).summary]
         known = [(loss, -place) for place, loss in enumerate(losses) if math.isfinite(loss)]
         return bool(known) and len(losses) - 1 + min(known)[1] >= self.patience
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[FoldRow]:
         records = self.store.rows()
         places = range(len(self.grid))
         keys = [(place, fold.name) for place in places for fold in self.folds]
-        return [Row(**records[key]) for key in keys if key in records]
+        return [FoldRow(**records[key]) for key in keys if key in records]
 
     def result(self, reason: str = "", *, stopped: bool = False) -> Path:
-        """What is known."""
+        """The path as far as it is known."""
         known = {s: self.store.weights(ALL, place) for place, s in enumerate(self.grid)}
         weights = {strength: found for strength, found in known.items() if found is not None}
         return Path(self.plan, self._rows(), weights, reason, stopped=stopped)
@@ -227,16 +229,11 @@ def _run_all(fit: Fit, plan: Plan, tasks: Sequence[_Task], jobs: int | None) -> 
     if jobs is None:
         yield from (_run(fit, plan, task) for task in tasks)
         return
-    try:
-        from joblib import Parallel, delayed
-    except ImportError:
-        raise MissingPackageError("joblib", "path(jobs=…)", "select") from None
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    yield from parallel(delayed(_run_copy)(fit, plan, task) for task in tasks)
+    yield from side_by_side(partial(_run_copy, fit, plan), tasks, jobs, "path")
 
 
 def _run_copy(fit: Fit, plan: Plan, task: _Task) -> _Done:
-    """A run on a model of its own, beside which others may run."""
+    """A run on a model of its own."""
     twin = copy.deepcopy(plan)
     with untouched(twin):
         return _run(fit, twin, task)
@@ -249,24 +246,32 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     plan.model.zero_grad()
     torch.manual_seed(0)  # what a run draws does not depend on those before it
     at = scaled(plan, factor)
-    held_out = outcome_of(fit(at, fold.train, fold.valid))
-    if not (at.applied.attached or at.applied.by_loss):
-        rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in at.targets()]
-        raise AuditError(
-            f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is given, by "
-            "plan.attach(optimizer) or by plan.penalty() in the loss."
-        )
-    for attachment in at.attachments():
-        attachment.detach()
-    at.applied.warned = True
+    try:
+        held_out = outcome_of(fit(at, fold.train, fold.valid))
+        if not (at.applied.attached or at.applied.by_loss):
+            rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in at.targets()]
+            raise AuditError(
+                f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is given, "
+                "by plan.attach(optimizer) or by plan.penalty() in the loss."
+            )
+    finally:  # whoever keeps the traceback of a fit that raised keeps its optimizer, too
+        for attachment in at.attachments():
+            attachment.detach()
+        at.applied.warned = True
     return _Done(key, held_out, state_of(plan.model), time.perf_counter() - began)
 
 
 @contextmanager
 def untouched(plan: Plan) -> Iterator[None]:
-    """The model, the plan's count of steps and what is drawn at random are put back."""
-    with kept(plan.model), torch.random.fork_rng(), counts_kept(plan):
+    """The model, the plan's count of steps and what is drawn at random are put back.
+
+    Of several threads one is within it at a time: they share what is drawn at random.
+    """
+    with _ONE, kept(plan.model), torch.random.fork_rng(), counts_kept(plan):
         yield
+
+
+_ONE = threading.RLock()
 
 
 def _finite(weights: Mapping[str, Tensor]) -> bool:
