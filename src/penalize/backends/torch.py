@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ total = torch.sum
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return x.T if axes is None else x.permute(tuple(axes))
+
+
+_UNDISTURBED: AbstractContextManager[None] = nullcontext()
+
+
+def undisturbed(w: Tensor) -> AbstractContextManager[Any]:
+    # autocast turns a product of two matrices to half precision, whatever their dtype.
+    kind = w.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return _UNDISTURBED
 
 
 def shape(w: Tensor) -> tuple[int, ...]:
