@@ -22,7 +22,8 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
     Args:
         reference: an array of the parameter's shape, of any framework; a mapping from parameter
             names to arrays, such as a ``state_dict``; or ``"start"``, the value that each parameter
-            has when ``regularize`` plans it. It is copied, so that it stays when weights move.
+            has when ``regularize`` plans it. It is copied, so that it stays when weights move. Of a
+            mapping only what the planned parameters ask for is looked at: counters may be in it.
         regularizer: Ω.
 
     Raises:
@@ -60,7 +61,7 @@ class Anchored(Wrapped):
     def __post_init__(self) -> None:
         if not isinstance(self.regularizer, Regularizer):
             raise RegularizerError(
-                f"toward got the regularizer {self.regularizer!r}",
+                f"what toward got as its regularizer is {self.regularizer!r}",
                 'write toward("start", L2(0.01))',
             )
         reference = constants.as_reference(self.reference, "toward", "reference")
@@ -147,7 +148,7 @@ class EWC(Elementwise):
 
     Args:
         fisher: F ≥ 0: an array of the parameter's shape, or a mapping from parameter names to
-            arrays.
+            arrays, in which there may be more.
         reference: w₀: the same, or ``"start"``, the value that a parameter has when it is planned.
         strength: λ, finite and ≥ 0.
 
