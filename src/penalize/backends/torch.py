@@ -48,6 +48,9 @@ def shape(w: Tensor) -> tuple[int, ...]:
 def wide(w: Tensor) -> Tensor:
     if not w.dtype.is_floating_point:
         raise ArrayError(f"a torch tensor of dtype {w.dtype}", "a real floating-point dtype")
+    if w.layout is not torch.strided or w.is_nested:
+        kind = "that is nested" if w.is_nested else f"of layout {w.layout}"
+        raise ArrayError(f"a torch tensor {kind}", "a dense one, such as w.to_dense()")
     return w.float() if w.dtype.itemsize < 4 else w
 
 

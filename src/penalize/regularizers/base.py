@@ -176,10 +176,10 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        step, per_element = self._open_step(step, w, xp)
-        self.check_prox(per_element=per_element)
         with undisturbed(w, xp):
             x = xp.wide(w)
+            step, per_element = self._open_step(step, w, xp)
+            self.check_prox(per_element=per_element)
             return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
 
     @abstractmethod
