@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +15,10 @@ from penalize.regularizers.base import Elementwise, Regularizer, check_above
 
 def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
     """sign(w)·max(|w| − threshold, 0), with exact zeros: the prox of threshold·‖·‖₁."""
-    return w - xp.clip(w, -threshold, threshold)
+    # Limited to ±0, a 0 would count as one that moves freely: its derivative would be taken away.
+    if isinstance(threshold, numbers.Real):
+        return w - xp.clip(w, -threshold, threshold) if threshold else w
+    return w - xp.where(threshold == 0, 0.0, xp.clip(w, -threshold, threshold))
 
 
 def largest(x: Array, xp: Backend) -> Array:

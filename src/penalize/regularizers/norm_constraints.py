@@ -12,24 +12,21 @@ from penalize.regularizers.base import as_number, check_number
 from penalize.regularizers.constraints import Constraint
 from penalize.regularizers.diagonal import cap_groups
 from penalize.regularizers.grouping import Grouping
-from penalize.regularizers.groups import Grouped, sums_only
+from penalize.regularizers.groups import Grouped, norms_of, sums_only
 
 
 def to_norm(w: Array, low: float, high: float, groups: Grouping, xp: Backend) -> Array:
     """Each group scaled so that its norm is in [low, high]; one of zeros to equal elements."""
-    whole = groups.sum(xp.abs(w), xp)
-    zero = whole <= 0
-    # Parts of their sum, whose squares neither overflow nor all vanish.
-    parts = w / groups.spread(xp.where(zero, 1.0, whole), w, xp)
-    lengths = xp.where(zero, 1.0, xp.sqrt(groups.sum(parts * parts, xp)))
-    norms = whole * lengths
-    goals = xp.where(norms > high, high, xp.where(norms < low, low, 0.0 * norms))
-    stays = xp.where(norms > high, 0.0, xp.where(norms < low, 0.0, 1.0 + 0.0 * norms))
-    scaled = parts * groups.spread(goals / lengths, w, xp)
+    norms = norms_of(w, groups, xp)
+    each = norms.each
+    goals = xp.where(each > high, high, xp.where(each < low, low, 0.0 * each))
+    goals = xp.where(norms.zero, 0.0, goals)
+    stays = xp.where(each > high, 0.0, xp.where(each < low, 0.0, 1.0 + 0.0 * each))
+    scaled = norms.parts * groups.spread(goals / norms.lengths, w, xp)
     w = xp.where(groups.spread(stays, w, xp) > 0, w, scaled)
     if low <= 0:
         return w
-    equal = xp.where(zero, 1.0 + whole, 0.0) * low / groups.root_sizes(w, xp)
+    equal = xp.where(norms.zero, low + 0.0 * each, 0.0) / groups.root_sizes(w, xp)
     return w + groups.spread(equal, w, xp)
 
 
