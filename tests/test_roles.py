@@ -51,6 +51,8 @@ from penalize.roles import is_norm, role_by_name
         ("ZambaMambaMixer", "x_proj_weight", (2, 16, 4), "kernel"),
         ("VitsElementwiseAffine", "translate", (2, 1), "other"),
         ("GATConv", "att_src", (1, 4, 8), "other"),
+        ("Quantizer", "codevectors", (1, 8, 8), "other"),
+        ("ImageToText", "image_positions", (1, 4, 8), "embedding"),
         # What is multiplied says so.
         ("Attention", "query_weight", (8, 8), "kernel"),
         ("Attention", "latent_proj", (8, 4), "kernel"),

@@ -31,10 +31,11 @@ _BIAS_NAME = re.compile(r"b(_?\d+|_\w+)?")
 _STATE_NAME = re.compile(r"[hc]_?0|D")
 _STATES = {"query", "queries", "prompt", "prompts", "latent", "latents", "ctx", "slot", "slots"}
 _STATES |= {"anchor", "anchors", "pointer", "state", "states", "initial", "init", "att"}
+_STATES |= {"codebook", "codebooks", "codevectors"}
 _NORMED = {"norm", "norms", "layernorm", "rmsnorm", "batchnorm", "groupnorm", "ln", "bn"}
 _SCALES = {"scale", "scales", "gain", "gamma", "beta", "temperature", "log", "translate"}
 _EMBEDDED = {"emb", "embed", "embeds", "embedding", "embeddings", "token", "tokens"}
-_EMBEDDED |= {"pos", "position", "positional"}
+_EMBEDDED |= {"pos", "position", "positions", "positional"}
 # What a kernel alone is called, whatever holds it.
 _KERNELS = {"kernel", "kernels", "ih", "hh"}
 # With one of these it is a kernel that belongs to a query, a state, …: query_weight, init_proj.
