@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
@@ -31,6 +31,9 @@ class Row:
     note: str
     """Frozen, overridden declarations, what an effective weight is made of."""
 
+    idle: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The plan's rules by role that none of its parameters is matched by."""
+
 
 def row_of(
     parameter: Parameter, decision: Decision, shape: tuple[int, ...] | None, trainable: bool
@@ -54,6 +57,7 @@ def row_of(
         regularizer,
         decision.declared_at,
         "; ".join(notes),
+        decision.idle,
     )
 
 
@@ -91,7 +95,9 @@ def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
     text = table(header, [_cells(row, penalties) for row in rows])
     penalized = sum(row.regularizer is not None for row in rows)
     total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
-    return f"{text}\n{penalized} of {len(rows)} parameters penalized{total}"
+    idle = dict.fromkeys(rule for row in rows for rule in row.idle)
+    said = f"\n{', '.join(idle)}: no parameter has such a role" if idle else ""
+    return f"{text}\n{penalized} of {len(rows)} parameters penalized{total}{said}"
 
 
 def _cells(row: Row, penalties: dict[str, float]) -> tuple[str, ...]:
