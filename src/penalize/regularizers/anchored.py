@@ -15,7 +15,7 @@ from penalize.regularizers.wrapped import Wrapped
 
 
 def toward(reference: Any, regularizer: Regularizer) -> Anchored:
-    """Ω(w − w₀): the regularizer pulls toward a reference w₀ instead of toward 0.
+    """The penalty Ω(w − w₀), which pulls toward a reference w₀ instead of toward 0.
 
     ``toward("start", L2(0.01))`` is L2-SP: it keeps a network near its pretrained weights.
 
@@ -36,7 +36,7 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
 
 @dataclass(frozen=True, repr=False)
 class Anchored(Wrapped):
-    """Ω(w − w₀), for any Ω: what :func:`toward` makes.
+    """The penalty Ω(w − w₀), for any Ω: what :func:`toward` makes.
 
     ``gradient`` is ∇Ω(w − w₀); ``prox`` is w₀ + prox(w − w₀), and exists where that of Ω does: what
     Ω sets to zero arrives at w₀ exactly.

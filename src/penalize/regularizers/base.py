@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Regularizer(ABC):
-    """Ω, a function of one array. Frozen, comparable, hashable, picklable; holds no array.
+    """A function Ω of one array. Frozen, comparable, hashable, picklable; holds no array.
 
     A subclass is a frozen dataclass that gives ``_value``; ``_gradient``, where the framework's own
     differentiation is not to be used; and ``_prox`` where a closed form (or a well-known exact

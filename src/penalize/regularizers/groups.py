@@ -24,7 +24,7 @@ sums_only = property(_unless_blocks)
 
 
 class Grouped(Regularizer):
-    """What has ``groups=``: they are put into one form, resolved for a parameter, and saved."""
+    """A penalty with ``groups=``, which are put in one form, resolved for a parameter, and saved."""
 
     groups: Any
 

@@ -83,7 +83,7 @@ class Orthogonal(Regularizer):
 
 @dataclass(frozen=True, repr=False)
 class SoftOrthogonal(OfMatrix):
-    """How far the rows (or columns) of a matrix are from orthonormal: λ ‖XXᵀ − I‖²_F.
+    """The distance of the rows (or columns) of a matrix from orthonormal: λ ‖XXᵀ − I‖²_F.
 
     X is the matrix, or its transpose with ``mode="columns"``; a kernel with more than two axes is
     read as the matrix whose rows are its outputs. Rows can only be orthonormal where there are no

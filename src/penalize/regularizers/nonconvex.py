@@ -41,7 +41,7 @@ class _Even:
 
 @dataclass(frozen=True, repr=False)
 class L0(_Even, Elementwise):
-    """λ times the number of weights that are not 0.
+    """The number of weights that are not 0, times λ.
 
     There is no ``gradient``: it is refused. ``prox`` is the hard threshold: it keeps w where
     w² > 2·step·λ, and is 0 elsewhere.

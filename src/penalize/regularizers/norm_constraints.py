@@ -32,7 +32,7 @@ def to_norm(w: Array, low: float, high: float, groups: Grouping, xp: Backend) ->
 
 @dataclass(frozen=True, repr=False)
 class MaxNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group is at most a value.
+    """The constraint that the ℓ₂ norm of each group is at most a value.
 
     ``prox`` scales a group that is beyond down to it, w_g·min(1, c/‖w_g‖). With a step s_i per
     element it is the nearest point in their metric, u_i = w_i/(1 + ν·s_i), where ‖u_g‖ = c; a fixed
@@ -82,7 +82,7 @@ _FINITE = "a finite number >= 0"
 
 @dataclass(frozen=True, repr=False)
 class UnitNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group is 1.
+    """The constraint that the ℓ₂ norm of each group is 1.
 
     ``prox`` is w_g/‖w_g‖. To a group of zeros every direction is as near; it goes to equal
     elements, 1/√|g|. The set is not convex, and a step per element is refused.
@@ -110,7 +110,7 @@ class UnitNorm(Constraint, Grouped):
 
 @dataclass(frozen=True, repr=False)
 class MinMaxNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group lies in [low, high].
+    """The constraint that the ℓ₂ norm of each group lies in [low, high].
 
     ``prox`` scales each group to the nearest norm in it. A group of zeros goes to equal elements.
     The set is convex only where the least norm is 0, as :class:`MaxNorm`; else a step per element

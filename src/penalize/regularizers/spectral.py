@@ -23,7 +23,7 @@ from penalize.regularizers.place import Place
 
 
 class OfMatrix(Regularizer):
-    """What reads an array as a matrix; has a field ``rows``."""
+    """A penalty that reads an array as a matrix; it has a field ``rows``."""
 
     rows: Any
 
@@ -73,7 +73,7 @@ def _are_axes(rows: Any) -> bool:
 
 
 class Spectral(OfMatrix):
-    """Ω(W) = φ(σ), a symmetric function of the singular values of W = U diag(σ) Vᵀ.
+    """A symmetric function of the singular values: Ω(W) = φ(σ), where W = U diag(σ) Vᵀ.
 
     ``gradient`` is U diag(φ′(σ)) Vᵀ, with 0 for a σ that is 0 to rounding, and ``prox`` is
     U diag(prox_φ(σ)) Vᵀ (Lewis, The convex analysis of unitarily invariant matrix functions, 1995).
@@ -361,7 +361,7 @@ def _unit(x: Array, xp: Backend) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class LogDet(Spectral):
-    """λ log det(I + WᵀW/ε) = λ Σ log(1 + σ²/ε): a smooth penalty for a low rank.
+    """The log-determinant penalty: λ log det(I + WᵀW/ε) = λ Σ log(1 + σ²/ε), for a low rank.
 
     It shrinks small singular values and hardly the large ones. ``gradient`` is
     U diag(2λσ/(ε + σ²)) Vᵀ. There is no ``prox``: no closed form is used here.
