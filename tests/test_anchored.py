@@ -89,6 +89,33 @@ def test_by_name() -> None:
         regularize(model, {kernels: toward({"0.weight": state["0.weight"]}, L2(1.0))})
 
 
+def test_what_no_parameter_asks_for_is_passed_over() -> None:
+    """BatchNorm counts its batches, AveragedModel its models; a module may save anything."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
+    state = {**model.state_dict(), "n_averaged": torch.tensor(0), "1._extra_state": b"what"}
+    assert state["1.num_batches_tracked"].dtype == torch.int64
+    fisher = {"0.weight": torch.ones(4, 3, 3, 3), "epoch": 3, "rng": torch.ones(2).byte()}
+    for r in (toward(state, L2(0.01)), EWC(fisher, state)):
+        plan = regularize(model, {kernels: r})
+        with torch.no_grad():
+            model[0].weight += 1.0
+        assert plan.penalty().item() == pytest.approx(1.08 if r.strengths == () else 108.0)
+        with torch.no_grad():
+            model[0].weight -= 1.0
+        assert type(r).from_config(json.loads(json.dumps(r.get_config()))) == r
+
+
+def test_what_a_parameter_asks_for_is_not() -> None:
+    model = nn.Linear(2, 3)
+    r = toward({"weight": model.weight, "bias": torch.ones(3, dtype=torch.int64)}, L2(1.0))
+    assert regularize(model, r).penalty().item() == 0.0
+    with pytest.raises(AnchorError, match=r"no array for 'bias' \(What toward got as .*int64"):
+        regularize(model, {everything: r})
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    with pytest.raises(AnchorError, match="for 'weight', but one for 'module.weight'; give it one"):
+        regularize(model, toward(averaged.state_dict(), L2(1.0)))
+
+
 def test_groups_inside_are_resolved() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     plan = regularize(model, toward("start", GroupLasso(1.0)))
@@ -107,13 +134,13 @@ def test_a_proximal_step_arrives_at_the_anchor_exactly() -> None:
     [
         (
             lambda: toward("begin", L2(1.0)),
-            "Toward got reference=.begin., a str .*; expected an array, a mapping",
+            "What toward got as reference is .begin., a str .*; expected an array, a mapping",
         ),
-        (lambda: toward(None, L2(1.0)), "reference=None, a NoneType"),
-        (lambda: toward({}, L2(1.0)), r"reference=\{\}, a dict"),
-        (lambda: toward({"w": "x"}, L2(1.0)), r"reference\['w'\]='x', a str"),
+        (lambda: toward(None, L2(1.0)), "reference is None, a NoneType"),
+        (lambda: toward({}, L2(1.0)), r"reference is \{\}, a dict"),
+        (lambda: toward({"w": "x"}, L2(1.0)), r"reference\['w'\] is 'x', a str"),
         (lambda: toward(np.ones(2, int), L2(1.0)), "A regularizer was given a NumPy array of dty"),
-        (lambda: EWC("start", W), "EWC got fisher='start', a str"),
+        (lambda: EWC("start", W), "EWC got as fisher is 'start', a str"),
         (lambda: EWC(-W, W), r"\(fisher\) with an element that is negative or not finite"),
         (lambda: EWC({"a": [1.0], "b": [np.nan]}, "start"), r"\(b\) with an element"),
         (lambda: EWC([1e39, np.inf], "start"), "negative or not finite; expected the mean of"),
@@ -125,7 +152,9 @@ def test_what_is_no_reference(make: Any, message: str) -> None:
 
 
 def test_what_is_no_regularizer() -> None:
-    with pytest.raises(RegularizerError, match="Toward got the regularizer 3; write toward"):
+    with pytest.raises(
+        RegularizerError, match="What toward got as its regularizer is 3; write toward"
+    ):
         toward(W, 3)  # type: ignore[arg-type]
 
 

@@ -30,6 +30,15 @@ def test_the_table() -> None:
     assert describe(ROWS, {"a.weight": 1.23456}) == TABLE
 
 
+def test_the_table_says_which_roles_are_not_there() -> None:
+    parameter = Parameter((Site("w"),), Role.KERNEL, (2,))
+    decision = Decision(L2(0.1), "rule (t.py:1)", idle=("biases", "norms"))
+    rows = [row_of(parameter, decision, (2,), True)] * 2
+    text = describe(rows, {})
+    assert text.endswith("2 of 2 parameters penalized\nbiases, norms: no parameter has such a role")
+    assert rows[0] == row_of(parameter, Decision(L2(0.1), "rule (t.py:1)"), (2,), True)
+
+
 def test_columns_without_content_are_left_out() -> None:
     text = describe(ROWS[3:], {})
     assert "note" not in text

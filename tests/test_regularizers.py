@@ -40,6 +40,7 @@ from penalize import (
     MinMaxNorm,
     NoGradientError,
     NoProximalOperatorError,
+    NuclearNorm,
     Orthogonal,
     Regularizer,
     RegularizerError,
@@ -793,6 +794,68 @@ def test_bad_arrays(array: Any, message: str) -> None:
     for use in (L1(1.0), L1(1.0).gradient, lambda w: L1(1.0).prox(w, 1.0)):
         with pytest.raises(ArrayError, match=message):
             use(array)
+
+
+def jax_sparse() -> Any:
+    from jax import numpy as jnp
+    from jax.experimental import sparse
+
+    return sparse.BCOO.fromdense(jnp.eye(2))
+
+
+MASKED = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], [[1, 0], [0, 0]])
+
+
+@pytest.mark.filterwarnings("ignore")  # of layouts that are in beta
+@pytest.mark.parametrize("r", [L1(1.0), MCP(1.0), GroupLasso(1.0, 0), NuclearNorm(1.0)], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MASKED, r"a masked array, whose mask .*; expected a plain one, such as w\.filled"),
+        (lambda: torch.eye(2).to_sparse(), r"layout torch\.sparse_coo; expected a dense one"),
+        (lambda: torch.eye(2).to_sparse_csr(), r"layout torch\.sparse_csr; expected a dense one"),
+        (lambda: torch.eye(2).to_mkldnn(), "layout torch._mkldnn; expected a dense one"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "that is nested"),
+        (
+            lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged),
+            "that is nested; expected a dense one",
+        ),
+        (jax_sparse, r"a JAX BCOO; expected a dense array, such as w\.todense"),
+    ],
+)
+def test_arrays_of_another_kind(make: Callable[[], Any], message: str, r: Regularizer) -> None:
+    for use in (r, r.gradient, lambda w: r.prox(w, 1.0)):
+        with pytest.raises(ArrayError, match=message):
+            use(make())
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@all_cases
+def test_a_numpy_matrix_is_an_array(case: Case) -> None:
+    """A product of two is that of matrices: what is written for arrays gives another number."""
+    w = weights(case)
+    if w.ndim != 2:
+        return
+    r, matrix = case.regularizer, np.matrix(w)
+    assert (matrix * matrix.T).sum() != (w * w).sum()
+    for array in (matrix, np.ma.masked_array(w), np.rec.array(w)):
+        found = [r(array)]
+        found += [r.gradient(array)] if r.differentiable else []
+        found += [r.prox(array, 0.3)] if case.has_prox else []
+        expected = [r(w)]
+        expected += [r.gradient(w)] if r.differentiable else []
+        expected += [r.prox(w, 0.3)] if case.has_prox else []
+        for a, b in zip(found, expected, strict=True):
+            assert type(a) is type(b)
+            np.testing.assert_array_equal(a, b)
+
+
+def test_no_singular_values_in_long_double() -> None:
+    w = np.eye(2, dtype=np.longdouble)
+    assert L2(1.0)(w) == 2
+    if w.dtype.itemsize > 8:
+        with pytest.raises(ArrayError, match="which has no singular value decomposition; expected"):
+            NuclearNorm(1.0)(w)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ def test_none_exempts_every_role_below() -> None:
         ({named("encoder") | named("hed"): L1(1.0)}, "'head'"),
         ({kernels & ~named("hed"): L1(1.0)}, "'head'"),
         ({"zzz": L1(1.0)}, "names begin with 'encoder', 'encoder2', 'head'"),
-        ({embeddings: L1(1.0)}, "roles in this model are bias, kernel, norm"),
+        ({named("head") & embeddings: L1(1.0)}, "no parameter matches them all"),
+        ({embeddings | named("hed"): L1(1.0)}, "'head'"),
         ({of_type(Conv): L1(1.0)}, "modules that hold parameters are"),
         ({where(lambda q: q.size > 99): L1(1.0)}, "The parameters are 'encoder.0.weight'"),
         ({"head.bias" & kernels: L1(1.0)}, "no parameter matches them all"),
@@ -138,6 +139,18 @@ def test_a_selector_that_matches_nothing(rules: Any, hint: str) -> None:
         decide(rules)
     assert hint in str(caught.value)
     assert "t.py:1" in str(caught.value)
+
+
+def test_a_role_that_is_not_there_is_no_misprint() -> None:
+    rules = {everything: L2(1.0), embeddings: None, embeddings & ~kernels: L1(1.0), biases: None}
+    decisions = decide(rules)
+    assert {name for name, d in decisions.items() if d.regularizer} == {
+        *ALL_KERNELS,
+        "encoder.1.weight",
+    }
+    assert {d.idle for d in decisions.values()} == {("embeddings", "embeddings & ~kernels")}
+    assert decide({kernels: L2(1.0)})["head.bias"].idle == ()
+    assert decide({embeddings: L1(1.0)})["head.bias"] == Decision(idle=("embeddings",))
 
 
 def test_the_hint_for_an_other_role_can_be_typed_in() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
@@ -31,6 +31,9 @@ class Row:
     note: str
     """Frozen, overridden declarations, what an effective weight is made of."""
 
+    idle: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The plan's rules by role that none of its parameters is matched by."""
+
 
 def row_of(
     parameter: Parameter, decision: Decision, shape: tuple[int, ...] | None, trainable: bool
@@ -54,6 +57,7 @@ def row_of(
         regularizer,
         decision.declared_at,
         "; ".join(notes),
+        decision.idle,
     )
 
 
@@ -99,7 +103,9 @@ def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
     penalized = sum(row.regularizer is not None for row in rows)
     total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
     count = f"{penalized} of {len(rows)} parameters penalized{total}"
-    return "\n".join(filter(None, [laid_out(columns, rows), count]))
+    idle = ", ".join(dict.fromkeys(rule for row in rows for rule in row.idle))
+    said = f"{idle}: no parameter has such a role" if idle else ""
+    return "\n".join(filter(None, [laid_out(columns, rows), count, said]))
 
 
 def _in_words(shape: tuple[int, ...] | None) -> str:

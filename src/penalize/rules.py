@@ -7,7 +7,7 @@ scopes, inner scopes, a declaration on the parameter itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from penalize.errors import ConflictError, NoMatchError, RulesError
@@ -71,6 +71,9 @@ class Decision:
     passed_over: str = ""
     """A rule that covers the parameter but acts on kernels only."""
 
+    idle: tuple[str, ...] = ()
+    """The rules by role that no parameter of the model is matched by."""
+
 
 def parse(rules: Any, kind: str, place: str) -> Table:
     """Any form of rules as a table.
@@ -118,11 +121,18 @@ def resolve(parameters: Sequence[Parameter], table: Table) -> list[Decision]:
     """One decision per parameter.
 
     Raises:
-        NoMatchError: a selector of the table, or a name in a scope, matches nothing.
+        NoMatchError: a selector of the table that asks for more than roles, or a name in a scope,
+            matches nothing.
         ConflictError: declarations of the same rank disagree on a tied parameter.
     """
     _check_matches(parameters, table)
-    return [_decide(parameter, table) for parameter in parameters]
+    idle = tuple(
+        rule.key
+        for rule in table.rules
+        if not any(rule.selector.matches(p, s) for p in parameters for s in p.sites)
+    )
+    decisions = [_decide(parameter, table) for parameter in parameters]
+    return [replace(decision, idle=idle) for decision in decisions] if idle else decisions
 
 
 class _Word(NamedTuple):
@@ -213,6 +223,8 @@ def _check_rule(
     rule: Rule, parameters: Sequence[Parameter], known: Sequence[Parameter], table: Table
 ) -> None:
     """Every selector in the rule must match something, and the rule as a whole must act."""
+    if rule.selector.by_role_alone:
+        return
     for selector in [*rule.selector.leaves(), rule.selector]:
         if isinstance(selector, HasRole) and selector is not rule.selector:
             continue  # ``named("head") & biases``: the whole is checked, and hints better

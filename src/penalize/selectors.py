@@ -34,6 +34,11 @@ class Selector(ABC):
         """The selectors that it is combined from, or itself."""
         yield self
 
+    @property
+    def by_role_alone(self) -> bool:
+        """Whether it asks for nothing but roles: that a model has none of them is no misprint."""
+        return all(isinstance(leaf, HasRole | Everything) for leaf in self.leaves())
+
     def hint(self, parameters: Sequence[Parameter]) -> str:
         """What to say when it matches none of these."""
         known = (site.name for p in parameters for site in p.sites)

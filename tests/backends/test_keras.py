@@ -34,6 +34,20 @@ np.testing.assert_allclose(
     keras.ops.convert_to_numpy(layer.losses[0]), 0.5 * np.abs(kernel).sum(), rtol=1e-6
 )
 
+# Within a layer of mixed precision, too, the variable is what is penalized, not its half copy.
+class Penalized(keras.layers.Dense):
+    def call(self, x):
+        assert "float16" in str(keras.ops.convert_to_tensor(self.kernel).dtype)
+        self.add_loss(L1(1e-4)(self.kernel))
+        return super().call(x)
+
+layer = Penalized(3, dtype="mixed_float16")
+layer(np.ones((4, 2)))
+kernel = keras.ops.convert_to_numpy(layer.kernel)
+np.testing.assert_allclose(
+    keras.ops.convert_to_numpy(layer.losses[0]), 1e-4 * np.abs(kernel).sum(), rtol=1e-6
+)
+
 # What tf.contrib had works there too, differentiably, by the framework of the variable.
 from penalize.tensorflow import contrib
 

@@ -8,6 +8,7 @@ framework. Arithmetic and comparison operators are the arrays' own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from penalize.errors import ArrayError
@@ -171,6 +172,18 @@ def guarded(value: Array, w: Array, xp: Backend, check: Callable[[], None]) -> A
     return value if own is None else own(value, w, check)
 
 
+_AS_IT_IS: AbstractContextManager[None] = nullcontext()
+
+
+def undisturbed(w: Array, xp: Backend) -> AbstractContextManager[Any]:
+    """A context in which no setting of the user's loop narrows what is computed beside w.
+
+    PyTorch's backend gives one, for its autocast; of the others none has such a setting.
+    """
+    own = getattr(xp, "undisturbed", None)
+    return _AS_IT_IS if own is None else own(w)
+
+
 def _numpy() -> Backend:
     from penalize.backends import numpy
 
@@ -217,7 +230,14 @@ def _as_it_is(load: Callable[[], Backend]) -> Callable[[], Opener]:
 
 
 def _keras() -> Opener:
-    return lambda variable, whole: open_array(variable.value, whole=whole)
+    from keras.src.backend.common.variables import AutocastScope  # Keras exports none
+
+    def open(variable: Array, whole: bool) -> tuple[Array, Backend]:
+        # A layer under a policy of mixed precision sees its variables in half precision.
+        with AutocastScope(None):
+            return open_array(variable.value, whole=whole)
+
+    return open
 
 
 def _dtensor() -> Opener:

@@ -45,6 +45,8 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if not isinstance(w, Array):
+        raise ArrayError(f"a JAX {type(w).__name__}", "a dense array, such as w.todense()")
     if not jnp.issubdtype(w.dtype, jnp.floating):
         raise ArrayError(f"a JAX array of dtype {w.dtype}", "a real floating-point dtype")
     return w if w.dtype.itemsize >= 4 else w.astype(jnp.float32)

@@ -35,6 +35,13 @@ def shape(w: Array) -> tuple[int, ...]:
 def wide(w: Array) -> Array:
     if not np.issubdtype(w.dtype, np.floating):
         raise ArrayError(f"a NumPy array of dtype {w.dtype}", "a real floating-point dtype")
+    if isinstance(w, np.ma.MaskedArray) and np.ma.is_masked(w):
+        raise ArrayError(
+            "a masked array, whose mask no gradient could keep",
+            "a plain one, such as w.filled(0.0)",
+        )
+    if isinstance(w, np.ndarray):
+        w = np.asarray(w)  # an np.matrix multiplies in another way
     return w if w.dtype.itemsize >= 4 else w.astype(np.float32)
 
 
@@ -110,6 +117,11 @@ def cumsum(x: Array) -> Array:
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:
+    if x.dtype.itemsize > 8:
+        raise ArrayError(
+            f"a NumPy array of dtype {x.dtype}, which has no singular value decomposition",
+            "float64",
+        )
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     return u, s, vt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,17 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return x.T if axes is None else x.permute(tuple(axes))
 
 
+_UNDISTURBED: AbstractContextManager[None] = nullcontext()
+
+
+def undisturbed(w: Tensor) -> AbstractContextManager[Any]:
+    # autocast turns a product of two matrices to half precision, whatever their dtype.
+    kind = w.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return _UNDISTURBED
+
+
 def shape(w: Tensor) -> tuple[int, ...]:
     return tuple(w.shape)
 
@@ -37,6 +49,9 @@ def shape(w: Tensor) -> tuple[int, ...]:
 def wide(w: Tensor) -> Tensor:
     if not w.dtype.is_floating_point:
         raise ArrayError(f"a torch tensor of dtype {w.dtype}", "a real floating-point dtype")
+    if w.layout is not torch.strided or w.is_nested:
+        kind = "that is nested" if w.is_nested else f"of layout {w.layout}"
+        raise ArrayError(f"a torch tensor {kind}", "a dense one, such as w.to_dense()")
     return w.float() if w.dtype.itemsize < 4 else w
 
 

@@ -15,14 +15,15 @@ from penalize.regularizers.wrapped import Wrapped
 
 
 def toward(reference: Any, regularizer: Regularizer) -> Anchored:
-    """Ω(w − w₀): the regularizer pulls toward a reference w₀ instead of toward 0.
+    """The penalty Ω(w − w₀), which pulls toward a reference w₀ instead of toward 0.
 
     ``toward("start", L2(0.01))`` is L2-SP: it keeps a network near its pretrained weights.
 
     Args:
         reference: an array of the parameter's shape, of any framework; a mapping from parameter
             names to arrays, such as a ``state_dict``; or ``"start"``, the value that each parameter
-            has when ``regularize`` plans it. It is copied, so that it stays when weights move.
+            has when ``regularize`` plans it. It is copied, so that it stays when weights move. Of a
+            mapping only what the planned parameters ask for is looked at: counters may be in it.
         regularizer: Ω.
 
     Raises:
@@ -35,7 +36,7 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
 
 @dataclass(frozen=True, repr=False)
 class Anchored(Wrapped):
-    """Ω(w − w₀), for any Ω: what :func:`toward` makes.
+    """The penalty Ω(w − w₀), for any Ω: what :func:`toward` makes.
 
     ``gradient`` is ∇Ω(w − w₀); ``prox`` is w₀ + prox(w − w₀), and exists where that of Ω does: what
     Ω sets to zero arrives at w₀ exactly.
@@ -60,7 +61,7 @@ class Anchored(Wrapped):
     def __post_init__(self) -> None:
         if not isinstance(self.regularizer, Regularizer):
             raise RegularizerError(
-                f"toward got the regularizer {self.regularizer!r}",
+                f"what toward got as its regularizer is {self.regularizer!r}",
                 'write toward("start", L2(0.01))',
             )
         reference = constants.as_reference(self.reference, "toward", "reference")
@@ -150,7 +151,7 @@ class EWC(Elementwise):
 
     Args:
         fisher: F ≥ 0: an array of the parameter's shape, or a mapping from parameter names to
-            arrays.
+            arrays, in which there may be more.
         reference: w₀: the same, or ``"start"``, the value that a parameter has when it is planned.
         strength: λ, finite and ≥ 0.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from penalize.backends import Array, Backend, open_array
+from penalize.backends import Array, Backend, open_array, undisturbed
 from penalize.errors import (
     ConfigError,
     NoGradientError,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Regularizer(ABC):
-    """Ω, a function of one array. Frozen, comparable, hashable, picklable; holds no array.
+    """A function Ω of one array. Frozen, comparable, hashable, picklable; holds no array.
 
     A subclass is a frozen dataclass that gives ``_value``; ``_gradient``, where the framework's own
     differentiation is not to be used; and ``_prox`` where a closed form (or a well-known exact
@@ -129,13 +129,14 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        if self.elementwise:
-            return self._value_of(w, xp)
-        (_, first), *others = xp.shares(w)
-        value = self._value_of(first, xp)
-        for sign, part in others:
-            value = value + sign * self._value_of(part, xp)
-        return value
+        with undisturbed(w, xp):
+            if self.elementwise:
+                return self._value_of(w, xp)
+            (_, first), *others = xp.shares(w)
+            value = self._value_of(first, xp)
+            for sign, part in others:
+                value = value + sign * self._value_of(part, xp)
+            return value
 
     def gradient(self, w: Array) -> Array:
         """∇Ω(w), of w's shape and dtype. At a kink: the subgradient of least norm.
@@ -149,8 +150,9 @@ class Regularizer(ABC):
         self._check_steady()
         self.check_gradient()
         w, xp = open_array(w, whole=not self.on_shards)
-        x = xp.wide(w)
-        return xp.like(self._beside(x, xp)._gradient(x, xp), w)
+        with undisturbed(w, xp):
+            x = xp.wide(w)
+            return xp.like(self._beside(x, xp)._gradient(x, xp), w)
 
     def pull(self, w: Array) -> Array:
         """How hard Ω pulls at each element, ≥ 0: what bounds an adaptive proximal step.
@@ -159,8 +161,9 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        x = xp.wide(w)
-        return xp.like(xp.abs(self._beside(x, xp)._pull(x, xp)), w)
+        with undisturbed(w, xp):
+            x = xp.wide(w)
+            return xp.like(xp.abs(self._beside(x, xp)._pull(x, xp)), w)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
@@ -181,10 +184,11 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        step, per_element = self._open_step(step, w, xp)
-        self.check_prox(per_element=per_element)
-        x = xp.wide(w)
-        return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
+        with undisturbed(w, xp):
+            x = xp.wide(w)
+            step, per_element = self._open_step(step, w, xp)
+            self.check_prox(per_element=per_element)
+            return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
 
     def prox_taken(self, w: Array, step: Step) -> Array:
         """The proximal step behind an optimizer's update, of w's shape and dtype.
@@ -336,8 +340,9 @@ class Regularizer(ABC):
         """
         self._check_steady()
         g, xp = open_array(gradient, whole=True)
-        x = xp.wide(g)
-        return self._beside(x, xp)._strength_max(x, xp)
+        with undisturbed(g, xp):
+            x = xp.wide(g)
+            return self._beside(x, xp)._strength_max(x, xp)
 
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         raise NoStrengthMaxError(self)

@@ -7,7 +7,7 @@ So an array in it is bytes with a shape and a type.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,10 @@ class ByName:
 
     arrays: tuple[tuple[str, Constant], ...]
 
+    others: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Names of what is no array to be near to, such as a counter in a ``state_dict``, each with
+    what to say of it if a parameter has that name."""
+
     def __repr__(self) -> str:
         return f"<{len(self.arrays)} arrays by name>"
 
@@ -77,9 +81,21 @@ def as_reference(value: Any, owner: str, argument: str, *, word: bool = True) ->
     if isinstance(value, Constant | ByName) or (word and isinstance(value, str) and value == START):
         return value
     if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
-        pairs = ((_plain(n), _constant(v, owner, f"{argument}[{n!r}]")) for n, v in value.items())
-        return ByName(tuple(sorted(pairs, key=lambda pair: pair[0])))
+        return _by_name(value, owner, argument)
     return _constant(value, owner, argument)
+
+
+def _by_name(values: Mapping[str, Any], owner: str, argument: str) -> ByName:
+    arrays: dict[str, Constant] = {}
+    others: dict[str, AnchorError] = {}
+    for name, value in sorted(values.items()):
+        try:
+            arrays[_plain(name)] = _constant(value, owner, f"{argument}[{name!r}]")
+        except AnchorError as error:
+            others[_plain(name)] = error
+    if not arrays:
+        raise next(iter(others.values()))
+    return ByName(tuple(arrays.items()), tuple((name, str(e)) for name, e in others.items()))
 
 
 def _constant(value: Any, owner: str, argument: str) -> Constant:
@@ -89,10 +105,10 @@ def _constant(value: Any, owner: str, argument: str) -> Constant:
     try:
         array, xp = open_array(np.asarray(value, dtype=float) if plain else value, whole=True)
         return _of(xp.numpy(array))
-    except (PenalizeError, ValueError, TypeError) as error:
+    except (PenalizeError, ValueError, TypeError, RuntimeError) as error:
         said = f" ({error})" if isinstance(error, ArrayError) else ""
         raise AnchorError(
-            f"{owner} got {argument}={_short(value)}, a {type(value).__name__}{said}",
+            f"what {owner} got as {argument} is {_short(value)}, a {type(value).__name__}{said}",
             'expected an array, a mapping from parameter names to arrays, or "start"',
         ) from None
 
@@ -120,10 +136,13 @@ def resolve(reference: Reference, place: Place, owner: object) -> Constant:
     """
     if isinstance(reference, ByName):
         arrays = dict(reference.arrays)
-        found = next((arrays[_plain(n)] for n in place.names if _plain(n) in arrays), None)
+        names = [_plain(n) for n in place.names]
+        found = next((arrays[n] for n in names if n in arrays), None)
         if found is None:
+            said = next((text for name, text in reference.others if name in names), "")
             raise AnchorError(
-                f"the mapping in {owner!r} has no array for {place}",
+                f"the mapping in {owner!r} has no array for {place}"
+                f"{f' ({said})' if said else _like(names, arrays)}",
                 "give it one, or exempt the parameter with a rule that gives None",
             )
     elif isinstance(reference, str):
@@ -137,6 +156,12 @@ def resolve(reference: Reference, place: Place, owner: object) -> Constant:
             "give it one of the parameter's shape",
         )
     return found
+
+
+def _like(names: list[str], known: Iterable[str]) -> str:
+    """Of which names that are known these are the end, as of a wrapper's ``state_dict``."""
+    longer = next((n for n in known if any(n.endswith(f".{name}") for name in names)), None)
+    return "" if longer is None else f", but one for {longer!r}"
 
 
 def _start(place: Place, owner: object) -> Constant:

@@ -18,7 +18,7 @@ from penalize.regularizers.levels import level
 
 
 class Constraint(Regularizer):
-    """0 on a set, infinite outside of it: a subclass gives ``_prox``, the projection onto the set.
+    """A set, as a penalty: 0 on it, infinite outside. A subclass gives ``_prox``, the projection.
 
     A multiple of it is the constraint itself. It holds up to rounding: where no element is further
     from its projection than 100 roundings of the dtype, or one rounding where that is coarse (half
@@ -52,7 +52,7 @@ class Constraint(Regularizer):
 
 @dataclass(frozen=True, repr=False)
 class NonNegative(Constraint, Elementwise):
-    """Every element is ≥ 0. ``prox``, with any steps, is max(w, 0).
+    """The constraint that every element is ≥ 0. ``prox``, with any steps, is max(w, 0).
 
     Keras' ``NonNeg``. Together with an ``L1`` it is their one-sided soft threshold.
 
@@ -75,7 +75,9 @@ class NonNegative(Constraint, Elementwise):
 
 @dataclass(frozen=True, repr=False)
 class Box(Constraint, Elementwise):
-    """Every element lies in [low, high]. ``prox``, with any steps, is clip(w, low, high).
+    """The constraint that every element lies in [low, high].
+
+    ``prox``, with any steps, is clip(w, low, high).
 
     Args:
         low: the least value; by default there is none.
@@ -112,7 +114,7 @@ class Box(Constraint, Elementwise):
 
 @dataclass(frozen=True, repr=False)
 class Simplex(Constraint, Grouped):
-    """Each group is ≥ 0 and sums to a total: mixing weights, or probabilities.
+    """The constraint that a group is ≥ 0 and sums to a total: mixing weights, or probabilities.
 
     ``prox`` is u_i = (w_i − ν)_+, and (w_i − ν·s_i)_+ with a step s_i per element, where ν is such
     that the group sums to the total. Elements whose step is 0 move only where the others cannot

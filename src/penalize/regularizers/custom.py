@@ -13,7 +13,7 @@ from penalize.regularizers.base import Regularizer
 
 @dataclass(frozen=True, repr=False)
 class Custom(Regularizer):
-    """λ·f(w), for a function f of an array of the framework that is in use.
+    """A penalty of your own: λ·f(w), for a function f of an array of the framework in use.
 
     ``gradient`` is the framework's own derivative of f where none is given; ``prox`` is refused
     where none is given. The arrays come in float32 or wider.

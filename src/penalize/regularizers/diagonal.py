@@ -32,9 +32,10 @@ _BISECT = (False,) + (True,) * _BISECTIONS + (False,) * _NEWTON_STEPS
 def shrink_groups(w: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
     """argmin_u Σ (u_i − w_i)²/(2c_i) + Σ_g ‖u_g‖; an element whose c is 0 stays as it is."""
     size = xp.abs(w)
-    c = xp.where(size <= 0, 1.0, c)  # it stays 0 in any case, and r + c is never 0
-    r = _norms(size, c, groups, xp)
-    return w * (r / (r + c))
+    r = _norms(size, xp.where(size <= 0, 1.0, c), groups, xp)
+    stays = c <= 0
+    c = xp.where(stays, 1.0, c)  # r + c is never 0
+    return w * xp.where(stays, 1.0, r / (r + c))
 
 
 def cap_groups(w: Array, steps: Array, limit: float, groups: Grouping, xp: Backend) -> Array:
@@ -45,10 +46,12 @@ def cap_groups(w: Array, steps: Array, limit: float, groups: Grouping, xp: Backe
     here. Only the ratios of the steps within a group count. Where one is 0, the element moves only
     if those of step 0 alone are beyond the limit.
     """
+    if not limit:
+        return 0.0 * w
     size = xp.abs(w)
     s = ratios(w, steps, groups, xp)
-    c = xp.where(size <= 0, 1.0, limit / s)
-    return w * (c / (_norms(size / s, c, groups, xp) + c))
+    c = limit / s
+    return w * (c / (_norms(size / s, xp.where(size <= 0, 1.0, c), groups, xp) + c))
 
 
 def ratios(w: Array, steps: Array, groups: Grouping, xp: Backend) -> Array:
@@ -64,6 +67,8 @@ def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
 
     Only ratios are squared, so that nothing overflows or vanishes that the result needs.
     """
+    free_size, free_c = size, c
+    size, c = xp.stop(size), xp.stop(c)
     highest = groups.sum(size, xp)
     unit = groups.spread(highest, size, xp)
     # |u_i| ≤ r, so |w_i| ≤ |u_i| + c_i: r is at least the norm of the soft-thresholded group, which
@@ -80,4 +85,11 @@ def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
         slope = xp.where(short, groups.sum(squares * (unit / reach), xp), 1.0)
         low = xp.where(short, r + highest * (f * (xp.sqrt(f) - 1) / slope), low)
         high = xp.where(short, high, r)
-    return groups.spread(low, size, xp)
+    # Its derivative is that of F over −F′, and not that of what has been done to find it.
+    reach = groups.spread(low, size, xp)
+    ratio = free_size / (reach + free_c)
+    f = groups.sum(ratio * ratio, xp)
+    steep = xp.stop(groups.sum(ratio * (ratio * (unit / (reach + c))), xp))
+    moves = low > 0
+    change = (f - xp.stop(f)) * (highest / (2 * xp.where(moves, steep, 1.0)))
+    return groups.spread(low + xp.where(moves, change, 0.0), size, xp)

@@ -14,7 +14,7 @@ from penalize.regularizers.place import Place
 
 
 class AlongAxis(Regularizer):
-    """What has a field ``axis``, along which elements have neighbours."""
+    """A penalty with a field ``axis``, along which elements have neighbours."""
 
     axis: int
 

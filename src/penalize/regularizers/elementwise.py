@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,8 +14,11 @@ from penalize.regularizers.base import Elementwise, Regularizer, check_above
 
 
 def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
-    """sign(w)·max(|w| − threshold, 0), with exact zeros: the prox of threshold·‖·‖₁."""
-    return w - xp.clip(w, -threshold, threshold)
+    """The prox of threshold·‖·‖₁: sign(w)·max(|w| − threshold, 0), with exact zeros."""
+    # Limited to ±0, a 0 would count as one that moves freely: its derivative would be taken away.
+    if isinstance(threshold, numbers.Real):
+        return w - xp.clip(w, -threshold, threshold) if threshold else w
+    return w - xp.where(threshold == 0, 0.0, xp.clip(w, -threshold, threshold))
 
 
 def largest(x: Array, xp: Backend) -> Array:
@@ -160,7 +164,9 @@ class L1L2(Elementwise):
 
 @dataclass(frozen=True, repr=False)
 class Huber(Elementwise):
-    """λ Σ H(w): ½w² where |w| ≤ δ, and δ(|w| − ½δ) beyond: an L1 that is smooth at 0.
+    """The Huber penalty: λ Σ H(w), an L1 that is smooth at 0.
+
+    H is ½w² where |w| ≤ δ, and δ(|w| − ½δ) beyond.
 
     ``gradient`` is λ·w, limited to ±λδ. ``prox`` is w/(1 + step·λ) where |w| ≤ δ(1 + step·λ), and
     w − sign(w)·step·λδ beyond.

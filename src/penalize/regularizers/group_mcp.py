@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from penalize.backends import Array, Backend
-from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_number
-from penalize.regularizers.groups import ByNorm, GroupLasso, sums_only
+from penalize.regularizers.groups import ByNorm, GroupLasso, Norms, sums_only
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,42 +61,46 @@ class GroupMCP(ByNorm):
         """c/γ."""
         return self.factor / self.gamma
 
-    def _heights(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array]:
-        """The grouping, MCP(‖w_g‖), and ‖w_g‖ with 1 for a group of zeros."""
-        groups, norms, roots, weights = self._norms(w, xp)
-        rising = weights * norms - norms * norms / (2 * self.gamma)
+    def _heights(self, w: Array, xp: Backend) -> tuple[Norms, Array]:
+        """The norms, and MCP(‖w_g‖)."""
+        norms, weights = self._norms(w, xp)
         top = (0.5 * self.gamma) * weights * weights
-        return groups, xp.where(norms > self.gamma * weights, top, rising), roots
+        flat = norms.each > self.gamma * weights
+        inner = xp.where(flat, 0.0, norms.each)
+        rising = weights * inner - inner * inner / (2 * self.gamma)
+        return norms, xp.where(flat, top, rising)
 
     def _value(self, w: Array, xp: Backend) -> Array:
-        groups, heights, _ = self._heights(w, xp)
-        return self.factor * groups.total(heights, xp)
+        norms, heights = self._heights(w, xp)
+        return self.factor * norms.groups.total(heights, xp)
 
     def _slopes(self, norms: Array, weights: Any, xp: Backend) -> Array:
+        """MCP'(‖w_g‖), without the factor."""
         return xp.where(norms > self.gamma * weights, 0.0, weights - norms / self.gamma)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        groups, norms, roots, weights = self._norms(w, xp)
-        return self.factor * w * groups.spread(self._slopes(norms, weights, xp) / roots, w, xp)
+        norms, weights = self._norms(w, xp)
+        slopes = self.factor * self._slopes(norms.each, weights, xp)
+        return norms.parts * norms.groups.spread(slopes / norms.lengths, w, xp)
 
     def _tangent(self, w: Array, xp: Backend) -> Regularizer:
-        _, norms, _, weights = self._norms(w, xp)
-        slopes = self.factor * self._slopes(norms, weights, xp)
+        norms, weights = self._norms(w, xp)
+        slopes = self.factor * self._slopes(norms.each, weights, xp)
         return GroupLasso(0.0, self.groups, size_weighted=False)._with(strength=slopes)
 
     def _pull(self, w: Array, xp: Backend) -> Array:
-        groups, heights, roots = self._heights(w, xp)
-        return self.factor * w * groups.spread(heights / roots / roots, w, xp)
+        norms, heights = self._heights(w, xp)
+        slopes = heights / (norms.scales * norms.lengths)
+        return self.factor * norms.parts * norms.groups.spread(slopes / norms.lengths, w, xp)
 
     def _why_not_step(self, per_element: bool) -> str:
         return ""  # its tangent is a group lasso
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        groups, norms, roots, weights = self._norms(w, xp)
+        norms, weights = self._norms(w, xp)
         s = step * self.factor * xp.full((), 1.0, w)
         firm = s < self.gamma
         kept = weights * xp.sqrt(self.gamma * xp.where(firm, self.gamma, s))  # γλ_g, or λ_g√(γs)
-        shrunk = (1 - s * weights / roots) / xp.where(firm, 1 - s / self.gamma, 1.0)
         # Where the threshold is hard it is below sλ_g, so that nothing is in between.
-        shrunk = xp.where(norms < s * weights, 0.0, shrunk)
-        return w * groups.spread(xp.where(norms > kept, 1.0, shrunk), w, xp)
+        shrunk = norms.left(s * weights, xp) / xp.where(firm, 1 - s / self.gamma, 1.0)
+        return w * norms.groups.spread(xp.where(norms.each > kept, 1.0, shrunk), w, xp)

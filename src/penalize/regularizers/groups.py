@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -23,7 +24,7 @@ sums_only = property(_unless_blocks)
 
 
 class Grouped(Regularizer):
-    """What has ``groups=``: they are put into one form, resolved for a parameter, and saved."""
+    """A penalty with ``groups=``, which are put in one form, resolved for a parameter, and saved."""
 
     groups: Any
 
@@ -46,6 +47,46 @@ class Grouped(Regularizer):
         return grouping.grouping_of(self.groups, xp.shape(w))
 
 
+@dataclass(frozen=True)
+class Norms:
+    """‖w_g‖ of each group, at a scale at which no square overflows or vanishes."""
+
+    groups: grouping.Grouping
+    scales: Array
+    """S = Σ_g |w|, and 1 for a group of zeros. It is a constant to differentiation: ‖w_g‖ is the
+    same whatever it is."""
+
+    parts: Array
+    """w_g/S."""
+
+    lengths: Array
+    """‖w_g/S‖, and 1 for a group of zeros: the root has no derivative at 0."""
+
+    zero: Array
+    """Whether all of a group is 0; false where it holds a NaN, which must stay visible."""
+
+    each: Array
+    """‖w_g‖, with derivative 0 at 0."""
+
+    def left(self, threshold: Array, xp: Backend) -> Array:
+        """(1 − threshold/‖w_g‖)_+, and 1 where the threshold is 0."""
+        gone = self.each < threshold
+        # In a branch that is not taken, too, a derivative must be finite.
+        norms = xp.where(gone, 1.0, self.scales * self.lengths)
+        return xp.where(gone, 0.0, 1 - threshold / norms)
+
+
+def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
+    """The norms of the groups of w."""
+    sums = xp.stop(groups.sum(xp.abs(w), xp))
+    scales = xp.where((sums > 0) & (sums < math.inf), sums, 1.0)
+    parts = w / groups.spread(scales, w, xp)
+    squares = groups.sum(parts * parts, xp)
+    zero = squares <= 0
+    lengths = xp.sqrt(xp.where(zero, 1.0, squares))
+    return Norms(groups, scales, parts, lengths, zero, xp.where(zero, 0.0, scales * lengths))
+
+
 class ByNorm(Grouped):
     """A penalty on ‖w_g‖ with the strength λ√|g|."""
 
@@ -56,16 +97,11 @@ class ByNorm(Grouped):
         super().__post_init__()
         object.__setattr__(self, "size_weighted", bool(self.size_weighted))
 
-    def _norms(self, w: Array, xp: Backend) -> tuple[grouping.Grouping, Array, Array, Any]:
-        """The grouping, ‖w_g‖, the same with 1 for a group of zeros, and λ√|g|."""
+    def _norms(self, w: Array, xp: Backend) -> tuple[Norms, Any]:
+        """The norms of the groups, and λ√|g|."""
         groups = self._grouping(w, xp)
-        squares = groups.sum(w * w, xp)
-        # √ has no derivative at 0; a group of zeros gets the constant 0, so autodiff gives 0.
-        # The comparison is false for NaN, which must stay visible.
-        zero = squares <= 0
-        roots = xp.sqrt(xp.where(zero, 1.0, squares))
         weights = self.strength * (groups.root_sizes(w, xp) if self.size_weighted else 1.0)
-        return groups, xp.where(zero, 0.0, roots), roots, weights
+        return norms_of(w, groups, xp), weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,25 +140,23 @@ class GroupLasso(ByNorm):
     size_weighted: bool = True
 
     def _value(self, w: Array, xp: Backend) -> Array:
-        groups, norms, _, weights = self._norms(w, xp)
-        return groups.total(weights * norms, xp)
+        norms, weights = self._norms(w, xp)
+        return norms.groups.total(weights * norms.each, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
-        groups, _, roots, weights = self._norms(w, xp)
-        return w * groups.spread(weights / roots, w, xp)
+        norms, weights = self._norms(w, xp)
+        return norms.parts * norms.groups.spread(weights / norms.lengths, w, xp)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         if len(getattr(step, "shape", ())):
             return self._prox_per_element(w, step, xp)
-        groups, norms, roots, weights = self._norms(w, xp)
-        threshold = step * weights
-        scale = xp.where(norms < threshold, 0.0, 1 - threshold / roots)
-        return w * groups.spread(scale, w, xp)
+        norms, weights = self._norms(w, xp)
+        return w * norms.groups.spread(norms.left(step * weights, xp), w, xp)
 
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         above_zero(self, self.strength)
-        groups, norms, _, weights = self._norms(gradient, xp)
-        return largest(groups.spread(norms / weights, gradient, xp), xp)
+        norms, weights = self._norms(gradient, xp)
+        return largest(norms.groups.spread(norms.each / weights, gradient, xp), xp)
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
         groups = self._grouping(w, xp)

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError, ShapeError
+from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.groups import norms_of
 from penalize.regularizers.place import Place
 from penalize.regularizers.spectral import OfMatrix
 
@@ -61,12 +63,11 @@ class Orthogonal(Regularizer):
         if len(w.shape) != 2:
             raise ShapeError(self, tuple(w.shape), "a matrix")
         x = w if self.mode == "rows" else xp.transpose(w)
-        squares = xp.sum(x * x, [1])
-        norms = xp.sqrt(xp.where(squares <= 0, 1.0, squares))
-        unit = x / norms
+        rows = norms_of(x, grouping.Axes((0,)), xp)
+        unit = rows.parts / rows.lengths
         count = x.shape[0]
         factor = self.strength / (count * (count - 1)) if count > 1 else 0.0
-        return unit, norms, unit @ xp.transpose(unit), factor
+        return unit, rows.scales * rows.lengths, unit @ xp.transpose(unit), factor
 
     def _value(self, w: Array, xp: Backend) -> Array:
         unit, _, cosines, factor = self._cosines(w, xp)
@@ -82,7 +83,7 @@ class Orthogonal(Regularizer):
 
 @dataclass(frozen=True, repr=False)
 class SoftOrthogonal(OfMatrix):
-    """How far the rows (or columns) of a matrix are from orthonormal: λ ‖XXᵀ − I‖²_F.
+    """The distance of the rows (or columns) of a matrix from orthonormal: λ ‖XXᵀ − I‖²_F.
 
     X is the matrix, or its transpose with ``mode="columns"``; a kernel with more than two axes is
     read as the matrix whose rows are its outputs. Rows can only be orthonormal where there are no

@@ -58,6 +58,7 @@ class LInf1(Grouped):
         groups = self._grouping(w, xp)
         sizes = groups.rows(xp.abs(w), 0.0, xp)
         c = step * self.strength
+        gone = c * xp.full(tuple(w.shape), 1.0, w) > 0  # where t is 0
         if len(getattr(step, "shape", ())):
             c = groups.rows(c, 0.0, xp)
             moves, highest = c > 0, xp.max(c)
@@ -70,7 +71,7 @@ class LInf1(Grouped):
             t = level(sizes, xp.full(tuple(sizes.shape), 1.0, sizes), c, 0.0, xp)
             t = xp.where(t < 0, 0.0, t)
         t = groups.spread(groups.per_group(t, w, xp), w, xp)
-        return xp.clip(w, -t, t)
+        return xp.where((t <= 0) & gone, 0.0 * w, xp.clip(w, -t, t))
 
     def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
@@ -117,7 +118,8 @@ class ExclusiveLasso(Grouped):
         groups = self._grouping(w, xp)
         a = (2 * self.strength) * step * xp.full(tuple(w.shape), 1.0, w)
         sums = level(groups.rows(xp.abs(w), 0.0, xp), groups.rows(a, 0.0, xp), 0.0, 1.0, xp)
-        return soft_threshold(w, a * groups.spread(groups.per_group(sums, w, xp), w, xp), xp)
+        sums = groups.spread(groups.per_group(sums, w, xp), w, xp)
+        return xp.where((sums <= 0) & (a > 0), 0.0 * w, soft_threshold(w, a * sums, xp))
 
     def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array

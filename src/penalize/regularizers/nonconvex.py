@@ -56,7 +56,7 @@ class _Flattening(_Even):
 
 @dataclass(frozen=True, repr=False)
 class L0(_Even, Elementwise):
-    """λ times the number of weights that are not 0.
+    """The number of weights that are not 0, times λ.
 
     There is no ``gradient``: it is refused. ``prox`` is the hard threshold: it keeps w where
     w² > 2·step·λ, and is 0 elsewhere.
@@ -265,7 +265,9 @@ class LogSum(_Flattening, Elementwise):
         far = size > s / epsilon
         # √((|w| + ε)² − 4s), so that nothing overflows; below 0 there is no stationary point.
         below = size + epsilon - narrow
-        root = xp.sqrt(xp.where(below < 0, 0.0, below)) * xp.sqrt(size + epsilon + narrow)
+        none = below <= 0
+        root = xp.sqrt(xp.where(none, 1.0, below)) * xp.sqrt(size + epsilon + narrow)
+        root = xp.where(none, 0.0, root)
         # The larger u with (|w| − u)(u + ε) = s is |w| minus this, which is 0 for s = 0.
         drop = 2 * s / (size + epsilon + root)
         drop = xp.where(drop > size, size, drop)
@@ -274,4 +276,6 @@ class LogSum(_Flattening, Elementwise):
         gain = s * (xp.log1p(u / epsilon) / u - 1 / (u + epsilon)) - u / 2
         jumped = xp.where((below < 0) | (gain >= 0), size, drop)
         low = where(s <= epsilon**2, size, jumped)
-        return w - xp.sign(w) * xp.where(far, drop, low)
+        taken = xp.where(far, drop, low)
+        none = where(s > 0, 0.0 * w, w)
+        return xp.where(taken >= size, none, w - xp.sign(w) * taken)

@@ -12,30 +12,27 @@ from penalize.regularizers.base import as_number, check_number
 from penalize.regularizers.constraints import Constraint
 from penalize.regularizers.diagonal import cap_groups
 from penalize.regularizers.grouping import Grouping
-from penalize.regularizers.groups import Grouped, sums_only
+from penalize.regularizers.groups import Grouped, norms_of, sums_only
 
 
 def to_norm(w: Array, low: float, high: float, groups: Grouping, xp: Backend) -> Array:
     """Each group scaled so that its norm is in [low, high]; one of zeros to equal elements."""
-    whole = groups.sum(xp.abs(w), xp)
-    zero = whole <= 0
-    # Parts of their sum, whose squares neither overflow nor all vanish.
-    parts = w / groups.spread(xp.where(zero, 1.0, whole), w, xp)
-    lengths = xp.where(zero, 1.0, xp.sqrt(groups.sum(parts * parts, xp)))
-    norms = whole * lengths
-    goals = xp.where(norms > high, high, xp.where(norms < low, low, 0.0 * norms))
-    stays = xp.where(norms > high, 0.0, xp.where(norms < low, 0.0, 1.0 + 0.0 * norms))
-    scaled = parts * groups.spread(goals / lengths, w, xp)
+    norms = norms_of(w, groups, xp)
+    each = norms.each
+    goals = xp.where(each > high, high, xp.where(each < low, low, 0.0 * each))
+    goals = xp.where(norms.zero, 0.0, goals)
+    stays = xp.where(each > high, 0.0, xp.where(each < low, 0.0, 1.0 + 0.0 * each))
+    scaled = norms.parts * groups.spread(goals / norms.lengths, w, xp)
     w = xp.where(groups.spread(stays, w, xp) > 0, w, scaled)
     if low <= 0:
         return w
-    equal = xp.where(zero, 1.0 + whole, 0.0) * low / groups.root_sizes(w, xp)
+    equal = xp.where(norms.zero, low + 0.0 * each, 0.0) / groups.root_sizes(w, xp)
     return w + groups.spread(equal, w, xp)
 
 
 @dataclass(frozen=True, repr=False)
 class MaxNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group is at most a value.
+    """The constraint that the ℓ₂ norm of each group is at most a value.
 
     ``prox`` scales a group that is beyond down to it, w_g·min(1, c/‖w_g‖). With a step s_i per
     element it is the nearest point in their metric, u_i = w_i/(1 + ν·s_i), where ‖u_g‖ = c; a fixed
@@ -85,7 +82,7 @@ _FINITE = "a finite number >= 0"
 
 @dataclass(frozen=True, repr=False)
 class UnitNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group is 1.
+    """The constraint that the ℓ₂ norm of each group is 1.
 
     ``prox`` is w_g/‖w_g‖. To a group of zeros every direction is as near; it goes to equal
     elements, 1/√|g|. The set is not convex, and a step per element is refused.
@@ -113,7 +110,7 @@ class UnitNorm(Constraint, Grouped):
 
 @dataclass(frozen=True, repr=False)
 class MinMaxNorm(Constraint, Grouped):
-    """The ℓ₂ norm of each group lies in [low, high].
+    """The constraint that the ℓ₂ norm of each group lies in [low, high].
 
     ``prox`` scales each group to the nearest norm in it. A group of zeros goes to equal elements.
     The set is convex only where the least norm is 0, as :class:`MaxNorm`; else a step per element

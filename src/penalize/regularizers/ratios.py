@@ -11,7 +11,9 @@ from penalize.regularizers.base import Regularizer
 
 @dataclass(frozen=True, repr=False)
 class Hoyer(Regularizer):
-    """λ(Σ|w|)²/Σw², from λ for a single weight to λn for n of one size; or λ Σ|w|/√Σw².
+    """The ratio of two norms: λ(Σ|w|)²/Σw², or λ Σ|w|/√Σw².
+
+    It goes from λ for a single weight to λn, or λ√n, for n of one size.
 
     It does not change when all weights are scaled: it moves weight among them, and shrinks none.
     An array of zeros has the penalty 0. ``gradient`` is λ(2S/Q)(sign(w) − (S/Q)w), where S = Σ|w|

@@ -17,7 +17,7 @@ from penalize.regularizers.wrapped import Wrapped
 
 @dataclass(frozen=True, repr=False)
 class Scheduled(Wrapped):
-    """schedule(t)·Ω at step t, written ``r * schedule``.
+    """A penalty over time: schedule(t)·Ω at step t, written ``r * schedule``.
 
     Value, gradient and prox are known :meth:`at` a step only; whoever applies a plan counts the
     steps, from 0, and asks for it. A prox of schedule(t)·Ω is the one of Ω with schedule(t) times

@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from penalize.backends import Array, Backend
 from penalize.errors import GroupsError, RegularizerError, ShapeError
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_above
 from penalize.regularizers.elementwise import above_zero, largest, soft_threshold
+from penalize.regularizers.groups import norms_of
 from penalize.regularizers.levels import level
 from penalize.regularizers.place import Place
 
 
 class OfMatrix(Regularizer):
-    """What reads an array as a matrix; has a field ``rows``."""
+    """A penalty that reads an array as a matrix; it has a field ``rows``."""
 
     rows: Any
 
@@ -72,13 +73,15 @@ def _are_axes(rows: Any) -> bool:
 
 
 class Spectral(OfMatrix):
-    """Ω(W) = φ(σ), a symmetric function of the singular values of W = U diag(σ) Vᵀ.
+    """A symmetric function of the singular values: Ω(W) = φ(σ), where W = U diag(σ) Vᵀ.
 
     ``gradient`` is U diag(φ′(σ)) Vᵀ, with 0 for a σ that is 0 to rounding, and ``prox`` is
     U diag(prox_φ(σ)) Vᵀ (Lewis, The convex analysis of unitarily invariant matrix functions, 1995).
 
     The derivative of a singular value decomposition does not exist where two values are equal, that
-    of Ω does. So the value carries this gradient as a constant: it can be differentiated once.
+    of Ω does. So none is differentiated: value, gradient and prox carry the derivatives that are
+    known of them. The value can be differentiated twice, gradient and prox once; a third derivative
+    is not there.
     """
 
     def _of(self, s: Array, xp: Backend) -> Array:
@@ -89,8 +92,16 @@ class Spectral(OfMatrix):
         """φ′ by each singular value."""
         raise NotImplementedError
 
+    def _bends(self, s: Array, xp: Backend) -> Array:
+        """The derivative of each of the slopes by its own singular value."""
+        raise NotImplementedError
+
     def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
         """prox_φ, for singular values in order."""
+        raise NotImplementedError
+
+    def _is_taken(self, s: Array, shrunk: Array, xp: Backend) -> Array:
+        """1 where a change of a singular value is all taken away by ``_shrunk``, 0 where none."""
         raise NotImplementedError
 
     def _why_not_prox(self, per_element: bool) -> str:
@@ -101,31 +112,103 @@ class Spectral(OfMatrix):
     def _value(self, w: Array, xp: Backend) -> Array:
         if not math.prod(w.shape):
             return xp.sum(w)
-        fixed = xp.stop(w)
-        u, s, vt = xp.svd(self._matrix(fixed, xp))
-        slope = xp.stop(self._array(self._slope(u, s, vt, xp), w, xp))
-        # w − fixed is 0, and has the derivative 1.
-        return xp.stop(self._of(s, xp)) + xp.sum(slope * (w - fixed))
+        at = Decomposed.of(self._matrix(w, xp), xp)
+        return carried(xp.stop(self._of(at.s, xp)), self._slope(at, w, xp), w, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         if not math.prod(w.shape):
             return w
-        return self._array(self._slope(*xp.svd(self._matrix(w, xp)), xp), w, xp)
+        return self._slope(Decomposed.of(self._matrix(w, xp), xp), w, xp)
 
-    def _slope(self, u: Array, s: Array, vt: Array, xp: Backend) -> Array:
+    def _slope(self, at: Decomposed, w: Array, xp: Backend) -> Array:
         """U diag(φ′(σ)) Vᵀ, with 0 for a σ that is 0 to rounding."""
-        smallest = max(u.shape[0], vt.shape[1]) * xp.eps(s) * s[:1]
-        return (u * xp.where(s <= smallest, 0.0, self._slopes(s, xp))) @ vt
+        zero = at.s <= at.rounding(xp)
+        slopes, bends = (xp.where(zero, 0.0, f(at.s, xp)) for f in (self._slopes, self._bends))
+        live = xp.where(zero, 0.0, self._slopes(at.live(xp), xp))
+        return self._array(at.matrix(live, slopes, bends, xp), w, xp)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         if not math.prod(w.shape):
             return w
-        u, s, vt = xp.svd(self._matrix(w, xp))
+        at = Decomposed.of(self._matrix(w, xp), xp)
         # What is taken away, so that a step of 0 leaves w as it is.
-        taken = s - self._shrunk(s, step, xp)
-        kept = w - self._array((u * taken) @ vt, w, xp)
+        live = at.live(xp)
+        shrunk = xp.stop(self._shrunk(at.s, step, xp))
+        taken = at.s - shrunk
+        rates = self._is_taken(at.s, shrunk, xp)
+        matrix = at.matrix(live - self._shrunk(live, step, xp), taken, rates, xp)
         # Where everything goes, exact zeros.
-        return xp.where(taken[:1] >= s[:1], 0.0 * w, kept)
+        gone = (taken[:1] >= at.s[:1]) & (at.s[:1] > 0)
+        return xp.where(gone, 0.0 * w, w - self._array(matrix, w, xp))
+
+
+def carried(value: Array, gradient: Array, w: Array, xp: Backend) -> Array:
+    """A number as a function of w that has this gradient, and the second derivatives of it."""
+    # w − stop(w) is 0, and has the derivative 1.
+    return value + 0.5 * xp.sum((gradient + xp.stop(gradient)) * (w - xp.stop(w)))
+
+
+class Decomposed(NamedTuple):
+    """A matrix W = U diag(σ) Vᵀ, where U, σ and V are constants to differentiation."""
+
+    u: Array
+    s: Array
+    vt: Array
+    moved: Array
+    """W less itself as a constant: 0, with a derivative."""
+
+    inner: Array
+    """It in the basis of U and V."""
+
+    @classmethod
+    def of(cls, matrix: Array, xp: Backend) -> Self:
+        fixed = xp.stop(matrix)
+        u, s, vt = xp.svd(fixed)
+        moved = matrix - fixed
+        return cls(u, s, vt, moved, xp.transpose(u) @ moved @ xp.transpose(vt))
+
+    def rounding(self, xp: Backend) -> Array:
+        """Below it a singular value is 0."""
+        return max(self.u.shape[0], self.vt.shape[1]) * xp.eps(self.s) * self.s[:1]
+
+    def live(self, xp: Backend) -> Array:
+        """The singular values as functions of W: the derivative of σ_i is u_iv_iᵀ."""
+        diagonal = xp.sum(self.inner * xp.eye(self.s.shape[0], self.s), [0])
+        return self.s + xp.reshape(diagonal, (-1,))
+
+    def matrix(self, live: Array, f: Array, rates: Array, xp: Backend) -> Array:
+        """U diag(f(σ)) Vᵀ for an f with f(−σ) = −f(σ), as a function of W.
+
+        Its derivative is Löwner's, by the quotients (f(σ_i) ∓ f(σ_j))/(σ_i ∓ σ_j) for the even and
+        the odd part of the change in the basis of U and V, and f(σ_i)/σ_i for what lies outside of
+        it. Where two are equal, or 0, a derivative of f takes the place of the quotient (Lewis and
+        Sendov, Twice differentiable spectral functions, 2001).
+
+        Args:
+            live: f(σ), with its derivatives by the σ.
+            f: f(σ), a constant.
+            rates: f′(σ).
+            xp: the array functions.
+        """
+        u, s, vt, moved, inner = self
+        a, fa, ra = (xp.reshape(x, (-1, 1)) for x in (s, f, rates))
+        b, fb, rb = (xp.reshape(x, (1, -1)) for x in (s, f, rates))
+        top, mean = xp.reshape(s[:1], (1, 1)), 0.5 * (ra + rb)
+        near = xp.abs(a - b) <= math.sqrt(xp.eps(s)) * top
+        even = xp.where(near, mean, (fa - fb) / xp.where(near, 1.0, a - b))
+        even = even * (1 - xp.eye(s.shape[0], s))  # the rest is in live
+        both = a + b
+        odd = xp.where(both <= 0, mean, (fa + fb) / xp.where(both <= 0, 1.0, both))
+        turned = xp.transpose(inner)
+        core = even * (0.5 * (inner + turned)) + odd * (0.5 * (inner - turned))
+        found = (u * live + u @ core) @ vt
+        out = xp.where(s <= 0, rates, f / xp.where(s <= 0, 1.0, s))
+        height, width = u.shape[0], vt.shape[1]
+        if height < width:
+            found = found + (u * out) @ (xp.transpose(u) @ moved - inner @ vt)
+        if height > width:
+            found = found + ((moved @ xp.transpose(vt) - u @ inner) * out) @ vt
+        return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,8 +243,14 @@ class NuclearNorm(Spectral):
     def _slopes(self, s: Array, xp: Backend) -> Array:
         return self.strength + 0.0 * s
 
+    def _bends(self, s: Array, xp: Backend) -> Array:
+        return 0.0 * s
+
     def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
         return soft_threshold(s, step * self.strength, xp)
+
+    def _is_taken(self, s: Array, shrunk: Array, xp: Backend) -> Array:
+        return xp.where(shrunk > 0, 0.0 * s, 1.0)
 
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         _, s, _ = xp.svd(self._matrix(gradient, xp))
@@ -219,6 +308,12 @@ class SpectralNorm(Spectral):
         largest = xp.where(s >= s[:1] * (1 - 8 * xp.eps(s)), 1.0 + 0.0 * s, 0.0 * s)
         return (2 * self.strength) * s[:1] * largest / xp.sum(largest)
 
+    def _bends(self, s: Array, xp: Backend) -> Array:
+        return self._slopes(s, xp) / xp.where(s <= 0, 1.0, s)
+
+    def _is_taken(self, s: Array, shrunk: Array, xp: Backend) -> Array:
+        return xp.where(shrunk < s, 1.0 + 0.0 * s, 0.0)
+
     def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
         row = xp.reshape(s, (1, -1))
         t = level(row, 1.0 + 0.0 * row, 0.0, 2 * step * self.strength, xp)
@@ -227,18 +322,20 @@ class SpectralNorm(Spectral):
     def _value(self, w: Array, xp: Backend) -> Array:
         if self.iterations is None or not math.prod(w.shape):
             return super()._value(w, xp)
-        matrix = self._matrix(w, xp)
-        u, v = self._vectors(xp.stop(matrix), xp)
-        norm = xp.sum(u * (matrix @ v))
-        return self.strength * norm * norm
+        norm, gradient = self._iterated(w, xp)
+        return carried(xp.stop(self.strength * norm * norm), gradient, w, xp)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         if self.iterations is None or not math.prod(w.shape):
             return super()._gradient(w, xp)
+        return self._iterated(w, xp)[1]
+
+    def _iterated(self, w: Array, xp: Backend) -> tuple[Array, Array]:
+        """σ₁ and the gradient, as far as the iterations lead."""
         matrix = self._matrix(w, xp)
         u, v = self._vectors(matrix, xp)
         norm = xp.sum(u * (matrix @ v))
-        return self._array((2 * self.strength) * norm * (u @ xp.transpose(v)), w, xp)
+        return norm, self._array((2 * self.strength) * norm * (u @ xp.transpose(v)), w, xp)
 
     def _vectors(self, matrix: Array, xp: Backend) -> tuple[Array, Array]:
         """Left and right singular vectors to σ₁, as columns, as far as the iterations lead."""
@@ -248,8 +345,8 @@ class SpectralNorm(Spectral):
         v = _unit(v, xp)
         turned = xp.transpose(matrix)
         for _ in range(self.iterations or 0):
-            v = _unit(turned @ (matrix @ v), xp)
-        return xp.stop(_unit(matrix @ v, xp)), xp.stop(v)
+            v = _unit(turned @ _unit(matrix @ v, xp), xp)
+        return _unit(matrix @ v, xp), v
 
     def _why_not_prox(self, per_element: bool) -> str:
         if self.iterations is not None:
@@ -258,13 +355,13 @@ class SpectralNorm(Spectral):
 
 
 def _unit(x: Array, xp: Backend) -> Array:
-    squares = xp.sum(x * x)
-    return x / xp.sqrt(xp.where(squares <= 0, 1.0, squares))
+    norms = norms_of(x, grouping.Axes(()), xp)
+    return norms.parts / norms.lengths
 
 
 @dataclass(frozen=True, repr=False)
 class LogDet(Spectral):
-    """λ log det(I + WᵀW/ε) = λ Σ log(1 + σ²/ε): a smooth penalty for a low rank.
+    """The log-determinant penalty: λ log det(I + WᵀW/ε) = λ Σ log(1 + σ²/ε), for a low rank.
 
     It shrinks small singular values and hardly the large ones. ``gradient`` is
     U diag(2λσ/(ε + σ²)) Vᵀ. There is no ``prox``: no closed form is used here.
@@ -296,7 +393,23 @@ class LogDet(Spectral):
         return self.strength / (4 * self.epsilon)  # where σ² = 3ε
 
     def _of(self, s: Array, xp: Backend) -> Array:
-        return self.strength * xp.sum(xp.log1p(s * s / self.epsilon))
+        # With t = σ/√ε: log(1 + t²), or 2 log t + log(1 + 1/t²), where nothing overflows.
+        t = s / math.sqrt(self.epsilon)
+        large = xp.log1p(xp.where(t > 1, t, 1.0) - 1)
+        return self.strength * xp.sum(2 * large + xp.log1p(_below_one(t, xp) ** 2))
 
     def _slopes(self, s: Array, xp: Backend) -> Array:
-        return (2 * self.strength) * s / (self.epsilon + s * s)
+        root = math.sqrt(self.epsilon)
+        t = _below_one(s / root, xp)  # t/(1 + t²) is the same of 1/t
+        return (2 * self.strength / root) * (t / (1 + t * t))
+
+    def _bends(self, s: Array, xp: Backend) -> Array:
+        t = s / math.sqrt(self.epsilon)
+        m = _below_one(t, xp) ** 2
+        over = xp.where(t > 1, m * (m - 1), 1 - m)  # of (1 − t²)/(1 + t²)²
+        return (2 * self.strength / self.epsilon) * over / (1 + m) ** 2
+
+
+def _below_one(t: Array, xp: Backend) -> Array:
+    """t or 1/t, whichever is not above 1."""
+    return xp.where(t > 1, 1 / xp.where(t > 1, t, 1.0), t)

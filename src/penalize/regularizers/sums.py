@@ -15,7 +15,7 @@ from penalize.regularizers.place import Place
 
 @dataclass(frozen=True, repr=False)
 class Sum(Regularizer):
-    """Ω₁ + Ω₂ + …, written ``r + s``.
+    """A sum of penalties: Ω₁ + Ω₂ + …, written ``r + s``.
 
     ``prox`` is exact for a·‖w‖₁ + b·‖w‖² + Ω with at most one further Ω:
 

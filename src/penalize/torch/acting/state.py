@@ -8,6 +8,7 @@ from typing import Any
 from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.constants import without_start
+from penalize.schedules import why_not_a_count
 from penalize.torch.model.targets import Target
 
 VERSION = 2
@@ -64,16 +65,10 @@ def _differences(saved: Mapping[Any, Any], here: Mapping[str, Any]) -> list[str]
 
 
 def _check_steps(saved: object, here: object) -> None:
-    """A number of steps; for each optimizer, where there may be several, one."""
+    """A number of steps; one for each optimizer, where there may be several."""
     numbers = saved if isinstance(here, list) else [saved]
-    counts = isinstance(numbers, list) and numbers and all(map(_is_count, numbers))
-    if not counts:
-        raise StateError(f"it has the steps {saved!r}, which is no number of them")
-
-
-def _is_count(number: object) -> bool:
-    return type(number) is int and 0 <= number < _MOST
-
-
-_MOST = 2**53
-"""So many steps nobody takes, and schedules, which compute in float64, cannot tell them apart."""
+    why = "it is no list of them" if not isinstance(numbers, list) else ""
+    for number in numbers if not why else []:
+        why = why or why_not_a_count(number)
+    if why:
+        raise StateError(f"it has the steps {saved!r}, and {why}")

@@ -131,14 +131,14 @@ class VariableStore(nn.Module):
         return variable
 
 
-class _Local(threading.local):
+class _EnteredStores(threading.local):
     """The stores that this thread has entered, the innermost last."""
 
     def __init__(self) -> None:
         self.stack: list[VariableStore] = []
 
 
-_local = _Local()
+_local = _EnteredStores()
 _default: list[VariableStore] = []
 
 

@@ -1,0 +1,153 @@
+"""Derivatives of what is computed: of proximal operators, and second ones of the penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import KINDS, Case
+from frameworks import FRAMEWORKS
+
+from penalize import L2, FusedLasso, LogDet, NuclearNorm, Regularizer, Smoothness, SpectralNorm
+
+PROXIMAL = [
+    pytest.param(case, each, id=f"{case}-{'steps' if each else 'step'}")
+    for case in KINDS
+    if case.has_prox and not isinstance(case.regularizer, FusedLasso | Smoothness)
+    for each in ([False, True] if case.prox_per_element else [False])
+]
+H = 1e-6
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # within torch.func's own
+
+
+def points(case: Case) -> list[np.ndarray]:
+    """Inside and outside of what is shrunk to nothing; rows of zeros; two rows that are equal."""
+    w = np.random.default_rng(0).normal(size=case.shape)
+    zeros, ties = w.copy(), w.copy()
+    zeros[0] = zeros[-1].flat[0] = 0.0
+    ties[1:] = ties[0]
+    return [w, 0.05 * w, 20.0 * w, zeros, ties, np.zeros(case.shape), np.ones(case.shape)]
+
+
+def sides(f: Callable[[np.ndarray], float], w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slopes of f to the left and to the right in each element."""
+    found = np.empty((2, *w.shape))
+    for index in np.ndindex(w.shape):
+        for side, sign in enumerate((-1, 1)):
+            moved = w.copy()
+            moved[index] += sign * H
+            found[side][index] = sign * (f(moved) - f(w)) / H
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize(("case", "each"), PROXIMAL)
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_of_a_prox(case: Case, each: bool, framework: str) -> None:
+    """That of differences where there is one; a finite number where there is a kink."""
+    make, back, differentiate = FRAMEWORKS[framework]
+    rng = np.random.default_rng(3)
+    steps: Any = np.exp(rng.uniform(-4, 0, size=case.shape)) if each else 0.4
+    v = rng.normal(size=case.shape)
+    along, r = make(v, "float64"), case.regularizer
+    its: Any = make(steps, "float64") if each else steps
+    for w in points(case):
+        found = back(differentiate(lambda x: (along * r.prox(x, its)).sum(), make(w, "float64")))
+        assert np.isfinite(found).all()
+
+        def f(x: np.ndarray) -> float:
+            return float((v * r.prox(x, steps)).sum())
+
+        left, right = sides(f, w)
+        smooth = np.abs(left - right) < 1e-4
+        slopes = (left + right) / 2
+        for _ in range(3):
+            d = smooth * rng.normal(size=case.shape)
+            if abs((f(w + H * d) - f(w)) / H - (slopes * d).sum()) > 1e-3:
+                smooth[:] = False  # it is not linear there
+        np.testing.assert_allclose(found[smooth], slopes[smooth], atol=1e-4)
+
+
+def hessian_by(way: str, r: Any, w: np.ndarray) -> np.ndarray:
+    size = w.size
+    if way == "jax":
+        import jax
+
+        return np.asarray(jax.jit(jax.hessian(r))(w)).reshape(size, size)
+    if way == "jax, reverse twice":
+        import jax
+
+        return np.asarray(jax.jit(jax.jacrev(jax.grad(r)))(w)).reshape(size, size)
+    if way == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(w)
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = r(x)
+            gradient = inner.gradient(value, x)
+        return outer.jacobian(gradient, x, experimental_use_pfor=False).numpy().reshape(size, size)
+    import torch
+
+    x = torch.tensor(w)
+    if way == "torch.func":
+        return torch.func.hessian(r)(x).numpy().reshape(size, size)
+    return torch.autograd.functional.hessian(r, x).numpy().reshape(size, size)
+
+
+ORTHONORMAL = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
+WAYS = ["torch.func", "torch, backward twice", "jax", "jax, reverse twice", "tensorflow"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "r",
+    [
+        NuclearNorm(0.3),
+        LogDet(0.7, epsilon=0.5),
+        SpectralNorm(0.4),
+        SpectralNorm(0.4, iterations=30),
+        LogDet(0.3, rows=(0, 1)) + L2(0.1),
+    ],
+    ids=repr,
+)
+def test_second_ones_of_singular_values(r: Regularizer, way: str) -> None:
+    """Of wide and tall matrices, and with values that are equal: not silently 0."""
+    if "iterations" in repr(r) and not way.startswith("torch"):
+        return  # the same operations as on PyTorch, and a minute of compiling
+    rng = np.random.default_rng(0)
+    tied = (ORTHONORMAL * [3.0, 1.0, 1.0, 0.5]) @ ORTHONORMAL.T  # the largest stands alone
+    wide, tall, three = (rng.normal(size=shape) for shape in [(3, 4), (4, 2), (2, 2, 3)])
+    matrices = [tied] if "jax" in way or "iterations" in repr(r) else [tied, wide, tall]
+    for w in [three] if "rows" in repr(r) else matrices:
+        found = hessian_by(way, r, w)
+        assert np.abs(found).max() > 0.05
+        step = 1e-5 * np.eye(w.size).reshape(w.size, *w.shape)
+        both = [(r.gradient(w + h) - r.gradient(w - h)).ravel() / 2e-5 for h in step]
+        np.testing.assert_allclose(found, np.stack(both), atol=2e-5)
+        np.testing.assert_allclose(found, found.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("way", ["torch.func", "jax"])
+@pytest.mark.parametrize("r", [NuclearNorm(0.3), LogDet(0.7), SpectralNorm(0.4)], ids=repr)
+def test_second_ones_where_there_are_none(r: Regularizer, way: str) -> None:
+    """At a matrix of zeros, of rank one, and where all values are the largest: finite."""
+    for w in (np.zeros((2, 3)), np.ones((3, 2)), np.eye(2), np.zeros((2, 2))):
+        assert np.isfinite(hessian_by(way, r, w)).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in KINDS if c.regularizer.differentiable and "Custom" not in repr(c.regularizer)],
+    ids=str,
+)
+def test_second_ones(case: Case) -> None:
+    """Torch's, against differences of the gradient; where they are all 0, both are."""
+    w, r = np.random.default_rng(0).normal(size=case.shape), case.regularizer
+    found = hessian_by("torch, backward twice", r, w)
+    step = 1e-6 * np.eye(w.size).reshape(w.size, *w.shape)
+    both = [(r.gradient(w + h) - r.gradient(w - h)).ravel() / 2e-6 for h in step]
+    np.testing.assert_allclose(found, np.stack(both), atol=2e-5)
