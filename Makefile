@@ -7,19 +7,23 @@ ENV    := .venv/.stamp
 TORCH   = $(shell grep '^torch==' constraints.txt)
 ARGS   ?=
 WORKERS ?= 2
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench browser readme catalogue optimizers freeze clean
+.PHONY: help demo test test-all check bench browser readme catalogue optimizers freeze clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(ENV) ## Train the example and write its figures to build/demo
 	$(BIN)/penalize demo --output build/demo
 
 test: $(ENV) ## Run the tests; ARGS="-k arrows" goes to pytest, WORKERS=0 runs one process
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-all: $(ENV) ## Run them with what is only breadth: every cell, more examples of each property
+	$(PYTEST) -m "" --hypothesis-profile=all $(ARGS)
 
 check: $(ENV) ## Check format, style, types and the arrows between modules
 	$(BIN)/ruff format --check

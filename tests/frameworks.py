@@ -5,10 +5,13 @@ Frameworks are imported when they are first used, so that a test of one does not
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from penalize import Regularizer
 
 
 class Framework(NamedTuple):
@@ -68,3 +71,38 @@ FRAMEWORKS = {
     "jax": Framework(_jax_make, _plain, _jax_gradient),
     "tensorflow": Framework(_tensorflow_make, _plain, _tensorflow_gradient),
 }
+
+
+class Functions(NamedTuple):
+    """Those of one regularizer, for arrays of one framework."""
+
+    value: Callable[[Any], Any]
+    gradient: Callable[[Any], Any]
+    prox: Callable[[Any, Any], Any]
+    derivative: Callable[[Any], Any]
+    """The gradient by the framework's own differentiation of the value."""
+
+
+@functools.cache
+def functions(r: Regularizer, framework: str) -> Functions:
+    """What a test calls that runs for every case, and on every framework.
+
+    On JAX they are compiled, once for a dtype. Left to itself JAX compiles every single operation,
+    some ten for each case, which takes several times as long. That uncompiled it gives the same is
+    asked of one case of each kind, in ``tests/backends/test_jax.py``.
+    """
+    if framework != "jax":
+        return Functions(r, r.gradient, r.prox, lambda w: FRAMEWORKS[framework].gradient(r, w))
+    import jax
+
+    @jax.jit
+    def whole(w: Any) -> tuple[Any, ...]:
+        return (r(w), r.gradient(w), jax.grad(r)(w)) if r.differentiable else (r(w),)
+
+    prox = jax.jit(r.prox)
+    return Functions(
+        lambda w: whole(w)[0],
+        lambda w: whole(w)[1],
+        lambda w, step: prox(w, 1.0 * step),  # no integer
+        lambda w: whole(w)[2],
+    )

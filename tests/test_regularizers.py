@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, KINDS, Case
-from frameworks import FRAMEWORKS, Framework
+from frameworks import FRAMEWORKS, Framework, functions
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -104,8 +104,9 @@ def with_zeros(case: Case) -> np.ndarray:
 @at_each_width
 def test_value(case: Case, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
-        value = case.regularizer(make(w, dtype))
+        value = r.value(make(w, dtype))
         assert value.shape == ()
         assert dtype in str(value.dtype)
         # The reference sees what the framework sees: w rounded to its dtype.
@@ -118,12 +119,13 @@ def test_value(case: Case, framework: str, dtype: str) -> None:
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 def test_half_precision_is_reduced_wide(case: Case, framework: str, half: str) -> None:
     make, back, _ = FRAMEWORKS[framework]
+    r = functions(case.regularizer, framework)
     array = make(case.scale * weights(case), half)  # squares of 300 overflow float16
-    value = case.regularizer(array)
+    value = r.value(array)
     assert "float32" in str(value.dtype)
     np.testing.assert_allclose(back(value), case.reference(back(array)), rtol=1e-5)
     if case.regularizer.differentiable:
-        gradient = case.regularizer.gradient(array)
+        gradient = r.gradient(array)
         assert gradient.dtype == array.dtype
         assert np.isfinite(back(gradient)).all()
 
@@ -152,9 +154,10 @@ def test_gradient_away_from_kinks(case: Case) -> None:
 @at_each_width
 def test_gradient_is_that_of_numpy(case: Case, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
         array = make(w, dtype)
-        gradient = case.regularizer.gradient(array)
+        gradient = r.gradient(array)
         assert gradient.shape == array.shape
         assert gradient.dtype == array.dtype
         expected = case.regularizer.gradient(back(array))
@@ -189,11 +192,12 @@ def test_orthogonal_vectors_are_left_alone(framework: str) -> None:
 @smooth_cases
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_autodiff_gives_the_same_gradient(case: Case, framework: str) -> None:
-    make, back, differentiate = FRAMEWORKS[framework]
+    make, back, _ = FRAMEWORKS[framework]
+    r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
         array = make(w, "float64")
-        found = back(differentiate(case.regularizer, array))
-        expected = back(case.regularizer.gradient(array))
+        found = back(r.derivative(array))
+        expected = back(r.gradient(array))
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -225,11 +229,12 @@ def starts(case: Case) -> list[np.ndarray]:
 @at_each_width
 def test_prox_is_that_of_numpy(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     for w in starts(case):
         array = make(w, dtype)
         for step in (0.01, 0.5, 3.0):
             steps = make(step * one_for_each(case), dtype) if each else step
-            found = case.regularizer.prox(array, steps)
+            found = r.prox(array, steps)
             assert found.shape == array.shape
             assert found.dtype == array.dtype
             expected = case.regularizer.prox(back(array), back(steps) if each else step)
@@ -269,16 +274,17 @@ def test_prox_of_a_constraint_satisfies_it(
     case: Case, each: bool, framework: str, dtype: str
 ) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     steps = make(one_for_each(case), dtype) if each else 1.0
     for w in starts(case):
-        p = case.regularizer.prox(make(w, dtype), steps)
-        assert back(case.regularizer(p)) == 0.0
-        as_it_is = case.regularizer.prox(make(w, dtype), 0)
-        once = case.regularizer.prox(make(w, dtype), 1.0)
+        p = r.prox(make(w, dtype), steps)
+        assert back(r.value(p)) == 0.0
+        as_it_is = r.prox(make(w, dtype), 0)
+        once = r.prox(make(w, dtype), 1.0)
         np.testing.assert_array_equal(back(as_it_is), back(once))
-        again = case.regularizer.prox(p, steps)
+        again = r.prox(p, steps)
         np.testing.assert_allclose(back(again), back(p), atol=10 * TOLERANCE[dtype])
-    assert back(case.regularizer(make(100.0 * weights(case), dtype))) == np.inf
+    assert back(r.value(make(100.0 * weights(case), dtype))) == np.inf
     with pytest.raises(NoGradientError, match='Use mode="proximal"'):
         case.regularizer.gradient(make(weights(case), dtype))
 
@@ -329,11 +335,12 @@ def test_prox_against_a_brute_force_minimum(case: Case, each: bool) -> None:
 @on_each
 @at_each_width
 def test_prox_with_step_zero_is_the_identity(case: Case, framework: str, dtype: str) -> None:
-    make, _, _ = ALL[framework]
+    make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     array = make(with_zeros(case), dtype)
-    result = case.regularizer.prox(array, 0)
+    result = r.prox(array, 0)
     assert result.dtype == array.dtype
-    assert np.array_equal(ALL[framework].back(result), ALL[framework].back(array))
+    assert np.array_equal(back(result), back(array))
 
 
 @convex_prox
@@ -350,11 +357,12 @@ def test_prox_is_firmly_nonexpansive(case: Case, each: bool) -> None:
 @at_each_width
 def test_equal_steps_for_all_elements_are_one_step(case: Case, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
         for step in (0.0, 0.01, 0.5, 3.0):
             array = make(w, dtype)
-            found = case.regularizer.prox(array, make(np.full(case.shape, step), dtype))
-            expected = back(case.regularizer.prox(array, step))
+            found = r.prox(array, make(np.full(case.shape, step), dtype))
+            expected = back(r.prox(array, step))
             np.testing.assert_allclose(back(found), expected, rtol=0, atol=TOLERANCE[dtype])
             np.testing.assert_array_equal(back(found) == 0, expected == 0)
 
@@ -398,15 +406,16 @@ def test_groups_vanish_together(framework: str) -> None:
 @on_each
 def test_nan_stays_visible(case: Case, framework: str) -> None:
     make, back, _ = ALL[framework]
+    r = functions(case.regularizer, framework)
     w = weights(case)
     w.flat[0] = np.nan
     if case.nan_raises and framework in ("numpy", "torch"):
         with pytest.raises((np.linalg.LinAlgError, torch.linalg.LinAlgError)):
-            case.regularizer(make(w, "float64"))
+            r.value(make(w, "float64"))
         return
-    assert np.isnan(back(case.regularizer(make(w, "float64"))))
+    assert np.isnan(back(r.value(make(w, "float64"))))
     if case.has_prox:
-        assert np.isnan(back(case.regularizer.prox(make(w, "float64"), 0.1)).flat[0])
+        assert np.isnan(back(r.prox(make(w, "float64"), 0.1)).flat[0])
 
 
 @all_cases

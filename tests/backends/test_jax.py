@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from cases import KINDS, Case
 from frameworks import FRAMEWORKS
 
-from penalize import L1, L2, ArrayError, GroupLasso
+from penalize import L1, L2, ArrayError, GroupLasso, Regularizer
+from penalize.backends import Array
 
 all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
 
@@ -22,14 +25,16 @@ def array(case: Case) -> jax.Array:
 
 @all_cases
 def test_under_jit(case: Case) -> None:
+    """What tests of all cases compile is what is computed without."""
     w, r = array(case), case.regularizer
-    np.testing.assert_allclose(jax.jit(r)(w), r(w), rtol=1e-13)
-    if r.differentiable:
-        np.testing.assert_allclose(jax.jit(r.gradient)(w), r.gradient(w), rtol=1e-12, atol=1e-13)
-    if case.has_prox:
-        for step in (jnp.asarray(0.3), 0.3 * jnp.exp(w))[: 1 + case.prox_per_element]:
-            found = jax.jit(r.prox)(w, step)
-            np.testing.assert_allclose(found, r.prox(w, step), rtol=1e-12, atol=1e-13)
+    steps = (jnp.asarray(0.3), 0.3 * jnp.exp(w))[: case.has_prox * (1 + case.prox_per_element)]
+
+    def everything(w: jax.Array, steps: Sequence[jax.Array]) -> list[jax.Array]:
+        found = [r(w)] + ([r.gradient(w)] if r.differentiable else [])
+        return found + [r.prox(w, step) for step in steps]
+
+    for found, plain in zip(jax.jit(everything)(w, steps), everything(w, steps), strict=True):
+        np.testing.assert_allclose(found, plain, rtol=1e-12, atol=1e-13)
 
 
 @all_cases
@@ -37,32 +42,31 @@ def test_a_strength_that_is_traced_compiles_once(case: Case) -> None:
     """As schedules have it: value, gradient and prox of factor·Ω, for a factor that is an array."""
     w, r = array(case), case.regularizer
 
-    @jax.jit
-    def everything(factor: jax.Array) -> list[jax.Array]:
-        scaled = r.scaled(factor)
-        found = [scaled(w)]
-        found += [scaled.gradient(w), scaled.pull(w)] if r.differentiable else []
-        return found + ([scaled.prox(w, 0.3)] if case.has_prox else [])
+    def everything(r: Regularizer, w: Array) -> list[Array]:
+        found = [r(w)]
+        found += [r.gradient(w), r.pull(w)] if r.differentiable else []
+        return found + ([r.prox(w, 0.3)] if case.has_prox else [])
 
+    scaled = jax.jit(lambda factor: everything(r.scaled(factor), w))
     for factor in (0.5, 2.0):
-        found, plain = everything(jnp.asarray(factor)), factor * r
-        expected = [plain(w)]
-        expected += [plain.gradient(w), plain.pull(w)] if r.differentiable else []
-        expected += [plain.prox(w, 0.3)] if case.has_prox else []
-        for f, e in zip(found, expected, strict=True):
+        expected = everything(factor * r, np.asarray(w))
+        for f, e in zip(scaled(jnp.asarray(factor)), expected, strict=True):
             np.testing.assert_allclose(f, e, rtol=1e-12, atol=1e-13)
-    assert everything._cache_size() == 1
+    assert scaled._cache_size() == 1
 
 
 @all_cases
 def test_under_vmap(case: Case) -> None:
     w, r = array(case), case.regularizer
     stacked = jnp.stack([w, 2 * w, jnp.zeros_like(w)])
-    functions = [r.gradient] if r.differentiable else []
-    functions += [lambda x: r.prox(x, 0.3)] if case.has_prox else []
-    for f in functions:
-        one_by_one = jnp.stack([f(x) for x in stacked])
-        np.testing.assert_allclose(jax.vmap(f)(stacked), one_by_one, rtol=1e-12, atol=1e-13)
+
+    def everything(w: Array) -> list[Array]:
+        found = [r.gradient(w)] if r.differentiable else []
+        return found + ([r.prox(w, 0.3)] if case.has_prox else [])
+
+    one_by_one = zip(*(everything(x) for x in np.asarray(stacked)), strict=True)
+    for found, expected in zip(jax.jit(jax.vmap(everything))(stacked), one_by_one, strict=True):
+        np.testing.assert_allclose(found, np.stack(expected), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd, jax.jacrev])

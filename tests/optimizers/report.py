@@ -40,6 +40,9 @@ its own decay; a decoupled L2 stands before that, and shrinks the update by 1 âˆ
 """
 
 
+EVERY = "every one here"
+
+
 def document() -> str:
     """The page."""
     head = f"| optimizer | settings | implementation | {' | '.join(f'`{m}`' for m in MODES)} |"
@@ -51,7 +54,7 @@ def _lines(rows: Iterable[Row]) -> list[str]:
     """One line for all settings and implementations of an optimizer that fare alike."""
     implementations: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row in rows:
-        of_settings = implementations[row.optimizer, row.settings, *_cells(row)]
+        of_settings = implementations[row.optimizer, row.settings, *measured(row)]
         if row.implementation not in of_settings:
             of_settings.append(row.implementation)
     settings: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -63,16 +66,28 @@ def _lines(rows: Iterable[Row]) -> list[str]:
     ]
 
 
+def told(row: Row, page: str) -> list[str]:
+    """What the page says of a row, mode by mode."""
+    for line in page.splitlines():
+        if line.startswith(f"| {row.optimizer} | "):
+            _, settings, ran, *cells = line.strip("| ").split(" | ")
+            here = settings == EVERY or f"`{row.settings}`" in settings.split("<br>")
+            if here and row.implementation in ran.split(", "):
+                return cells
+    return []
+
+
 def _listed(settings: list[str], optimizer: str, implementations: str) -> str:
     every = {
         row.settings
         for row in ROWS
         if row.optimizer == optimizer and row.implementation in implementations.split(", ")
     }
-    return "every one here" if 1 < len(every) == len(settings) else "<br>".join(settings)
+    return EVERY if 1 < len(every) == len(settings) else "<br>".join(settings)
 
 
-def _cells(row: Row) -> list[str]:
+def measured(row: Row) -> list[str]:
+    """What was measured of a row, mode by mode."""
     if row.needs_cuda:
         return ["needs a GPU"] * len(MODES)
     return [_cell(row, mode) for mode in MODES]

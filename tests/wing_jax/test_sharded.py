@@ -12,7 +12,7 @@ def test_equal_to_unsharded_on_two_and_four_devices() -> None:
     """In a process of its own: the number of devices is fixed when JAX starts."""
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "1",
     }

@@ -50,19 +50,15 @@ some_optimizers = pytest.mark.parametrize("name", ["SGD", "momentum", "Adam", "A
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
-def fit(
-    regularizer: Regularizer, name: str, mode: str = "proximal", *, to_rest: bool = False
-) -> np.ndarray:
+def fit(regularizer: Regularizer, name: str, mode: str = "proximal") -> np.ndarray:
     def prepare(model: nn.Module, optimizer: opt.Optimizer) -> None:
         regularize(model, regularizer).attach(optimizer, mode=mode)
 
-    return train(name, prepare, to_rest=to_rest)
+    return train(name, prepare)
 
 
-def train(
-    name: str, prepare: Callable[[nn.Module, opt.Optimizer], object], *, to_rest: bool = False
-) -> np.ndarray:
-    """The coefficients after STEPS steps, or, ``to_rest``, as soon as 100 have moved none."""
+def train(name: str, prepare: Callable[[nn.Module, opt.Optimizer], object]) -> np.ndarray:
+    """The coefficients after STEPS steps, or as soon as 100 have moved none."""
     model = nn.Linear(FEATURES, 1, bias=False).double()
     nn.init.zeros_(model.weight)
     gram, correlation = torch.tensor(X.T @ X / N), torch.tensor(X.T @ Y / N)
@@ -74,7 +70,7 @@ def train(
     schedule = opt.lr_scheduler.ExponentialLR(optimizer, 1.0 if plain else 0.998)
     before = torch.full_like(model.weight, torch.nan)
     for i in range(STEPS):
-        if to_rest and i % 100 == 0:
+        if i % 100 == 0:
             if (model.weight - before).abs().max() < 1e-13:
                 break
             before = model.weight.detach().clone()
@@ -146,7 +142,7 @@ def check_group_lasso(w: np.ndarray, strength: float, tolerance: float) -> None:
 
 @each_optimizer
 def test_group_lasso_satisfies_its_optimality_conditions(name: str) -> None:
-    w = fit(GroupLasso(0.1, groups=GROUPS), name, to_rest=True)
+    w = fit(GroupLasso(0.1, groups=GROUPS), name)
     check_group_lasso(w, 0.1, residual_tolerance(name))
 
 
@@ -168,7 +164,7 @@ def test_one_step_for_all_elements_misses_the_group_lasso_under_adam() -> None:
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Adagrad", "RMSprop, momentum"])
 def test_sparse_group_lasso_satisfies_its_optimality_conditions(name: str) -> None:
     a, b, tolerance = 0.03, 0.05, residual_tolerance(name)
-    w = fit(L1(a) + GroupLasso(b, groups=GROUPS), name, to_rest=True)
+    w = fit(L1(a) + GroupLasso(b, groups=GROUPS), name)
     gradient = X.T @ (X @ w - Y) / N
     assert 0 < (w == 0).sum() < FEATURES
     for g in GROUPS:

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from wing_torch.programs import resumed
 
 from penalize import L1, L2, AppliedTwiceError, GroupLasso, Regularizer, StateError, kernels
 from penalize.torch import regularize
 from penalize.torch.acting.attachment import Attachment
 
-PROGRAM = Path(__file__).parent / "programs" / "resumed.py"
+PROGRAM = Path(resumed.__file__)
 RULES: dict[Any, Regularizer] = {
     kernels: L1(0.01) + L2(0.02),
     "2": GroupLasso(0.05, groups=[[0, 1, 2, 3], [4, 5, 6, 7]]),
@@ -54,6 +55,10 @@ def through_a_file(state: Any) -> Any:
 
 def test_killed_twice(tmp_path: Path) -> None:
     def run(name: str, dies_at: int) -> int:
+        """In a process of its own where it dies."""
+        if dies_at < 0:
+            resumed.main(tmp_path / name, dies_at)
+            return 0
         command = [sys.executable, str(PROGRAM), str(tmp_path / name), str(dies_at)]
         return subprocess.run(command, check=False).returncode
 

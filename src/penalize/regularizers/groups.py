@@ -24,7 +24,7 @@ sums_only = property(_unless_blocks)
 
 
 class Grouped(Regularizer):
-    """A penalty with ``groups=``, which are put in one form, resolved for a parameter, and saved."""
+    """A penalty with ``groups=``: put in one form, resolved for a parameter, and saved."""
 
     groups: Any
 

@@ -38,7 +38,7 @@ def training(**changes):
         "x": torch.tensor(X),
         "y": torch.tensor(Y)[:, None],
         "loss": half_mse,
-        "optimizer": partial(torch.optim.SGD, lr=0.24),
+        "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
         "epochs": 4000,
         "tolerance": 1e-7,
     }

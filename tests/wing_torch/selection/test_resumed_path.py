@@ -5,12 +5,14 @@ import json
 import math
 import pickle
 import random
+import runpy
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from wing_torch.selection.problems import network, training
 
 from penalize import L1, L2, PathError, ResultsError
 from penalize.torch import path, regularize
+from penalize.torch.selection import walk
 from penalize.torch.selection.encoding import decoded, encoded
 from penalize.torch.selection.store import Key, Store
 
@@ -30,9 +33,18 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "path_runs.py"
 
 
 def run(file, log, how, kill_at):
-    arguments = [sys.executable, PROGRAM, file, log, how, str(kill_at)]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
+    """In a process of its own where it is killed."""
+    arguments = [str(PROGRAM), str(file), str(log), how, str(kill_at)]
+    if kill_at:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        return
+    with (
+        patch.object(sys, "argv", arguments),
+        patch.multiple(Store, add=Store.add, keep=Store.keep),
+        patch.object(walk, "KEPT_EVERY", walk.KEPT_EVERY),
+    ):
+        runpy.run_path(str(PROGRAM), run_name="__main__")
 
 
 def contents(file):
