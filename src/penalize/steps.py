@@ -91,6 +91,7 @@ def bounded(step: Step, pull: Array | None, xp: Backend) -> Any:
     """
     if step.denominator is None:
         return step.factor
+    assert pull is not None
     floored = xp.maximum(step.denominator, pull / SLACK)
     return step.factor / xp.clip(floored, xp.tiny(floored), math.inf)
 

@@ -196,7 +196,7 @@ def svd(x: Array) -> tuple[Array, Array, Array]:
 
 
 def guarded(value: Array, w: Array, check: Callable[[], None]) -> Array:
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def identity(value: Array, w: Array) -> Any:
         def slopes(_: Array) -> tuple[Array, Array]:
             check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -142,6 +143,10 @@ class PlannedModel(LivePlan):
                 )
         applied.warned = applied.warned or any(problems)
 
+    @abstractmethod
+    def check_loss(self) -> None:
+        """Raise :class:`AppliedTwiceError` if a compiled loss applies what is attached."""
+
     def trains(self, groups: Mapping[int, Group]) -> bool:
         """Whether a step with these groups moves a model whose outputs are penalized."""
         return bool(self.activities) and any(
@@ -199,7 +204,7 @@ class PlannedModel(LivePlan):
 
     def check_newcomers(self, stepped: Collection[int]) -> None:
         """Warn of parameters, by id, that came to the model after it was planned."""
-        if stepped <= {id(p) for p in self.held()}:
+        if {id(p) for p in self.held()}.issuperset(stepped):
             return
         bindings = {each.binding for each in self.weights}
         new = [

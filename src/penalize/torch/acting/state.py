@@ -67,8 +67,8 @@ def _differences(saved: Mapping[Any, Any], here: Mapping[str, Any]) -> list[str]
 def _check_steps(saved: object, here: object) -> None:
     """A number of steps; one for each optimizer, where there may be several."""
     numbers = saved if isinstance(here, list) else [saved]
-    why = "it is no list of them" if not isinstance(numbers, list) else ""
-    for number in numbers if not why else []:
-        why = why or why_not_a_count(number)
+    if not isinstance(numbers, list):
+        raise StateError(f"it has the steps {saved!r}, and is to have a list of them")
+    why = next(filter(None, map(why_not_a_count, numbers)), "")
     if why:
         raise StateError(f"it has the steps {saved!r}, and {why}")

@@ -72,7 +72,8 @@ class Stepper(Listener, Active):
 
     def addition(self, step: OptimizerStep) -> Tensor | float:
         with torch.no_grad():
-            penalties = [t.regularizer(t.binding.read()) for t in self.active(step.groups)]
+            live = self.active(step.groups)
+            penalties: list[Tensor] = [t.regularizer(t.binding.read()) for t in live]
             return sum(penalties)
 
     def ends(self, step: OptimizerStep) -> None:

@@ -115,9 +115,15 @@ class Router:
 
     def _best(self, work: Work) -> Offer:
         """The first offer; that of the plain path, if there is a reason against all others."""
-        offers = (kind.offer(work, self._buffers) for kind in KINDS)
-        first = _why_not_fast(work) or next(filter(None, offers))
-        return first if isinstance(first, Offer) else PlainJob.offer(work, self._buffers, first)
+        why = _why_not_fast(work)
+        for kind in () if why else KINDS:
+            offer = kind.offer(work, self._buffers)
+            if isinstance(offer, Offer):
+                return offer
+            if offer:
+                why = offer
+                break
+        return PlainJob.offer(work, self._buffers, why)
 
 
 def _why_not_fast(work: Work) -> str:

@@ -28,7 +28,7 @@ class Active(ABC):
     """Whoever knows the targets of an optimizer."""
 
     @abstractmethod
-    def active(self, groups: Mapping[int, Group]) -> list[Live]:
+    def active(self, groups: Mapping[int, Group]) -> Sequence[Live]:
         """The targets that are trainable now; the param groups are by id of the parameter."""
 
 

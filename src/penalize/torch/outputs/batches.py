@@ -51,10 +51,10 @@ def _batch_of(module: nn.Module, output: Tensor) -> int:
     """How many sequences an output is of; without a batch it is of one."""
     if output.ndim < 3:
         return 1
-    while not isinstance(getattr(module, "batch_first", None), bool):
-        layers = module.layers if hasattr(module, "layers") else None
-        module = layers[0] if isinstance(layers, nn.ModuleList) else module.self_attn
-    return max(output.shape[0 if module.batch_first else 1], 1)
+    layer: Any = module
+    while not isinstance(getattr(layer, "batch_first", None), bool):
+        layer = layer.layers[0] if hasattr(layer, "layers") else layer.self_attn
+    return max(output.shape[0 if layer.batch_first else 1], 1)
 
 
 def _first_axis(tensor: Tensor, name: str) -> int:

@@ -45,7 +45,8 @@ class Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         owner = self.owner
-        if owner is None or torch.jit.is_tracing():  # what is traced has no hooks
+        is_tracing = torch._C._get_tracing_state() is not None  # what is traced has no hooks
+        if owner is None or is_tracing:
             return
         self.called = True
         if torch.is_grad_enabled() and (module.training or owner.in_eval):

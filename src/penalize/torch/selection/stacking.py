@@ -76,6 +76,8 @@ class Stacked(Wrapped):
         return self._each(lambda r, x: r.prox(x, step), w)
 
     def _prox_taken(self, w: Tensor, step: Step, xp: Backend) -> Tensor:
+        if step.denominator is None:
+            return self._each(lambda r, x: r.prox_taken(x, step), w)
         return self._each(
             lambda r, x, d: r.prox_taken(x, step._replace(denominator=d)), w, step.denominator
         )
