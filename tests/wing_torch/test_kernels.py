@@ -36,7 +36,9 @@ from penalize import (
 from penalize.steps import Taken
 from penalize.torch import regularize
 from penalize.torch.kernels import Additions, Router, Shrinkings, reference, triton
-from penalize.torch.kernels.jobs import PACK, PACKED, rows_of
+from penalize.torch.kernels.jobs import PACKED
+from penalize.torch.kernels.packed import PACK
+from penalize.torch.kernels.rows import rows_of
 
 PROGRAM = Path(__file__).parent / "programs" / "triton_kernels.py"
 

@@ -19,7 +19,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.amp import GradScaler
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -156,27 +155,6 @@ def running(optimizer: Optimizer) -> OptimizerStep | None:
     """The step of an optimizer that is running now, where the clock has heard of it."""
     step: OptimizerStep | None = vars(optimizer).get(_STEP)
     return step if step is not None and _is_on_the_stack(step.frame) else None
-
-
-def is_stepping(optimizer: Optimizer) -> bool:
-    """Whether it is in the middle of a step, also of one that began before the clock listened."""
-    code = getattr(
-        type(optimizer).step, "__code__", None
-    )  # PyTorch's wrapper, that calls the hooks
-    return any(
-        frame.f_code is code and frame.f_locals.get("self") is optimizer for frame in _stack()
-    )
-
-
-def is_stepped_by_a_scaler(step: OptimizerStep) -> bool:
-    """Whether a GradScaler that is enabled makes this step."""
-    if step.found_inf is not None:
-        return True
-    scalers = (frame.f_locals["self"] for frame in _stack() if frame.f_code in _SCALER_CODE)
-    return any(scaler.is_enabled() for scaler in scalers)
-
-
-_SCALER_CODE = {GradScaler.step.__code__, GradScaler._maybe_opt_step.__code__}
 
 
 def listen_to_all(listener: Listener) -> Callable[[], None]:
@@ -341,14 +319,6 @@ def _closure_of(args: Any, kwargs: Any) -> Any:
 
 
 # --- the stack --------------------------------------------------------------------------------
-
-
-def _stack() -> Iterator[FrameType]:
-    """The frames that are running, from here upwards."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _is_on_the_stack(wanted: FrameType | None) -> bool:

@@ -14,22 +14,19 @@ copied has not lost its attachments.
 from __future__ import annotations
 
 import functools
-import gc
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary, finalize, ref
+from weakref import finalize, ref
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.optim import Optimizer
 
 from penalize.errors import AppliedTwiceError, LostAttachmentError, NeverAppliedWarning, some
-from penalize.regularizers import L1, L2
 from penalize.regularizers.base import Regularizer
+from penalize.torch.applied import Applied, AppliedPlan
 from penalize.torch.clock import (
-    Count,
     Group,
     Listener,
     OptimizerStep,
@@ -40,100 +37,6 @@ from penalize.torch.clock import (
 from penalize.torch.model.targets import Live, Target
 
 # --- plans ------------------------------------------------------------------------------------
-
-
-class Applied:
-    """How one plan is applied, and how many steps its parameters have taken."""
-
-    def __init__(self, *, steps_before: int, scheduled: bool, has_outputs: bool) -> None:
-        self.in_loss: set[str] = set()
-        """What a loss has penalized since it was last stepped, by name."""
-
-        self.in_compiled_loss = False
-        """Whether a compiled loss has, which cannot tell of it itself."""
-
-        self.by_loss = False
-        """Whether a loss ever has."""
-
-        self.attached = False
-        """Whether it was ever attached."""
-
-        self.detached = False
-        """Whether an attachment was detached: that it acts nowhere is on purpose."""
-
-        self.warned = False
-        """Whether it was warned of, or nobody is to be."""
-
-        self.muted = False
-        """Whether its attachments let steps pass, while an audit looks at these without them."""
-
-        self.has_outputs = has_outputs
-        """Whether outputs of modules are penalized, whose terms are of one step only."""
-
-        self._before = steps_before
-        self._counts: WeakKeyDictionary[Optimizer, Count] = WeakKeyDictionary()
-        self.tensor: Tensor | None = None
-        """The steps for compiled functions, to which an integer would be a constant."""
-
-        if scheduled:
-            self.tensor = torch.full((), steps_before, dtype=torch.int64, device="cpu")
-
-    @property
-    def steps(self) -> int:
-        """How many steps an optimizer has taken; of several, the one with the most."""
-        counts = list(self._counts.values())
-        return self._before + max((count.steps for count in counts), default=0)
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._counts.clear()
-        self._before = steps
-        self._show()
-
-    def count(self, step: OptimizerStep) -> None:
-        """A step that it has to do with is over."""
-        self._counts.setdefault(step.optimizer, Count()).add(step)
-        self._show()
-
-    @property
-    def counts(self) -> dict[Optimizer, int]:
-        """The steps of each optimizer, to be put back."""
-        return {optimizer: count.steps for optimizer, count in list(self._counts.items())}
-
-    @counts.setter
-    def counts(self, counts: Mapping[Optimizer, int]) -> None:
-        self._counts.clear()
-        self._counts.update((optimizer, Count(steps)) for optimizer, steps in counts.items())
-        self._show()
-
-    def _show(self) -> None:
-        if self.tensor is not None:
-            self.tensor.fill_(self.steps)
-
-
-class AppliedPlan(Protocol):
-    """A plan, as the book sees it."""
-
-    @property
-    def applied(self) -> Applied: ...
-
-    def standing(self) -> list[Target]:
-        """What is penalized now, less what the model no longer has."""
-
-    def held(self) -> Iterable[nn.Parameter]:
-        """Every parameter of its rows that the model still has, penalized or not."""
-
-    def check_loss(self) -> None:
-        """Raise if a compiled loss applies what is attached."""
-
-    def check_newcomers(self, stepped: Collection[int]) -> None:
-        """Warn of parameters with these ids that came to the model after it was planned."""
-
-    def trains(self, groups: Mapping[int, Group]) -> bool:
-        """Whether a step with these groups moves a model whose outputs are penalized."""
-
-    def settle(self, optimizer: Optimizer) -> None:
-        """An optimizer has stepped the model; terms of outputs are of one step only."""
 
 
 _plans: dict[int, ref[Any]] = {}
@@ -230,7 +133,7 @@ _DOORS = "_penalize_doors"
 
 
 def enter(door: Door) -> None:
-    """Enter a door; call :func:`check_free` with its claims first."""
+    """Enter a door; call :func:`claims.check_free` with its claims first."""
     held = ref(door)
     ids = {id(claim.parameter) for claim in door.claims}
     for key in ids:
@@ -271,12 +174,12 @@ def attached_around(optimizer: Optimizer) -> list[Any]:
     mine = {id(group) for group in optimizer.param_groups}
     return [
         door
-        for door in _on(groups_of(optimizer))
+        for door in doors_on(groups_of(optimizer))
         if any(id(group) in mine for o in door.optimizers for group in o.param_groups)
     ]
 
 
-def _on(parameters: Iterable[int]) -> list[Any]:
+def doors_on(parameters: Iterable[int]) -> list[Any]:
     """The doors that apply something to parameters with these ids."""
     held = {door: None for key in parameters for door in _doors.get(key, ())}
     found = (door() for door in held)
@@ -294,38 +197,7 @@ def mark(optimizer: Optimizer) -> bool:
     return has
 
 
-# --- once -------------------------------------------------------------------------------------
-
-
-def claims_of(targets: Iterable[Target]) -> list[Claim]:
-    """What a door that applies these targets claims."""
-    return [Claim(t.name, p, t.regularizer) for t in targets for p in t.binding.parameters()]
-
-
-def check_free(claims: Iterable[Claim], newcomer: str, instead: str) -> None:
-    """Raise :class:`AppliedTwiceError` if a door applies any of these already."""
-    claims = list(claims)
-    if _taken(claims):
-        gc.collect()  # an optimizer that was dropped may wait in a cycle, as schedulers make one
-    taken = _taken(claims)
-    if taken:
-        raise AppliedTwiceError(list(taken), str(next(iter(taken.values()))), newcomer, instead)
-
-
-def _taken(claims: Iterable[Claim]) -> dict[str, Door]:
-    """The names of claims that a door has already, each with that door."""
-    claims = list(claims)
-    doors = _on(id(claim.parameter) for claim in claims)
-    known = {kind: door for door in doors for claim in door.claims for kind in _kinds(claim)}
-    found = ((c.name, known.get(kind)) for c in claims for kind in _kinds(c)) if known else ()
-    return {name: door for name, door in found if door is not None}
-
-
-def _kinds(claim: Claim) -> Iterator[tuple[int, Regularizer]]:
-    """What is claimed, part by part: an L1 + L2 claims an L1 and an L2."""
-    l1, l2, rest = claim.regularizer.split()
-    for part in ([L1(1.0)] if l1 else []) + ([L2(1.0)] if l2 else []) + [r.unit() for r in rest]:
-        yield id(claim.parameter), part
+# --- beside an optimizer's own decay -----------------------------------------------------------
 
 
 def check_weight_decay(

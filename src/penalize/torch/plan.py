@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, OptimizerError
 from penalize.probes import Probed
-from penalize.torch import doors
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.acting.balance import Balance, weighed
+from penalize.torch.claims import check_free, claims_of
 from penalize.torch.model.bindings import Binding
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.choice import mode_of
@@ -90,7 +90,7 @@ class Plan(Probed, PlannedModel):
 
     def _check_free(self, targets: Iterable[Target], newcomer: str, aside: str = "") -> None:
         instead = _OUTPUTS_ALONE if self.activities else _ONE_DOOR
-        doors.check_free(doors.claims_of(targets), newcomer, instead + aside)
+        check_free(claims_of(targets), newcomer, instead + aside)
 
     def check_loss(self) -> None:
         """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached."""

@@ -19,6 +19,7 @@ from penalize.regularizers.base import Regularizer, described
 from penalize.rules import Decision
 from penalize.torch import doors
 from penalize.torch.acting.state import check_same, state_of
+from penalize.torch.applied import Applied
 from penalize.torch.clock import Group
 from penalize.torch.model.bindings import Binding, trainable
 from penalize.torch.model.parameters import read
@@ -68,7 +69,7 @@ class PlannedModel(LivePlan):
         self._doubled: frozenset[str] = frozenset()
         self._newcomers: set[str] = set()
         regularizers = [target.regularizer for target in self.all_targets]
-        self.applied = doors.Applied(
+        self.applied = Applied(
             steps_before=steps,
             scheduled=self._activities.scheduled or any(r.scheduled for r in regularizers),
             has_outputs=bool(self._activities.rows),

@@ -17,6 +17,7 @@ from penalize.torch import doors
 from penalize.torch.acting.checks import check_can_act, share_out
 from penalize.torch.acting.state import check_same, state_of
 from penalize.torch.acting.stepper import Source, Stepper
+from penalize.torch.claims import check_free, claims_of
 from penalize.torch.clock import Group, groups_of, listen
 from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
@@ -63,7 +64,7 @@ class Attachment:
         shares = share_out(plan.all_targets, optimizers)
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             _check(mode, optimizer, share)
-        doors.check_free(self.claims, str(self), "Call detach() on the first one")
+        check_free(self.claims, str(self), "Call detach() on the first one")
 
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             self._hook(mode, optimizer, share)
@@ -84,7 +85,7 @@ class Attachment:
     @property
     def claims(self) -> list[doors.Claim]:
         """What it applies, for the book of doors."""
-        return doors.claims_of(self._plan.all_targets)
+        return claims_of(self._plan.all_targets)
 
     @property
     def mode(self) -> str:

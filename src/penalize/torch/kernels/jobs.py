@@ -6,10 +6,9 @@ that are there then. It keeps buffers, and no view of a weight.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -30,9 +29,6 @@ from penalize.torch.kernels.work import Work
 
 PACKED = 2**15
 """Weights of up to as many elements are treated together: for these one thread is enough."""
-
-PACK = 2**17
-"""How many elements are packed into one buffer."""
 
 
 class Offer(NamedTuple):
@@ -57,6 +53,9 @@ class Job(ABC):
 
     why = ""
     """Why it is the plain one; else empty."""
+
+    sees_layout: ClassVar[bool] = False
+    """Whether it depends on how tensors lie in memory, so that ``fits`` has to be asked."""
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         """Whether it can treat tensors that lie in memory as these do."""
@@ -158,6 +157,7 @@ class Chunked(Job):
     """A large weight, part by part while a part is in the cache."""
 
     path = "chunked"
+    sees_layout = True
 
     rows: Rows
     is_wide: bool
@@ -167,7 +167,7 @@ class Chunked(Job):
 
     @classmethod
     def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
-        why, rows = _why_not_on_cpu(work), _rows_of(work)
+        why, rows = why_not_on_cpu(work), cpu_rows_of(work)
         if why or rows is None or (work.w.numel() <= PACKED and work.w.is_contiguous()):
             return why
         wide = work.w.dtype.itemsize >= 4
@@ -237,8 +237,8 @@ class Whole(Job):
 
     @classmethod
     def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
-        why = _why_not_on_cpu(work)
-        if why or _rows_of(work) is not None:
+        why = why_not_on_cpu(work)
+        if why or cpu_rows_of(work) is not None:
             return why
         kernel = kernel_of_whole(work.regularizer, work.w)
         if kernel is None or work.per_element or work.w.dtype.itemsize < 4:
@@ -255,92 +255,17 @@ class Whole(Job):
         self.kernel.shrink(ws[0], float(steps[0].factor), self.buffers)
 
 
-@dataclass
-class Packed(Job):
-    """Small weights of one regularizer, copied side by side and treated as one."""
-
-    path = "packed"
-
-    rows: Rows
-    shapes: Sequence[torch.Size]
-    like: Tensor
-    """Without elements, of their dtype and on their device."""
-
-    buffers: Buffers
-    _views: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
-
-    @classmethod
-    def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
-        why, rows = _why_not_on_cpu(work), _rows_of(work)
-        if why or rows is None:
-            return why
-        length = 0 if rows.is_flat else work.w.shape[rows.leading :].numel()
-        like = work.w.new_empty(0)
-
-        def make(numbers: Sequence[int], works: Sequence[Work]) -> Iterator[Job]:
-            for pack in _packs([each.w.shape for each in works]):
-                shapes = [works[i].w.shape for i in pack]
-                yield cls([numbers[i] for i in pack], rows, shapes, like, buffers)
-
-        return Offer((cls, rows, length, *work.kind), make)
-
-    def __post_init__(self) -> None:
-        wide = self.like.dtype.itemsize >= 4
-        self._kernels = kernels_of(self.rows.regularizer, (1,), wide=wide)
-        self._prox = prox_kernel_of(self.rows.regularizer, (1,), wide=wide)
-
-    def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
-        w, weights = self._buffer(0)
-        gradient, gradients = self._buffer(1)
-        torch._foreach_copy_(weights, ws)
-        first, *others = self._kernels
-        first.gradient(w, gradient)
-        for kernel in others:
-            kernel.add_gradient(w, gradient, 1.0, self.buffers)
-        if scale != 1:
-            gradient.mul_(scale)
-        torch._foreach_add_(tos, gradients)
-
-    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> Tensor:
-        self.add(ws, tos, scale)
-        w, _ = self._buffer(0)  # where add has put the weights as they were
-        return torch.stack([kernel.value(w, self.buffers) for kernel in self._kernels]).sum()
-
-    def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
-        w, weights = self._buffer(0)
-        torch._foreach_copy_(weights, ws)
-        taken = steps[0]
-        if taken.second is None:
-            self._prox.shrink(w, float(taken.factor), self.buffers)
-        else:
-            other, others = self._buffer(1)
-            torch._foreach_copy_(others, [step.second for step in steps if step.second is not None])
-            step = taken._replace(second=other).step(xp)
-            w.copy_(self.rows.regularizer.prox_taken(w, step))
-        torch._foreach_copy_(ws, weights)
-
-    def _buffer(self, number: int) -> tuple[Tensor, list[Tensor]]:
-        """A buffer as the kernels see it, and a view of it for each weight."""
-        if number not in self._views:
-            sizes = [shape.numel() for shape in self.shapes]
-            whole = self.buffers.flat(sum(sizes), self.like, number)
-            pieces = zip(torch.split(whole, sizes), self.shapes, strict=True)
-            length = math.prod(self.shapes[0][self.rows.leading :])
-            seen = whole if self.rows.is_flat else whole.view(-1, length)
-            self._views[number] = seen, [piece.view(shape) for piece, shape in pieces]
-        return self._views[number]
-
-
 # --- what jobs on the CPU ask -------------------------------------------------------------------
 
 
-def _why_not_on_cpu(work: Work) -> str:
+def why_not_on_cpu(work: Work) -> str:
+    """Why no kernel of the CPU treats a weight; empty where one may."""
     if work.on_device:
         return "a scale is known on the device only"
     return "" if work.w.device.type == "cpu" else f"there is no kernel for {work.w.device.type}"
 
 
-def _rows_of(work: Work) -> Rows | None:
+def cpu_rows_of(work: Work) -> Rows | None:
     """How its rows are treated one by one; None where they are not, or do not lie in order."""
     rows = rows_of(work.regularizer, work.w.ndim)
     return rows if rows is not None and rows.can_view(work.w, work.beside) else None
@@ -348,16 +273,3 @@ def _rows_of(work: Work) -> Rows | None:
 
 def _alone(work: Work, make: Callable[[Sequence[int]], Job]) -> Offer:
     return Offer(id(work.w), lambda numbers, _: [make(numbers)])
-
-
-def _packs(shapes: Sequence[torch.Size]) -> Iterator[list[int]]:
-    """The places of weights, in runs that fill a buffer."""
-    pack: list[int] = []
-    filled = 0
-    for i, shape in enumerate(shapes):
-        if pack and filled + shape.numel() > PACK:
-            yield pack
-            pack, filled = [], 0
-        pack.append(i)
-        filled += shape.numel()
-    yield pack

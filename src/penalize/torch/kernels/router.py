@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from penalize.regularizers.base import Regularizer
 from penalize.torch.kernels.cpu import Buffers
-from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Offer, Packed, PlainJob, Whole
+from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Offer, PlainJob, Whole
+from penalize.torch.kernels.packed import Packed
 from penalize.torch.kernels.triton import Triton
 from penalize.torch.kernels.work import Additions, Shrinkings, Work
 
@@ -51,7 +52,7 @@ class Router:
 
     def add(self, additions: Additions, scales: Mapping[Any, float | Tensor]) -> None:
         """to ← to + scale·∇Ω(w) for each weight; the scale by key."""
-        for job, ws, tos, scale in self._divided(additions.local(), scales):
+        for job, ws, tos, scale in self._divided(_local(additions), scales):
             job.add(ws, tos, scale)
 
     def value_and_add(
@@ -66,7 +67,7 @@ class Router:
 
     def shrink(self, shrinkings: Shrinkings) -> None:
         """w ← prox of step·Ω at w for each weight."""
-        local = shrinkings.local()
+        local = _local(shrinkings)
         for job in self._jobs_for(local):
             job.shrink([local.ws[i] for i in job.numbers], [local.steps[i] for i in job.numbers])
 
@@ -95,6 +96,7 @@ class Router:
         if fingerprint == self._fingerprint and all(
             job.fits([ws[i] for i in job.numbers], [besides[i] for i in job.numbers])
             for job in self._jobs
+            if job.sees_layout
         ):
             self.taken = self._decided
             return self._jobs
@@ -126,11 +128,21 @@ class Router:
         return PlainJob.offer(work, self._buffers, why)
 
 
+_WHOLE = {Tensor, nn.Parameter}
+
+T = TypeVar("T", Additions, Shrinkings)
+
+
+def _local(works: T) -> T:
+    """The same on the shards of what is sharded, where these are enough."""
+    return works if all(type(w) in _WHOLE for w in works.ws) else works.local()
+
+
 def _why_not_fast(work: Work) -> str:
     """Why nothing but the plain path is open to a weight; empty where others may be."""
     if _only_plain:
         return "it was asked for"
-    if not all(type(x) in (Tensor, nn.Parameter) for x in (work.w, work.beside)):
+    if not all(type(x) in _WHOLE for x in (work.w, work.beside)):
         return f"it is a {type(work.w).__name__}"
     if work.beside.dtype is not work.w.dtype or work.beside.device != work.w.device:
         return "the optimizer keeps something of another type beside it"

@@ -200,6 +200,7 @@ class Triton(Job):
     """Weights of one form and type, by one kernel."""
 
     path = "triton"
+    sees_layout = True
 
     rows: Sequence[Rows]
     program: Program

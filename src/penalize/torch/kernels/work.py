@@ -9,13 +9,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from penalize.regularizers.base import Regularizer
 from penalize.steps import Taken
 from penalize.torch.model.sharding import local_parts
-
-_PLAIN = {Tensor, nn.Parameter}
 
 
 class Work(NamedTuple):
@@ -65,8 +63,6 @@ class Additions:
 
     def local(self) -> Additions:
         """The same on the shards of what is sharded, where Ω treats these as it does the whole."""
-        if all(type(w) in _PLAIN for w in self.ws):
-            return self
         ws, besides = _shards(self.ws, self.besides, self.regularizers)
         return replace(self, ws=ws, besides=besides)
 
@@ -105,8 +101,6 @@ class Shrinkings:
 
     def local(self) -> Shrinkings:
         """The same on the shards of what is sharded, where Ω treats these as it does the whole."""
-        if all(type(w) in _PLAIN for w in self.ws):
-            return self
         ws, seconds = _shards(self.ws, self.besides, self.regularizers)
         steps = [
             step if step.second is None else step._replace(second=second)

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import OptimizerError
-from penalize.torch.clock import OptimizerStep, groups_of, is_stepped_by_a_scaler
+from penalize.torch.clock import OptimizerStep, groups_of
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import Active
 from penalize.torch.modes.gradient import (
@@ -31,6 +31,7 @@ from penalize.torch.modes.gradient import (
     is_stepped,
     version_of,
 )
+from penalize.torch.stack import is_stepped_by_a_scaler
 
 _HELD = "_penalize_held"
 """On a gradient: its version at the end of the last backward pass, with the penalty in it."""
