@@ -109,6 +109,7 @@ THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
     "penalize.backends.dtensor": {"torch"},
+    "penalize.backends.keras": {"keras"},
     "penalize.backends.jax": {"jax", "numpy"},
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},
     "penalize.regularizers.constants": {"numpy"},  # when one is made

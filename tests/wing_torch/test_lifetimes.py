@@ -209,10 +209,8 @@ class Late(Mode):
 
     def effect(self, target: Target, run: Replayed) -> Effect:
         (w,) = target.parameters
-        without = run.weights[id(w)]
-        return Effect(
-            "weights", {w: -run.groups[id(w)]["lr"] * target.regularizer.gradient(without)}
-        )
+        rate, without = run.groups[id(w)]["lr"], run.weights[id(w)]
+        return Effect("weights", {w: -rate * target.regularizer.gradient(without)})
 
 
 class Twice(Late):
