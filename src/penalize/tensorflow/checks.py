@@ -62,7 +62,7 @@ def check_are_penalties(entries: Sequence[Declared], graph: Any) -> None:
 
 
 def check_are_known(entries: Sequence[Declared], variables: Sequence[Any], graph: Any) -> None:
-    """Of variables that get_variable made inside of a ``tf.function`` no collection tells.
+    """Variables that get_variable made inside of a ``tf.function``: no collection tells of them.
 
     The function is traced twice; what was declared in the first trace is gone with it.
     """

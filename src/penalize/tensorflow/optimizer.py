@@ -39,6 +39,9 @@ def regularized(
     optimizer of TensorFlow reads it. This one does: ``minimize`` and ``compute_gradients`` measure
     which penalties the loss contains already (see :func:`audit`) and add those that are missing.
 
+    What is declared inside of loops, branches and wrapped functions is found there. Inside of a
+    ``tf.function`` it is in no collection, so its variables are refused: pass a plan of them.
+
     Where two networks share a graph, each optimizer takes the penalties of the variables that it
     updates (``var_list``), and leaves the other network's alone. An optimizer that scales the loss
     belongs inside: ``regularized(LossScaleOptimizer(...))``, else the penalty would be scaled back

@@ -87,7 +87,7 @@ class Plan(Probed, LivePlan):
         return [(target.name, target.variables[0]) for target in self.targets()]
 
     def _warn_of_newcomers(self) -> None:
-        """No rule reaches what came to the model later."""
+        """A warning, once, of what came to the model later: no rule reaches it."""
         seen = set(map(id, self._seen))
         new = {id(v): v for v in variables_in(self._model) if id(v) not in seen}
         if not new:
