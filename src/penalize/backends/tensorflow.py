@@ -190,7 +190,6 @@ def svd(x: Array) -> tuple[Array, Array, Array]:
 
 
 def guarded(value: Array, w: Array, check: Callable[[], None]) -> Array:
-    @tf.custom_gradient
     def identity(value: Array, w: Array) -> Any:
         def slopes(_: Array) -> tuple[Array, Array]:
             if not save_context.in_save_context():  # which traces each gradient there is
@@ -199,7 +198,7 @@ def guarded(value: Array, w: Array, check: Callable[[], None]) -> Array:
 
         return tf.identity(value), slopes
 
-    return identity(value, w)
+    return tf.custom_gradient(identity)(value, w)
 
 
 def gradient(f: Callable[[Array], Array], w: Array) -> Array:
