@@ -16,7 +16,7 @@ import tensorflow as tf
 from autograph import no_complaints
 
 import penalize
-from penalize import GroupLasso, kernels
+from penalize import GroupLasso
 from penalize.tensorflow import audit, contrib, regularize, regularized
 
 v1 = tf.compat.v1
@@ -69,19 +69,18 @@ class Module(tf.Module):
 
 
 module = Module()
+plan = regularize(module, GroupLasso(0.1))
 layers = contrib.layers
 CALLS: dict[str, Callable[[], Any]] = {
-    "a plan": lambda: regularize(module, {kernels: GroupLasso(0.1)}).penalty(),
+    "a plan": plan.penalty,
     "a function of contrib": lambda: layers.l1_l2_regularizer(0.1, 0.2)(module.kernel),
     "weights of contrib": lambda: layers.apply_regularization(
         layers.sum_regularizer([layers.l1_regularizer(0.1), None]), [module.kernel]
     ),
     "an optimizer": lambda: regularized(
-        v1.train.GradientDescentOptimizer(0.1), plan=regularize(module, GroupLasso(0.1))
+        v1.train.GradientDescentOptimizer(0.1), plan=plan
     ).total_loss(tf.reduce_sum(module.kernel), [module.kernel]),
-    "an audit": lambda: (
-        audit(tf.reduce_sum(module.kernel), regularize(module, GroupLasso(0.1))) and None
-    ),
+    "an audit": lambda: audit(tf.reduce_sum(module.kernel), plan) and None,
 }
 
 

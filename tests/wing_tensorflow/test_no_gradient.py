@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_a_value_that_is_differentiated(r: Regularizer, traced: bool) -> None:
     with pytest.raises(NoGradientError, match=WORDS):
         (tf.function(slope) if traced else slope)()
     np.testing.assert_allclose(r(w), r(START))  # the value itself is there
+
+
+def test_a_function_with_a_value_can_be_saved(tmp_path: Path) -> None:
+    """Saving traces the gradient of all that a function computes."""
+    module = tf.Module()
+    module.w = tf.Variable(START)
+    module.value = tf.function(lambda: L0(0.1)(module.w), input_signature=[])
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    assert float(loaded.value()) == pytest.approx(0.1 * START.size)
 
 
 def test_an_error_in_a_function_keeps_its_class() -> None:

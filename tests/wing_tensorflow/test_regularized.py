@@ -252,6 +252,48 @@ def test_eager_variables_are_refused_in_a_graph() -> None:
             optimizer.minimize(model(None))
 
 
+def test_variables_of_another_graph_are_refused() -> None:
+    """Nothing would be penalized, without a word."""
+    with tf.Graph().as_default():
+        v1.get_variable("w", initializer=START)
+        plan = regularize(v1.trainable_variables(), L2(0.3))
+    with tf.Graph().as_default():
+        optimizer = regularized(v1.train.AdamOptimizer(), plan=plan)
+        for use in (lambda: optimizer.minimize(model(None)), plan.penalty):
+            with pytest.raises(ModelError, match="'w' is a variable of another graph than the one"):
+                use()
+    with pytest.raises(ModelError, match="'w' is a variable of a graph, and is asked for outside"):
+        plan.penalty()
+
+
+@pytest.mark.parametrize(
+    "kind", [v1.train.ProximalGradientDescentOptimizer, v1.train.ProximalAdagradOptimizer]
+)
+@pytest.mark.parametrize(("name", "r"), [("l1", L1(0.3)), ("l2", L1(0.1) + L2(0.3))])
+def test_an_optimizer_that_regularizes_by_itself(kind: Any, name: str, r: Any) -> None:
+    argument = f"{name}_regularization_strength"
+    with tf.Graph().as_default():
+        data = model(r)
+        with pytest.raises(
+            AppliedTwiceError, match=f"'w' .*by the {argument} of Proximal.*Set {argument}=0.0"
+        ):
+            regularized(kind(0.1, **{argument: 0.5})).minimize(data)
+        regularized(kind(0.1)).compute_gradients(data)
+
+
+@pytest.mark.parametrize("given", ["w", None])
+def test_what_is_no_variable_in_the_list(given: Any) -> None:
+    with tf.Graph().as_default():
+        data = model(L2(0.3))
+        if given is None:
+            cut = v1.fixed_size_partitioner(2)
+            given = v1.get_variable("cut", [4, 2], partitioner=cut)
+        with pytest.raises(
+            OptimizerError, match=r"(?i)var_list has a (str|Part.*) in it; pass variables"
+        ):
+            regularized(v1.train.AdamOptimizer()).minimize(data, var_list=[given])
+
+
 def test_what_only_some_optimizers_have() -> None:
     with tf.Graph().as_default():
         inner = v1.train.SyncReplicasOptimizer(v1.train.GradientDescentOptimizer(0.1), 1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.saved_model import save_context  # TensorFlow exports none
 
 from penalize.backends import Fixed
 from penalize.errors import ArrayError
@@ -196,15 +197,15 @@ def svd(x: Array) -> tuple[Array, Array, Array]:
 
 
 def guarded(value: Array, w: Array, check: Callable[[], None]) -> Array:
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def identity(value: Array, w: Array) -> Any:
         def slopes(_: Array) -> tuple[Array, Array]:
-            check()
+            if not save_context.in_save_context():  # which traces each gradient there is
+                check()
             return tf.zeros_like(value), tf.zeros_like(w)
 
         return tf.identity(value), slopes
 
-    return identity(value, w)
+    return tf.custom_gradient(identity)(value, w)
 
 
 def gradient(f: Callable[[Array], Array], w: Array) -> Array:

@@ -26,7 +26,7 @@ def audit(
     feed_dict: Mapping[Any, Any] | None = None,
     strict: bool = False,
 ) -> Report:
-    """Measure with what factor each declared penalty enters a loss.
+    """The factor with which each declared penalty enters a loss, measured.
 
     ========  ==================================================================
     factor    what it means

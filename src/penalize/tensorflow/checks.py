@@ -62,7 +62,7 @@ def check_are_penalties(entries: Sequence[Declared], graph: Any) -> None:
 
 
 def check_are_known(entries: Sequence[Declared], variables: Sequence[Any], graph: Any) -> None:
-    """Of variables that get_variable made inside of a ``tf.function`` no collection tells.
+    """Variables that get_variable made inside of a ``tf.function``: no collection tells of them.
 
     The function is traced twice; what was declared in the first trace is gone with it.
     """
@@ -83,6 +83,26 @@ def check_are_known(entries: Sequence[Declared], variables: Sequence[Any], graph
 
 _STORES = ("__variable_store",)
 """The collection in which ``get_variable`` keeps what it made."""
+
+
+def check_own_regularization(optimizer: Any, entries: Sequence[Declared]) -> None:
+    """TensorFlow's own proximal optimizers have an L1 and an L2 of their own."""
+    if not isinstance(optimizer, _PROXIMAL):
+        return
+    for number, kind in enumerate(("l1", "l2")):
+        known = [(entry.name, entry.regularizer) for entry in entries]
+        both = [name for name, r in known if r is not None and r.split()[number]]
+        if both and getattr(optimizer, f"_{kind}_regularization_strength"):
+            argument = f"{kind}_regularization_strength"
+            raise AppliedTwiceError(
+                both,
+                f"the {argument} of {type(optimizer).__name__}",
+                "regularized(...)",
+                f"Set {argument}=0.0, or declare nothing of that kind",
+            )
+
+
+_PROXIMAL = (v1.train.ProximalGradientDescentOptimizer, v1.train.ProximalAdagradOptimizer)
 
 
 def check_report(report: Report, once: bool) -> None:

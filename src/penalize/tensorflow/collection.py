@@ -76,8 +76,8 @@ class Collected:
         """The tensor itself, also of a promise."""
         return self.item.graph.get_tensor_by_name(self.item.name)
 
-    def concerns(self, updated: set[Any]) -> bool:
-        """Whether it is computed from one of these variables, given by their origins."""
+    def concerns(self, updated: set[Any], graph: Any) -> bool:
+        """Whether it is computed from one of these variables of a graph, given by their origins."""
         return hasattr(self.item, "op") and not updated.isdisjoint(self._origins)
 
     @cached_property

@@ -37,8 +37,8 @@ class Declared(Protocol):
     def is_penalty(self) -> bool:
         """Whether it is a scalar, and not weights that somebody entered as they are."""
 
-    def concerns(self, updated: set[Any]) -> bool:
-        """Whether it is computed from one of these variables, given by their origins."""
+    def concerns(self, updated: set[Any], graph: Any) -> bool:
+        """Whether it is computed from one of these variables of a graph, given by their origins."""
 
     def is_within(self, graph: Any) -> bool:
         """Whether it stays in a function of this graph, such as a loop's body, and cannot leave."""

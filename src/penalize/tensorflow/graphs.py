@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import tensorflow as tf
+
 # What depends on the shape of a tensor only, and not on its value.
 _OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
@@ -53,6 +55,20 @@ def origins(tensors: Iterable[Any]) -> set[Any]:
         if inner.op in found
     ]
     return found | origins(captured) if captured else found
+
+
+def why_not_here(variable: Any) -> str:
+    """Why a variable cannot be read where we are: in a graph, or eagerly; empty if it can."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return ""
+    handle = getattr(variable, "handle", variable)
+    if is_eager(handle):
+        in_a_graph = not tf.compat.v1.executing_eagerly_outside_functions()
+        return "is an eager variable, and is asked for in a graph" if in_a_graph else ""
+    if tf.executing_eagerly():
+        return "is a variable of a graph, and is asked for outside of any"
+    here = encloses(handle.graph, tf.compat.v1.get_default_graph())
+    return "" if here else "is a variable of another graph than the one where it is asked for"
 
 
 def is_eager(tensor: Any) -> bool:

@@ -15,6 +15,7 @@ from penalize.tensorflow.checks import (
     check_are_penalties,
     check_loss,
     check_not_scaled,
+    check_own_regularization,
     check_report,
 )
 from penalize.tensorflow.collection import collected
@@ -37,6 +38,9 @@ def regularized(
     The collection ``REGULARIZATION_LOSSES`` is filled by ``get_variable(regularizer=...)``, and no
     optimizer of TensorFlow reads it. This one does: ``minimize`` and ``compute_gradients`` measure
     which penalties the loss contains already (see :func:`audit`) and add those that are missing.
+
+    What is declared inside of loops, branches and wrapped functions is found there. Inside of a
+    ``tf.function`` it is in no collection, so its variables are refused: pass a plan of them.
 
     Where two networks share a graph, each optimizer takes the penalties of the variables that it
     updates (``var_list``), and leaves the other network's alone. An optimizer that scales the loss
@@ -161,7 +165,8 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             PenaltyError: what stands in the collection is weights, and not a penalty of them, or
                 was computed inside of a function, such as the body of a loop, and not declared.
             NoMatchError: nothing is declared in the scope.
-            ModelError: a plan is one of eager variables.
+            ModelError: a plan is one of variables that are not of this graph.
+            OptimizerError: ``var_list`` has something else than variables in it.
             AppliedTwiceError: the loss contains a penalty in another way than once, such as with
                 its strength multiplied again; the sentence has the audit's table.
         """
@@ -174,6 +179,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             for entry in entries:
                 if entry.regularizer is not None:
                     entry.regularizer.check_gradient(repr(entry.name))
+        check_own_regularization(self._optimizer, entries)
         report = report_on(loss, entries)
         once = self._mode == "gradient"
         check_report(report, once)
@@ -193,7 +199,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         known: Sequence[Declared] = (
             collected(graph, self._scope) if self._plan is None else self._plan.targets()
         )
-        return [e for e in known if not e.is_penalty or e.concerns(updated)]
+        return [e for e in known if not e.is_penalty or e.concerns(updated, graph)]
 
     def apply_gradients(
         self, grads_and_vars: Any, global_step: Any = None, name: str | None = None
@@ -242,6 +248,12 @@ def _listed(var_list: Any, graph: Any) -> list[Any]:
     if var_list is None:
         var_list = graph.get_collection(v1.GraphKeys.TRAINABLE_VARIABLES)
     listed: list[Any] = tf.nest.flatten(var_list)
+    for variable in listed:
+        if not (isinstance(variable, tf.Variable) or tf.is_tensor(variable)):
+            raise OptimizerError(
+                f"var_list has a {type(variable).__name__} in it",
+                "pass variables; of a partitioned one its shards, as list(variable) gives them",
+            )
     return listed
 
 

@@ -20,9 +20,9 @@ from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
 from penalize.tensorflow.declared import Declared, global_step
-from penalize.tensorflow.graphs import is_eager, origin_of, results_of
+from penalize.tensorflow.graphs import origin_of_variable, results_of, why_not_here
 from penalize.tensorflow.parameters import read, variables_in
-from penalize.tensorflow.weights import Weight
+from penalize.tensorflow.weights import Weight, opened
 
 v1 = tf.compat.v1
 
@@ -87,7 +87,7 @@ class Plan(Probed, LivePlan):
         return [(target.name, target.variables[0]) for target in self.targets()]
 
     def _warn_of_newcomers(self) -> None:
-        """No rule reaches what came to the model later."""
+        """A warning, once, of what came to the model later: no rule reaches it."""
         seen = set(map(id, self._seen))
         new = {id(v): v for v in variables_in(self._model) if id(v) not in seen}
         if not new:
@@ -116,7 +116,8 @@ class Plan(Probed, LivePlan):
                 ``optimizer.iterations``; in a graph of TensorFlow 1 the global step by default.
 
         Raises:
-            ModelError: a variable of the model was replaced after the plan was made.
+            ModelError: a variable of the model was replaced after the plan was made, or is one of
+                another graph.
             NoStepError: a strength follows a schedule, and the step is not known.
             NoGradientError: a constraint is planned, which no loss can apply.
             LossError: it is audited in one of several replicas.
@@ -201,23 +202,33 @@ class PlannedPenalty:
         return self.weight.variables
 
     def penalty(self, at: Any = None) -> Any:
-        """The penalty as a tensor."""
+        """The penalty as a tensor.
+
+        Raises:
+            ModelError: its variables are not those of the graph that is open now.
+        """
+        self._check_is_here()
         with v1.name_scope(self.prefix):
             return _at(self.regularizer, at)(self.weight.read())
 
-    def concerns(self, updated: set[Any]) -> bool:
-        """Whether one of these variables is among its own.
+    def concerns(self, updated: set[Any], graph: Any) -> bool:
+        """Whether one of these variables of a graph is among its own.
 
         Raises:
-            ModelError: its variables are eager, and this is a graph that cannot use them.
+            ModelError: its variables are not of this graph.
         """
-        handles = [getattr(variable, "handle", variable) for variable in self.variables]
-        if any(map(is_eager, handles)) and not v1.executing_eagerly_outside_functions():
+        with graph.as_default():
+            self._check_is_here()
+        return not updated.isdisjoint(map(origin_of_variable, map(opened, self.variables)))
+
+    def _check_is_here(self) -> None:
+        why_not = why_not_here(self.weight.first)
+        if why_not:
             raise ModelError(
-                f"{self.name!r} is an eager variable, and is asked for in a graph",
-                "plan the variables of the graph, such as tf.compat.v1.trainable_variables()",
+                f"{self.name!r} {why_not}",
+                "plan the variables of the graph, such as tf.compat.v1.trainable_variables(), and "
+                "use the plan there",
             )
-        return not updated.isdisjoint(map(origin_of, handles))
 
     def is_within(self, graph: Any) -> bool:
         """A plan's penalty is made anew wherever it is asked for."""

@@ -21,7 +21,7 @@ def regularize(
     *,
     roles: Roles | None = None,
 ) -> Plan:
-    """Resolve rules against the variables of a model.
+    """A plan: rules, resolved against the variables of a model.
 
     Nothing acts yet: add ``plan.penalty()`` to the loss. In a graph of TensorFlow 1,
     ``regularized(optimizer, plan=plan)`` does so.

@@ -46,7 +46,7 @@ class Weight:
         return arrays[0] if len(arrays) == 1 else tf.concat(arrays, self.axis)
 
     def assign(self, value: Any) -> list[Any]:
-        """Set it: the operations that do so, one per variable."""
+        """The operations that set it, one per variable."""
         sizes = [variable.shape[self.axis] for variable in self.variables]
         parts = [value] if len(sizes) == 1 else tf.split(value, sizes, self.axis)
         pairs = zip(self.variables, parts, strict=True)

@@ -6,13 +6,13 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from penalize.errors import NeverAppliedWarning, some
+from penalize.errors import ModelError, NeverAppliedWarning, some
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, row_of
 from penalize.regularizers.base import Regularizer, described
@@ -36,6 +36,14 @@ class PlannedWeight(NamedTuple):
     binding: Binding
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
+
+    def scaled(self, factor: float) -> PlannedWeight:
+        """The same with its strength multiplied by a number."""
+        decided, regularizer = self.decision.regularizer, self.regularizer
+        if decided is None or regularizer is None:
+            return self
+        decision = replace(self.decision, regularizer=factor * decided)
+        return self._replace(decision=decision, regularizer=factor * regularizer)
 
 
 class PlannedModel(LivePlan):
@@ -118,6 +126,24 @@ class PlannedModel(LivePlan):
     def held(self) -> Iterable[nn.Parameter]:
         """Every parameter of its rows that the model still has, penalized or not."""
         return (p for each in self.weights for p in parameters_behind(each.binding))
+
+    def scaled(self, factor: float) -> Self:
+        """A plan of the same model with every strength multiplied by a number.
+
+        It is to be applied in place of this one, which no longer warns that it is not.
+
+        Raises:
+            StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
+            ModelError: the plan penalizes outputs, whose hooks belong to one plan.
+        """
+        if self.activities:
+            raise ModelError(
+                "the plan penalizes outputs of modules, and their hooks belong to it alone",
+                "make a plan without activities",
+            )
+        weights = [weight.scaled(factor) for weight in self.weights]
+        self.applied.detached = True
+        return type(self)(weights, self.model)
 
     # --- over time --------------------------------------------------------------------------
 

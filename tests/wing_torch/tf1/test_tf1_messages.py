@@ -225,6 +225,12 @@ MESSAGES: list[tuple[Callable[[], Any], type[PenalizeError], str]] = [
         "The initializer of variable 'w' is or gave None; expected numbers, or a tensor.",
     ),
     (
+        lambda: get_variable("w", [2], initializer=lambda shape, dtype: torch.tensor([1, 2])),
+        VariableError,
+        "The initializer of variable 'w' gave a tensor of torch.int64; expected torch.float32, for "
+        "which it was asked: it is called with dtype=.",
+    ),
+    (
         lambda: get_variable("a b", [2]),
         VariableError,
         "A variable got the name 'a b'; expected letters, digits and _ . / - only, and a letter "

@@ -657,6 +657,16 @@ for _regularizer in ("l2", 0.1):
     )
 
 
+@fails
+def initializer_gives_another_dtype(v: Any) -> None:
+    v.get_variable("w", [2], initializer=lambda shape, dtype: v.tensor([1, 2]))
+
+
+@agrees
+def initializer_gives_an_array_of_another_dtype(v: Any) -> list[Any]:
+    return [v.get_variable("w", [2], initializer=lambda shape, dtype: np.ones(2, np.float32))]
+
+
 @agrees
 def a_complex_number(v: Any) -> None:
     v.get_variable("w", initializer=1j)

@@ -17,7 +17,6 @@ from penalize.errors import MissingPackageError, PathError
 from penalize.tables import table
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL
-from penalize.torch.selection.scaled import scaled
 from penalize.torch.selection.states import penalized_names, set_state
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ class Path:
         Raises:
             PathError: there is no such strength.
         """
-        return scaled(self._plan, self._strength(which))
+        return self._plan.scaled(self._strength(which))
 
     # --- the weights ------------------------------------------------------------------------
 

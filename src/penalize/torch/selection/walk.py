@@ -21,7 +21,6 @@ from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import ALL, Fold
 from penalize.torch.selection.jobs import side_by_side
 from penalize.torch.selection.result import FoldRow, Path
-from penalize.torch.selection.scaled import scaled
 from penalize.torch.selection.stacking import (
     Progress,
     Run,
@@ -245,7 +244,7 @@ def _run(fit: Fit, plan: Plan, task: _Task) -> _Done:
     set_state(plan.model, start)
     plan.model.zero_grad()
     torch.manual_seed(0)  # what a run draws does not depend on those before it
-    at = scaled(plan, factor)
+    at = plan.scaled(factor)
     try:
         held_out = outcome_of(fit(at, fold.train, fold.valid))
         if not (at.applied.attached or at.applied.by_loss):

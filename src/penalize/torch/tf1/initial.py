@@ -34,6 +34,11 @@ def initial_value(wanted: Wanted) -> Tensor:
     shape = wanted.shape
     if shape is not None and None not in shape:
         value = initializer(list(shape), dtype=wanted.dtype)
+        if isinstance(value, Tensor) and value.dtype != wanted.dtype:
+            raise VariableError(
+                f"the initializer of variable {wanted.name!r} gave a tensor of {value.dtype}",
+                f"{wanted.dtype}, for which it was asked: it is called with dtype=",
+            )
         value = tensor_of(wanted.name, value).to(wanted.dtype)
     elif _needs_no_arguments(initializer):
         value = constant_of(wanted.name, initializer())
