@@ -197,5 +197,5 @@ def test_rules_without_a_range_and_a_missing_package(monkeypatch):
     with pytest.raises(MissingPackageError, match=r"tune\(jobs=…\) needs joblib.*\[select\]"):
         study(1, jobs=2)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
+    with pytest.raises(MissingPackageError, match=r"tune needs optuna.*extra \[select\]"):
         study(1)
