@@ -36,6 +36,8 @@ def test_errors_survive_pickling() -> None:
 def test_generic_sentences_start_with_a_capital() -> None:
     error = penalize.ModeError("there is no mode 'x'", "expected one of a, b")
     assert str(error) == "There is no mode 'x'; expected one of a, b."
+    for found in ("the model's output is 3", "mini-batches end", "loss: none", "plan's rows, all"):
+        assert str(penalize.PathError(found, "look")) == f"{found.capitalize()}; look."
 
 
 @pytest.mark.parametrize(
