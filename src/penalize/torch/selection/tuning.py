@@ -115,7 +115,9 @@ def tune(
             "no strength in the rules is searched",
             "write L1(search(1e-6, 1e-2)) where one is to be chosen, or use path",
         )
-    splits = folds if isinstance(folds, int) else list(folds)
+    if folds is None:
+        raise PathError("folds=None holds nothing out", "trials are compared by what is: pass 5")
+    splits = list(folds) if isinstance(folds, Iterable) else folds
     study = optuna.create_study(
         storage=storage,
         study_name=name,
