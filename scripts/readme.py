@@ -91,6 +91,7 @@ def main() -> None:
     for name in ("porting.md", "audit.md", "choosing.md"):
         guide = ROOT / "docs" / name
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            Path("tests").symlink_to(ROOT / "tests")  # scripts that a guide runs
             guide.write_text(with_outputs(guide.read_text(encoding="utf-8")), encoding="utf-8")
             for picture in Path(folder).glob("*.png"):
                 shutil.copyfile(picture, guide.parent / picture.name)

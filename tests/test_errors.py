@@ -35,7 +35,7 @@ def test_errors_survive_pickling() -> None:
 
 
 def test_refusals_have_one_constructor_and_start_with_a_capital() -> None:
-    kinds = [kind for kind in ERRORS if issubclass(kind, Refusal) and kind is not Refusal]
+    kinds = [kind for kind in ERRORS if Refusal in kind.__bases__]
     assert len(kinds) == 12
     for kind in kinds:
         assert "__init__" not in vars(kind)
@@ -46,6 +46,13 @@ def test_refusals_have_one_constructor_and_start_with_a_capital() -> None:
         "ScopeError",
         "VariableError",
     ]
+
+
+def test_generic_sentences_start_with_a_capital() -> None:
+    error = penalize.ModeError("there is no mode 'x'", "expected one of a, b")
+    assert str(error) == "There is no mode 'x'; expected one of a, b."
+    for found in ("the model's output is 3", "mini-batches end", "loss: none", "plan's rows, all"):
+        assert str(penalize.PathError(found, "look")) == f"{found.capitalize()}; look."
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,11 @@ def test_the_doctor_reports_what_it_saw(
     assert err == ""
 
 
+def test_a_name_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "x" * 5000]) == 2
+    assert capsys.readouterr().err.endswith("x: there is no such file\n")
+
+
 def test_streams_are_closed_afterwards_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdout", stream)

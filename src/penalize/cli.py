@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -180,10 +181,10 @@ def _demo(output: Path, epochs: int, seed: int) -> int:
 def _doctor(script: Path, arguments: Sequence[str], steps: int) -> int:
     if not _is_installed("torch"):
         return _fail("penalize doctor needs torch; install it with: pip install 'penalize[torch]'")
-    if not script.is_file():
+    if not os.path.isfile(script):
         why = (
             "it is a directory; pass the script in it"
-            if script.is_dir()
+            if os.path.isdir(script)
             else "there is no such file"
         )
         return _fail(f"penalize doctor cannot run {script}: {why}")

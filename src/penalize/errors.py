@@ -390,7 +390,7 @@ class NeverAppliedWarning(UserWarning):
     """A plan is alive and its parameters are being stepped, but it is applied nowhere."""
 
 
-_WORD = re.compile(r"[a-z]+(?=[ ,:])")
+_WORD = re.compile(r"[a-z]+(-[a-z]+)*('s)?(?=[ ,:])")
 """The first word of a sentence, where it is one of English: names keep the case that they have."""
 
 

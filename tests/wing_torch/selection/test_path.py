@@ -550,7 +550,7 @@ def test_an_attached_plan_is_refused():
         ({"strengths": [0.1, -1]}, "expected a finite number"),
         ({"strengths": [math.nan]}, "expected a finite number"),
         ({"strengths": 0.1}, 'expected "auto", a number of them, or a list'),
-        ({"strengths": 0}, "A grid of 0 strengths"),
+        ({"strengths": 0}, "strengths=0; expected a whole number from 1 to 10000"),
         ({"patience": 0}, "patience=0; expected a whole number"),
         ({"jobs": 0}, "jobs=0; expected a whole number other than 0"),
         ({"jobs": 1.5}, "jobs=1.5"),

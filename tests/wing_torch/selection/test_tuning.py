@@ -33,7 +33,7 @@ RULES = {kernels: L1(search(1e-4, 1.0)), "2": L2(search(1e-3, 1e1)) + L1(0.01), 
 def study(trials=4, rules=None, fit=None, **more):
     settings = {"trials": trials, "storage": None, "progress": False, **more}
     fit = training(epochs=2) if fit is None else fit
-    return tune(fit, network(), RULES if rules is None else rules, 2, **settings)
+    return tune(fit, network(), RULES if rules is None else rules, **{"folds": 2, **settings})
 
 
 def test_the_rules_of_the_best_trial_make_a_plan():
@@ -181,6 +181,8 @@ def test_jobs_that_cannot_be():
         ({"trials": 0}, "trials=0; expected a whole number >= 1"),
         ({"seed": 2**32}, "seed=4294967296; expected a whole number from 0 to 4294967295"),
         ({"seed": True}, "seed=True"),
+        ({"folds": None}, "folds=None holds nothing out; trials are compared"),
+        ({"folds": 0.5}, "folds=0.5; expected a number of folds"),
     ],
 )
 def test_numbers_that_make_no_study(changes, said):
@@ -197,5 +199,5 @@ def test_rules_without_a_range_and_a_missing_package(monkeypatch):
     with pytest.raises(MissingPackageError, match=r"tune\(jobs=…\) needs joblib.*\[select\]"):
         study(1, jobs=2)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(MissingPackageError, match=r"Tune needs optuna.*extra \[select\]"):
+    with pytest.raises(MissingPackageError, match=r"tune needs optuna.*extra \[select\]"):
         study(1)

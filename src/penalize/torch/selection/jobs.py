@@ -19,10 +19,10 @@ def check_jobs(jobs: Any) -> None:
     count from that of all processors.
     """
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs == 0:
-        raise PathError(f"jobs={jobs!r}", "expected a whole number other than 0, or None")
+        raise PathError(f"jobs={jobs!r}", "expected a whole number other than 0")
 
 
-def at_once(jobs: int, owner: str) -> int:
+def processes(jobs: int, owner: str) -> int:
     """The number of runs at once, for a number of jobs that may be negative.
 
     Raises:

@@ -18,7 +18,7 @@ from penalize.rules import parse
 from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.folds import check_whole
-from penalize.torch.selection.jobs import at_once, check_jobs, side_by_side
+from penalize.torch.selection.jobs import check_jobs, processes, side_by_side
 from penalize.torch.selection.path import path
 from penalize.torch.selection.result import Summary
 from penalize.torch.selection.training import Fit
@@ -115,7 +115,9 @@ def tune(
             "no strength in the rules is searched",
             "write L1(search(1e-6, 1e-2)) where one is to be chosen, or use path",
         )
-    splits = folds if isinstance(folds, int) else list(folds)
+    if folds is None:
+        raise PathError("folds=None holds nothing out", "trials are compared by what is: pass 5")
+    splits = list(folds) if isinstance(folds, Iterable) else folds
     study = optuna.create_study(
         storage=storage,
         study_name=name,
@@ -150,7 +152,7 @@ def tune(
 
         study.optimize(objective, missing, show_progress_bar=progress)
         return Tuned(study, pairs)
-    width = at_once(jobs, "tune")
+    width = processes(jobs, "tune")
     for first in range(0, missing, width):
         _together(study, min(width, missing - first), draw, run)
     return Tuned(study, pairs)
