@@ -42,8 +42,14 @@ def sides(f: Callable[[np.ndarray], float], w: np.ndarray) -> tuple[np.ndarray, 
     return found[0], found[1]
 
 
-@pytest.mark.parametrize(("case", "each"), PROXIMAL)
-@pytest.mark.parametrize("framework", ["torch", "jax"])
+BY = [
+    pytest.param(case, each, framework, id=f"{case}-{'steps' if each else 'step'}-{framework}")
+    for case, each in (parameter.values for parameter in PROXIMAL)
+    for framework in (["torch", "jax"] if each or not case.prox_per_element else ["torch"])
+]
+
+
+@pytest.mark.parametrize(("case", "each", "framework"), BY)
 def test_of_a_prox(case: Case, each: bool, framework: str) -> None:
     """That of differences where there is one; a finite number where there is a kink."""
     make, back, differentiate = FRAMEWORKS[framework]

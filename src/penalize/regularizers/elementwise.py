@@ -164,9 +164,9 @@ class L1L2(Elementwise):
 
 @dataclass(frozen=True, repr=False)
 class Huber(Elementwise):
-    """The Huber penalty: λ Σ H(w), an L1 that is smooth at 0.
+    """The Huber penalty: λ Σ H(w), where H is ½w² for |w| ≤ δ and δ(|w| − ½δ) beyond.
 
-    H is ½w² where |w| ≤ δ, and δ(|w| − ½δ) beyond.
+    It is an L1 that is smooth at 0.
 
     ``gradient`` is λ·w, limited to ±λδ. ``prox`` is w/(1 + step·λ) where |w| ≤ δ(1 + step·λ), and
     w − sign(w)·step·λδ beyond.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -53,14 +52,13 @@ class Norms:
 
     groups: grouping.Grouping
     scales: Array
-    """S = Σ_g |w|, and 1 for a group of zeros. It is a constant to differentiation: ‖w_g‖ is the
-    same whatever it is."""
+    """A power of two near Σ_g |w| where that is far from 1, else 1: it rounds nothing."""
 
     parts: Array
-    """w_g/S."""
+    """w_g over its scale."""
 
     lengths: Array
-    """‖w_g/S‖, and 1 for a group of zeros: the root has no derivative at 0."""
+    """Their norms, and 1 for a group of zeros: the root has no derivative at 0."""
 
     zero: Array
     """Whether all of a group is 0; false where it holds a NaN, which must stay visible."""
@@ -78,8 +76,12 @@ class Norms:
 
 def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
     """The norms of the groups of w."""
-    sums = xp.stop(groups.sum(xp.abs(w), xp))
-    scales = xp.where((sums > 0) & (sums < math.inf), sums, 1.0)
+    sums = groups.sum(xp.abs(xp.stop(w)), xp)
+    # A third of the exponents on either side, so that squares stay within what there is. ‖w_g‖ is
+    # the same at any scale: it is a constant to differentiation.
+    far = 2.0 ** ((127 if xp.eps(w) > 1e-10 else 1023) // 3)
+    one = xp.full((), 1.0, w)
+    scales = xp.where(sums >= far, far * far * one, xp.where(sums <= 1 / far, one / far / far, one))
     parts = w / groups.spread(scales, w, xp)
     squares = groups.sum(parts * parts, xp)
     zero = squares <= 0
