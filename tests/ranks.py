@@ -29,7 +29,7 @@ SECONDS = 60
 """How long a rank waits for the others."""
 
 IMPORTED = [
-    *("cases", "hypothesis", "penalize.torch", "pytest"),
+    *("cases", "hypothesis", "penalize.torch", "pytest", "torch._dynamo"),
     *("torch.distributed.fsdp", "torch.distributed.tensor.parallel", "torch.nn.parallel"),
 ]
 """What nearly all of these tests import: a process does it once, and is copied for each rank."""
