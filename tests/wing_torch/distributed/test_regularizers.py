@@ -194,7 +194,7 @@ def weight_of(rows: int) -> tuple[DTensor, Tensor]:
 def test_strided_shards(rows: int) -> None:
     d, w = weight_of(rows)
     assert type(d.placements[0]).__name__ == "_StridedShard"
-    for case in CASES + OWN:
+    for case in KINDS + OWN:
         fits = case.shape == (3, 4) and "((" not in repr(case.regularizer) and case.typed
         if fits and "blocks" not in repr(case.regularizer):
             check(case.regularizer, d, w)
