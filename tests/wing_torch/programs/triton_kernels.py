@@ -154,6 +154,7 @@ def main() -> None:
     torch.manual_seed(0)
     seen: Counter[str] = Counter()
     for case in CASES:
+        # Rounding is that of a kind; what cases of a kind differ in shows in float64.
         for dtype in DTYPES if case in OF_EACH_KIND else DTYPES[:1]:
             check(case, dtype, seen)
     many: Counter[str] = Counter()
