@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,17 @@ if WORKER:  # one core for each: more threads than cores wait for each other
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What is compiled here runs a few times, on small arrays: compiling takes the time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"  # here; the others run in processes of their own
 
-# A busy machine is no failure: no test asserts a time.
-settings.register_profile("penalize", deadline=None)
-settings.load_profile("penalize")
+# A busy machine is no failure: no test asserts a time. The examples are the same in each run, so
+# that what breaks a test is a change; `make test-all` looks for others.
+settings.register_profile("default", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("all", deadline=None, max_examples=200)
+settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,23 +52,62 @@ def _no_plan_outlives_its_test() -> Iterator[None]:
 
 # --- who runs what ------------------------------------------------------------------------------
 
-KERAS_PROGRAMS = {"test_programs.py", "test_12_backends.py"}
+KERAS_PROGRAMS = re.compile(
+    r"^from (keras_programs import .*result|agreement\.routes)", re.MULTILINE
+)
+
+# What takes longest goes first, so that no worker is left alone with it at the end.
+LONGEST = (
+    "test_regularizers.py",
+    "ranks",
+    "Keras programs",
+    "test_oracles.py",
+    "test_optimizers.py",
+    "test_path_oracles.py",
+    "test_jax.py",
+    "test_resumed_path.py",
+    "test_kernels.py",
+    "test_transforms.py",
+    "test_examples.py",
+    "test_keras_names.py",
+    "test_stacking.py",
+    "test_path.py",
+    "test_plan.py",
+    "test_resume.py",
+    "test_sharded.py",
+    "test_many_strengths.py",
+    "test_parameters.py",
+    "test_docs.py",
+    "test_doctor.py",
+    "test_porting.py",
+    "test_mirrored.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file stays on one worker, which so makes its fixtures, caches and processes once."""
-    if WORKER:
-        groups = {path: _group(path) for path in {item.path for item in items}}
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+    if not WORKER:
+        return
+    groups = {path: _group(path) for path in {item.path for item in items}}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+    places = {group: _place(group) for group in groups.values()}
+    items.sort(key=lambda item: places[groups[item.path]])
 
 
 def _group(path: Path) -> str:
     """Its own file, or those that share processes with it."""
-    if path.name in KERAS_PROGRAMS:
+    text = path.read_text("utf-8")
+    if KERAS_PROGRAMS.search(text):
         return "Keras programs"
-    return "ranks" if "on_ranks(" in path.read_text("utf-8") else str(path)
+    return "ranks" if "on_ranks(" in text else str(path)
+
+
+def _place(group: str) -> int:
+    """In LONGEST, or behind them all."""
+    name = Path(group).name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -70,9 +115,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     Not beside workers, which leave no core for them: there they run when they are asked for.
     """
-    asked = KERAS_PROGRAMS & {item.path.name for item in session.items}
-    if asked and not WORKER and not session.config.option.collectonly:
-        keras_programs.start()
+    if not WORKER and not session.config.option.collectonly:
+        cells = [getattr(item, "callspec", None) for item in session.items]
+        asked = [cell.params for cell in cells if cell and {"backend", "check"} <= {*cell.params}]
+        keras_programs.start((cell["backend"], cell["check"]) for cell in asked)
 
 
 def pytest_sessionfinish() -> None:

@@ -1,25 +1,31 @@
-"""Checks of the Keras wing, run once per backend: Keras has one backend per process.
+"""Functions of tests that run once per backend: Keras has one backend per process.
 
-``tests/wing_keras/programs`` holds the checks, functions named ``check_…``. All of them run in one
-process per backend, which starts with the tests and runs beside them; what each one raised or
-returned comes back by name.
+A process for each backend is started when it is first asked, and runs what it is sent, one function
+after the other. ``tests/wing_keras/programs`` holds the checks of the Keras wing, functions named
+``check_…``. What a function raised is raised where it was asked for.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import functools
-import json
+import importlib
+import logging
 import os
+import pickle
 import subprocess
 import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
 PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
-
 
 # What is read of a model does not depend on the backend; the others act on it.
 ONLY_ON = {"records": "torch"}
@@ -39,10 +45,10 @@ def checks(backend: str) -> list[str]:
 _beside = ThreadPoolExecutor(max_workers=1)
 
 
-def start() -> None:
-    """Start the processes, one after the other."""
-    for backend in BACKENDS:
-        _started(backend)
+def start(wanted: Iterable[tuple[str, str]]) -> None:
+    """Run these beside the tests: pairs of a backend and a ``module.function``."""
+    for backend, function in wanted:
+        _asked(backend, function)
 
 
 def stop() -> None:
@@ -50,57 +56,90 @@ def stop() -> None:
     _beside.shutdown(wait=False, cancel_futures=True)
 
 
-def results(backend: str) -> dict[str, dict[str, Any]]:
-    """What each check returned on a backend, or the traceback of what it raised."""
-    return _started(backend).result()
+def result(backend: str, function: str) -> Any:
+    """What ``module.function()`` returned in the process of a backend. It runs once."""
+    value, raised = _asked(backend, function).result()
+    assert not raised, f"{function} on {backend}:\n{raised}"
+    return value
 
 
 @functools.cache
-def _started(backend: str) -> Future[dict[str, dict[str, Any]]]:
-    return _beside.submit(_results, backend)
+def _asked(backend: str, function: str) -> Future[tuple[Any, str]]:
+    return _beside.submit(lambda: _process(backend).run(function))
 
 
-def _results(backend: str) -> dict[str, dict[str, Any]]:
-    wanted = checks(backend)
-    done = python(_RUN.format(folder=str(PROGRAMS), checks=wanted), KERAS_BACKEND=backend)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    found = {entry["check"]: entry for entry in map(json.loads, lines)}
-    for name in wanted:
-        found.setdefault(name, {"error": f"{name} never ran: {done.stderr[-2000:]}"})
-    return found
+@functools.cache
+def _process(backend: str) -> _Process:
+    return _Process(backend)
+
+
+class _Process:
+    def __init__(self, backend: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._own = subprocess.Popen(
+            [sys.executable, "-c", "import keras_programs; keras_programs.serve()"],
+            env=_environment(KERAS_BACKEND=backend, JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        atexit.register(self._close)
+
+    def run(self, function: str) -> tuple[Any, str]:
+        """What it returned, and the traceback of what it raised."""
+        assert self._own.stdin is not None
+        assert self._own.stdout is not None
+        try:
+            pickle.dump(function, self._own.stdin)
+            self._own.stdin.flush()
+            answer: tuple[Any, str] = pickle.load(self._own.stdout)
+        except (EOFError, BrokenPipeError):
+            self._errors.seek(0)
+            return None, f"the process has ended: {self._errors.read().decode()[-2000:]}"
+        return answer
+
+    def _close(self) -> None:
+        self._own.kill()
+        self._own.communicate()
+        self._errors.close()
+
+
+def serve() -> None:
+    """What such a process does, until it is ended."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what Keras prints is no answer
+    sys.path.insert(0, str(PROGRAMS))
+    import keras
+
+    logging.getLogger("tensorflow").setLevel("ERROR")
+    warnings.simplefilter("error")
+    # Keras' own.
+    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+    while True:
+        try:
+            module, _, name = pickle.load(sys.stdin.buffer).rpartition(".")
+        except EOFError:
+            return
+        try:
+            keras.utils.set_random_seed(0)
+            answer = getattr(importlib.import_module(module), name)(), ""
+        except BaseException:  # noqa: BLE001
+            answer = None, traceback.format_exc()
+        pickle.dump(answer, answers)
+        answers.flush()
 
 
 def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A program in a new Python, with the paths of this one."""
     return subprocess.run(
         [sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            **environment,
-        },
+        env=_environment(**environment),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-_RUN = """
-import importlib, json, logging, sys, time, traceback, warnings
-sys.path.insert(0, {folder!r})
-import keras
-logging.getLogger("tensorflow").setLevel("ERROR")
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # Keras' own
-for name in {checks!r}:
-    program, _, check = name.partition(".")
-    entry, start = dict(check=name), time.perf_counter()
-    try:
-        keras.utils.set_random_seed(0)
-        entry["value"] = getattr(importlib.import_module(program), check)()
-    except BaseException:
-        entry["error"] = traceback.format_exc()
-    entry["seconds"] = round(time.perf_counter() - start, 2)
-    print(json.dumps(entry), flush=True)
-"""
+def _environment(**more: str) -> dict[str, str]:
+    paths = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": paths, **more}

@@ -28,6 +28,12 @@ from torch import distributed
 SECONDS = 60
 """How long a rank waits for the others."""
 
+IMPORTED = [
+    *("cases", "hypothesis", "penalize.torch", "pytest", "torch._dynamo"),
+    *("torch.distributed.fsdp", "torch.distributed.tensor.parallel", "torch.nn.parallel"),
+]
+"""What nearly all of these tests import: a process does it once, and is copied for each rank."""
+
 
 def on_ranks(world: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The test runs on so many ranks, with gloo's process group as the default one."""
@@ -45,7 +51,8 @@ def on_ranks(world: int) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 class _Pool:
     def __init__(self, world: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
         self._folder = tempfile.TemporaryDirectory()
         self._ranks = []
         for rank in range(world):

@@ -92,7 +92,7 @@ def train(
     make: Callable[[Any], torch.optim.Optimizer],
     x: Tensor,
     y: Tensor,
-    steps: int = 20,
+    steps: int = 10,
 ) -> tuple[Plan, list[float]]:
     """A loop as anybody writes it; the plan, and the penalty after the first and the last step."""
     plan = regularize(model, rules)

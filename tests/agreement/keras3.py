@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -12,13 +15,26 @@ from keras.src.backend.common import dtypes
 from agreement.problem import CLASSES, EPSILON, RATE, START, STEPS, TOKENS, Run
 from penalize.keras import regularize
 
-# On JAX and PyTorch Keras rounds to float32 inside some layers, also in a float64 model: its data
-# loss alone is 1e-7 apart. Without that, what is left to see is the penalty.
-dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Everything, in a process that may have other models.
+
+    On JAX and PyTorch Keras rounds to float32 inside some layers, also in a float64 model: its data
+    loss alone is 1e-7 apart. Without that, what is left to see is the penalty.
+    """
+    usual, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        with patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
+            yield
+    finally:
+        keras.config.set_floatx(usual)
+        keras.config.set_dtype_policy(policy)
 
 
 def make() -> keras.Model:
-    keras.config.set_floatx("float64")
     model = keras.Sequential(
         [
             keras.Input((6,), dtype="int32"),
@@ -54,6 +70,7 @@ def as_named(model: keras.Model) -> dict[str, Any]:
     return found
 
 
+@in_float64()
 def run(rules: Any) -> Run:
     model = make()
     plan = regularize(model, rules)

@@ -6,14 +6,10 @@ Keras has one backend per process, so there are three; the other frameworks run 
 from __future__ import annotations
 
 import functools
-import pickle
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
 from typing import NamedTuple
 
-from keras_programs import BACKENDS, python
+from keras_programs import BACKENDS, result
 
 from agreement.problem import Run
 from agreement.rules import RULES
@@ -54,38 +50,17 @@ ROUTES = (
 @functools.cache
 def runs() -> dict[Route, Run]:
     """Every route, the reference first."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
-        paths = {process: Path(folder) / process for process in BACKENDS}
-        done = pool.map(lambda process: _start(process, paths[process]), BACKENDS)
-        found = {route: run for part in done for route, run in part.items()}
+    parts = [result(process, "agreement.routes.those_of_this_process") for process in BACKENDS]
+    found = {route: run for part in parts for route, run in part.items()}
     return {route: found[route] for route in (REFERENCE, *ROUTES)}
 
 
-def _start(process: str, path: Path) -> dict[Route, Run]:
-    done = python(
-        _PROGRAM.format(process=process, path=str(path)),
-        KERAS_BACKEND=process,
-        JAX_ENABLE_X64="1",
-        JAX_PLATFORMS="cpu",
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[Route, Run] = pickle.loads(path.read_bytes())
-    return found
+def those_of_this_process() -> dict[Route, Run]:
+    """The routes that run where Keras has the backend that it has here."""
+    import keras
 
-
-_PROGRAM = """
-import warnings
-from agreement.routes import run_those_of
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # Keras' own
-run_those_of({process!r}, {path!r})
-"""
-
-
-def run_those_of(process: str, path: str) -> None:
-    """Run the routes of this process, and leave what they did in a file."""
-    found = {r: _run(r) for r in (REFERENCE, *ROUTES) if r.process == process}
-    Path(path).write_bytes(pickle.dumps(found))
+    here = keras.backend.backend()
+    return {route: _run(route) for route in (REFERENCE, *ROUTES) if route.process == here}
 
 
 def _run(route: Route) -> Run:

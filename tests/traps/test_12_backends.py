@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from keras_programs import results
+from keras_programs import result
 
 
 def weights(backend: str, check: str) -> np.ndarray:
-    found = results(backend)[f"fitting.{check}"]
-    assert "error" not in found, found["error"]
-    return np.concatenate(found["value"])
+    return np.concatenate(result(backend, f"fitting.{check}"))
 
 
 def test_fit_gives_the_same_update_on_all_three() -> None:

@@ -446,7 +446,7 @@ def test_the_generated_kernels_in_tritons_interpreter() -> None:
     gaps = {key.removeprefix("no kernel: ") for key in seen["seen"] if key.startswith("no kernel")}
     assert gaps == SORTED
     for kind in ("gradient", "one", "root", "each"):
-        assert seen["seen"][f"{kind}: triton"] >= 80
+        assert seen["seen"][f"{kind}: triton"] >= 60
 
 
 SORTED = {"LInf1", "ExclusiveLasso", "Simplex"}

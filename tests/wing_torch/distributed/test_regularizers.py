@@ -192,9 +192,10 @@ def weight_of(rows: int) -> tuple[DTensor, Tensor]:
 @pytest.mark.parametrize("rows", [8, 6, 5, 2])
 @on_ranks(4)
 def test_strided_shards(rows: int) -> None:
+    """Of each kind one: what cases of a kind differ in, two ranks are asked."""
     d, w = weight_of(rows)
     assert type(d.placements[0]).__name__ == "_StridedShard"
-    for case in CASES + OWN:
+    for case in KINDS + OWN:
         fits = case.shape == (3, 4) and "((" not in repr(case.regularizer) and case.typed
         if fits and "blocks" not in repr(case.regularizer):
             check(case.regularizer, d, w)

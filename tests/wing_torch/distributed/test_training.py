@@ -1,4 +1,4 @@
-"""Twenty steps on several ranks, equal to those of one process."""
+"""Ten steps on several ranks, equal to those of one process."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from cases import CASES, Case
+from cases import KINDS as OF_EACH_KIND
 from torch import Tensor
 
 from penalize import L1, L1L2, GroupLasso, Huber, Regularizer, SparseGroupLasso
@@ -156,7 +157,8 @@ def main() -> None:
     torch.manual_seed(0)
     seen: Counter[str] = Counter()
     for case in CASES:
-        for dtype in DTYPES:
+        # Rounding is that of a kind; what cases of a kind differ in shows in float64.
+        for dtype in DTYPES if case in OF_EACH_KIND else DTYPES[:1]:
             check(case, dtype, seen)
     many: Counter[str] = Counter()
     for kind in KINDS:
