@@ -116,15 +116,23 @@ def check_models_are_found_when_the_collector_is_frozen() -> None:
             fit(model)
         same(weights(ours), weights(theirs), atol=0)
 
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
     whole, part = around(network())
     fit(whole)
     gc.freeze()
     try:
+        frozen, garbage = gc.get_freeze_count(), weakref.ref(Garbage())
         plan = regularize(part, L2(0.1))
-        assert gc.get_freeze_count() > 0
+        assert 0 < gc.get_freeze_count() <= frozen  # some of it is gone, and nothing came
+        gc.collect()
+        assert garbage() is None  # had it been frozen, it would stay for good
         step(whole, L2(0.1))
         plan.detach()
         step(whole, None)
+        assert 0 < gc.get_freeze_count() <= frozen
     finally:
         gc.unfreeze()
 
