@@ -96,6 +96,7 @@ WINGS = {
         "trees",
         "parameters",
         "chains",
+        "traces",
         "ledger",
         "steps",
         "transforms",

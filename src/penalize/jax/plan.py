@@ -122,9 +122,12 @@ class Plan(AnyPlan):
                 which is followed without compiling again.
 
         Raises, when the step is traced:
-            OptimizerError: no parameters are passed, or it stands after what scales the gradients.
-            AppliedTwiceError: the plan has another transform in the chain, or an L2 stands beside
-                ``add_decayed_weights``.
+            OptimizerError: no parameters are passed, it stands after what scales the gradients, or
+                before what goes by the value of the loss: a line search, as in ``lbfgs``, compares
+                values that lack the penalty. Add :meth:`penalty` to the loss there.
+            AppliedTwiceError: the plan has another transform in the chain, an L2 stands beside
+                ``add_decayed_weights``, or the gradients are those of a loss with :meth:`penalty`
+                in it, as far as the step that is traced shows it.
             ModelError: the parameters are not those that were planned.
         """
         from penalize.jax.transforms import gradient

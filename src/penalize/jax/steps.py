@@ -40,7 +40,7 @@ def _scale(link: Link, count: Any) -> Scaling:
 
 
 def _schedule(link: Link, count: Any) -> Scaling:
-    return Scaling(_rate(link)(link.state.count - 1))
+    return Scaling(_rate(link)(link.of_state("count") - 1))
 
 
 def _trace(link: Link, count: Any) -> Scaling:
@@ -53,37 +53,37 @@ def _trace(link: Link, count: Any) -> Scaling:
 
 def _adam(link: Link, count: Any) -> Scaling:
     s = link.settings
-    count, b1 = link.state.count, s["b1"]
+    count, b1 = link.of_state("count"), s["b1"]
     factor: Any = 1.0
     if s["nesterov"]:
         # A constant gradient g has the first moment (1 − b₁ᵗ)·g.
         factor = b1 * (1 - b1**count) / (1 - b1 ** (count + 1)) + (1 - b1) / (1 - b1**count)
-    corrected = {k: v / (1 - s["b2"] ** count) for k, v in arrays_of(link.state.nu).items()}
+    corrected = {k: v / (1 - s["b2"] ** count) for k, v in arrays_of(link.of_state("nu")).items()}
     return Scaling(factor, _rooted(corrected, s))
 
 
 def _amsgrad(link: Link, count: Any) -> Scaling:
     s = link.settings
     if s["bias_correction_nu"] and s["bias_correction_mu"]:
-        return Scaling(1.0, _rooted(arrays_of(link.state.nu_max), s))
+        return Scaling(1.0, _rooted(arrays_of(link.of_state("nu_max")), s))
     raise _unknown("scale_by_amsgrad without bias correction")
 
 
 def _adamax(link: Link, count: Any) -> Scaling:
-    return Scaling(1.0, arrays_of(link.state.nu))
+    return Scaling(1.0, arrays_of(link.of_state("nu")))
 
 
 def _rss(link: Link, count: Any) -> Scaling:
-    sums = arrays_of(link.state.sum_of_squares)
+    sums = arrays_of(link.of_state("sum_of_squares"))
     return Scaling(1.0, {k: jnp.sqrt(v + link.settings["eps"]) for k, v in sums.items()})
 
 
 def _rms(link: Link, count: Any) -> Scaling:
     s = link.settings
-    nu = arrays_of(link.state.nu)
+    nu = arrays_of(link.of_state("nu"))
     root: Any = 1.0
     if s["bias_correction"]:
-        nu = {k: v / (1 - s["decay"] ** link.state.count) for k, v in nu.items()}
+        nu = {k: v / (1 - s["decay"] ** link.of_state("count")) for k, v in nu.items()}
     else:
         # It does not correct its average for the zero that it began with. Here the denominator is
         # the corrected one, which compares with a gradient, and the factor undoes it.
