@@ -105,6 +105,8 @@ WINGS = {
         "__init__",
     ],
     "keras": [
+        "trainers",
+        "steppers",
         "acting",
         "conversion",
         "roles",
@@ -114,6 +116,7 @@ WINGS = {
         "modes",
         "checks",
         "saving",
+        "hooks",
         "plan",
         "regularize",
         "__init__",

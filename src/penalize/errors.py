@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 
 class PenalizeError(Exception):
     """Base of every error that penalize raises."""
+
+    # Keras would make errors anew of their message, to add what a layer was called with.
+    _keras_call_info_injected: ClassVar[bool] = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take facts, not the sentence; rebuild from the sentence when unpickled.
@@ -124,7 +127,7 @@ class NoProximalOperatorError(PenalizeError):
         )
 
 
-class NoGradientError(PenalizeError):
+class NoGradientError(PenalizeError, ValueError):
     """A gradient was asked for of what acts by its proximal operator alone."""
 
     def __init__(
@@ -140,7 +143,7 @@ class NoGradientError(PenalizeError):
         )
 
 
-class NoStepError(PenalizeError):
+class NoStepError(PenalizeError, ValueError):
     """A penalty follows a schedule, and is computed without a step of training."""
 
     def __init__(self, regularizer: object) -> None:

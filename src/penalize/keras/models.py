@@ -96,7 +96,8 @@ def trace_again(models: Iterable[Any]) -> None:
         for kind in ("train", "test"):
             if getattr(model, f"{kind}_function", None) is not None:
                 with _renewed(model, f"{kind}_step"):
-                    getattr(model, f"make_{kind}_function")(force=True)
+                    # Of its class: what a plan has set before it asks whether that may train.
+                    getattr(type(model), f"make_{kind}_function")(model, force=True)
 
 
 @contextmanager

@@ -12,10 +12,12 @@ from keras import ops
 from penalize.errors import ModelError, some
 from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
-from penalize.keras.models import bring_back_values, has_value, models_with, trace_again
+from penalize.keras.hooks import hook, unhook
+from penalize.keras.models import bring_back_values, has_value, models_with, trace_again, weakly
 from penalize.keras.modes import Change, Mode, Target
 from penalize.keras.parameters import Weight, records
 from penalize.keras.saving import remark_on_saving
+from penalize.keras.trainers import training
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, row_of
 from penalize.probes import Probed
@@ -180,7 +182,7 @@ class Plan(Probed, LivePlan):
             for target in self.targets():
                 variable = target.weight.variable
                 held = Change(variable, _HELD_BY, getattr(variable, _HELD_BY, None), self)
-                look = partial(check_weight_decay, self._models, [target])
+                look = partial(self._look, target)
                 for change in (held, *self._mode.changes(self._model, target, look)):
                     self._changes.append(change)
                     change.make()
@@ -188,6 +190,45 @@ class Plan(Probed, LivePlan):
             self._undo()
             raise
         trace_again(self._models())
+        hook(self._models(), plan_on)
+
+    def put_on(self, model: Any, origin: Any) -> Plan:
+        """The same penalties, on a copy of a model that has the variables. It is in force.
+
+        Raises:
+            ModelError: it has other variables than its origin.
+            AppliedTwiceError, ModeError: as for :func:`~penalize.keras.regularize`.
+        """
+        pairs = list(zip(records(origin), records(model), strict=False))
+        if [p.shape for p, _ in records(origin)] != [p.shape for p, _ in records(model)]:
+            raise ModelError("the copy has other variables than the model", "plan it anew")
+        entries = [
+            Entry(parameter, e.decision, weight, e.regularizer)
+            for (_, old), (parameter, weight) in pairs
+            if (e := self._entries.get(id(old.variable))) is not None
+        ]
+        variables = [e.weight.variable for e in entries]
+        new = Plan(model, entries, self._mode, self._place, weakly(models_with(model, variables)))
+        self._mode.check(model, new.targets())
+        new.apply()
+        return new
+
+    def look(self, trainer: Any) -> None:
+        """Raise a sentence if the plan cannot act, or not once, as a model is about to train."""
+        trained = {id(variable) for variable in trainer.trainable_variables}
+        for target in self._penalized():
+            if id(target.weight.variable) in trained:
+                self._look(target, trainer)
+
+    def _look(self, target: Target, trainer: Any = None) -> None:
+        """The same of one target, in a step too, where the trainer is looked for."""
+        if trainer is None:
+            trainer = training()
+        # It may be one that was built around the variables since.
+        others = [] if trainer is None else [trainer]
+        check_weight_decay(lambda: [*self._models(), *others], [target])
+        if trainer is not None:
+            self._mode.look(self._model, target, trainer)
 
     def targets(self) -> list[Target]:
         """Everything with a regularizer, frozen or not."""
@@ -206,7 +247,9 @@ class Plan(Probed, LivePlan):
         if self._changes:
             self._undo()
             variables = [e.weight.variable for e in self._entries.values()]
-            trace_again(models_with(self._model, variables))
+            models = models_with(self._model, variables)
+            trace_again(models)
+            unhook(models, plan_on)
 
     def _undo(self) -> None:
         ours = {(id(c.holder), id(c.now)): c.before for c in self._changes}
