@@ -60,7 +60,7 @@ def check_the_two_decays_of_muon() -> None:
     def decays(name: str, **arguments: Any) -> bool:
         model = network(optimizer=optimizers.Muon(0.1, **arguments))
         before = weights(model)
-        zeros = [keras.ops.zeros_like(v) for v in model.trainable_variables]
+        zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
         model.optimizer.apply(zeros, model.trainable_variables)
         moved = [not np.allclose(a, b) for a, b in zip(before, weights(model), strict=True)]
         decayed = moved[0 if name == "first.kernel" else 1]
