@@ -220,6 +220,18 @@ class Plan(AnyPlan):
                 f"this tree {' and '.join(has + lacks)}, unlike the one that was planned",
                 "pass the parameters that were planned, or regularize these",
             )
+        untied = [
+            site.name
+            for e in self._entries
+            if e.parameter.name in self.penalized
+            for site in e.parameter.sites[1:]
+            if site.name in found
+        ]
+        if untied:
+            raise ModelError(
+                f"{some(untied)} is an array of its own here, and was tied where it was planned",
+                "regularize these parameters",
+            )
         for name in self.penalized:
             planned = shapes[name]
             here = tuple(found[name].shape) if name in found else planned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from penalize.errors import ModelError, some
+from penalize.errors import ModelError, NeverAppliedWarning, some
 from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
 from penalize.keras.hooks import hook, unhook
@@ -56,6 +57,7 @@ class Plan(Probed, LivePlan):
         self._place = place
         self._models = models  # that held the variables when the plan was made, if they still live
         self._changes: list[Change] = []
+        self._told: list[str] = []  # newcomers that were warned of
 
     @property
     def mode(self) -> str:
@@ -94,6 +96,18 @@ class Plan(Probed, LivePlan):
             decision = Decision(found, "" if found is None else "Keras, after the plan was made")
             entries.append(Entry(record, decision, weight, found))
         return entries
+
+    def _newcomers(self) -> list[str]:
+        """What a new plan might penalize: trained, of a role that is, and declared nowhere."""
+        roles = {e.parameter.role for e in self._entries.values() if e.regularizer is not None}
+        return [
+            e.parameter.name
+            for e in self._now()
+            if id(e.weight.variable) not in self._entries
+            and e.regularizer is None
+            and e.parameter.trainable
+            and e.parameter.role in roles
+        ]
 
     def _penalized(self) -> list[Target]:
         """What is penalized now: frozen variables are left out."""
@@ -166,8 +180,10 @@ class Plan(Probed, LivePlan):
     def __str__(self) -> str:
         present = {id(weight.variable) for _, weight in records(self._model)}
         gone = [t.name for t in self.targets() if id(t.weight.variable) not in present]
+        came = self._newcomers()
         remarks = [
             f"no longer in the model: {some(gone)}" if gone else "",
+            f"came after the plan was made: {some(came)}; make it again" if came else "",
             remark_on_saving(self.mode, self._penalized()) if self.in_force else "",
         ]
         table = super().__str__().lstrip()  # without rows it begins with empty lines
@@ -214,7 +230,19 @@ class Plan(Probed, LivePlan):
         return new
 
     def look(self, trainer: Any) -> None:
-        """Raise a sentence if the plan cannot act, or not once, as a model is about to train."""
+        """Raise a sentence if the plan cannot act, or not once, as a model is about to train.
+
+        And warn of what no rule was asked about, since it came after the plan.
+        """
+        came = self._newcomers()
+        if came and came != self._told:
+            self._told = came
+            warnings.warn(
+                f"{some(came)} came to the model after the plan of {self._place} was made, and is "
+                "not penalized by it. Call detach(), and plan the model as it is now.",
+                NeverAppliedWarning,
+                stacklevel=4,
+            )
         trained = {id(variable) for variable in trainer.trainable_variables}
         for target in self._penalized():
             if id(target.weight.variable) in trained:

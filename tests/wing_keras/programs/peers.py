@@ -105,3 +105,29 @@ def check_constraints() -> None:
     lengths = np.linalg.norm(both, axis=0)
     assert (lengths >= 0.2 - 1e-9).all()
     assert (lengths <= 0.5 + 1e-9).all()
+
+
+def check_how_optimizers_decay() -> None:
+    """By lr·wd·w, as docs/porting.md says, with three exceptions."""
+
+    def after_a_step(kind: Any, shape: tuple[int, ...]) -> float:
+        variable = keras.Variable(np.ones(shape, "float32"), name="w")
+        optimizer = kind(learning_rate=0.1, weight_decay=0.5)
+        optimizer.build([variable])
+        optimizer.apply([keras.ops.zeros(shape)], [variable])
+        return float(keras.ops.convert_to_numpy(variable).ravel()[0])
+
+    base, otherwise = keras.optimizers.Optimizer, {"Ftrl": 0.0, "ScheduleFreeAdamW": 1.0}
+    wrappers = ("LossScaleOptimizer", "MultiOptimizer")
+    kinds = [k for k in vars(keras.optimizers).values() if isinstance(k, type)]
+    seen = set()
+    for kind in kinds:
+        if not issubclass(kind, base) or kind is base or kind.__name__ in wrappers:
+            continue
+        seen.add(kind.__name__)
+        kernel, bias = (after_a_step(kind, shape) for shape in ((2, 2), (2,)))
+        expected = otherwise.get(kind.__name__, 0.95)
+        np.testing.assert_allclose(kernel, expected, atol=1e-6, err_msg=kind.__name__)
+        expected = 1 - 0.1 * 0.004 if kind.__name__ == "Muon" else expected
+        np.testing.assert_allclose(bias, expected, atol=1e-6, err_msg=kind.__name__)
+    assert {"SGD", "AdamW", "Lion", "Muon", "Ftrl"} <= seen
