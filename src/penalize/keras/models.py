@@ -35,6 +35,12 @@ def models_with(model: Any, variables: Iterable[Any]) -> list[Any]:
     ]
 
 
+def models_in(model: Any) -> list[Any]:
+    """A model, and those within it."""
+    # type(), not isinstance(): see models_with.
+    return [layer for layer in _with_all_below(model) if issubclass(type(layer), keras.Model)]
+
+
 def _live_objects() -> list[Any]:
     """All that the collector knows, and what can be reached if it was told to freeze.
 

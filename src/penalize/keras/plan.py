@@ -14,7 +14,14 @@ from penalize.errors import ModelError, NeverAppliedWarning, some
 from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
 from penalize.keras.hooks import hook, unhook
-from penalize.keras.models import bring_back_values, has_value, models_with, trace_again, weakly
+from penalize.keras.models import (
+    bring_back_values,
+    has_value,
+    models_in,
+    models_with,
+    trace_again,
+    weakly,
+)
 from penalize.keras.modes import Change, Mode, Target
 from penalize.keras.parameters import Weight, records
 from penalize.keras.saving import remark_on_saving
@@ -223,8 +230,7 @@ class Plan(Probed, LivePlan):
             for (_, old), (parameter, weight) in pairs
             if (e := self._entries.get(id(old.variable))) is not None
         ]
-        variables = [e.weight.variable for e in entries]
-        new = Plan(model, entries, self._mode, self._place, weakly(models_with(model, variables)))
+        new = Plan(model, entries, self._mode, self._place, weakly(models_in(model)))
         self._mode.check(model, new.targets())
         new.apply()
         return new
