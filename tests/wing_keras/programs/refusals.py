@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import fitting
 import keras
 import numpy as np
 from fitting import X, Y, around, fit
@@ -142,6 +143,28 @@ def check_a_model_around_moves_nothing() -> None:
         whole = whole or around(part)[0]
         whole.compile(optimizers.AdamW(0.1), "mse")
         unmoved(whole, AppliedTwiceError, f"with which the model {whole.name!r} is compiled")
+
+
+def check_a_model_that_is_met_in_its_first_step() -> None:
+    """Built after the plan, and compiled without a loss: JAX has taken its values by then."""
+
+    def around_it(part: keras.Model, optimizer: Any) -> keras.Model:
+        inputs = keras.Input((6,))
+        whole = Summed(inputs, part(inputs))
+        compiled(whole, optimizer)
+        return whole
+
+    part = fitting.network(optimizer=optimizers.SGD(0.1))
+    regularize(part, L1(0.01), mode="proximal")
+    unmoved(around_it(part, optimizers.SGD(0.1)), ModeError, "is stepped by an optimizer (SGD)")
+    part = fitting.network()
+    regularize(part, L2(0.01))
+    whole = around_it(part, optimizers.AdamW(0.1))
+    unmoved(whole, AppliedTwiceError, "weight_decay=0.004 of AdamW")
+    unmoved(whole, AppliedTwiceError, "AdamW", lambda _: whole.fit(X, Y, epochs=2, verbose=0))
+    whole.optimizer.weight_decay = 0.0
+    whole.evaluate(X, Y, verbose=0)
+    fit(whole)
 
 
 def check_what_no_loss_can_have_moves_nothing() -> None:
