@@ -27,8 +27,9 @@ from typing import Any
 BACKENDS = ("tensorflow", "jax", "torch")
 PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
 
-# What is read of a model does not depend on the backend; the others act on it.
-ONLY_ON = {"records": "torch"}
+
+# What is read of a model, and mathematics, do not depend on the backend; the others act on it.
+ONLY_ON = {"records": "torch", "peers": "torch"}
 
 
 def checks(backend: str) -> list[str]:

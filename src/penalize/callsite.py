@@ -1,9 +1,10 @@
-"""Where the user's code called us: ``train.py:14``, for plans and messages."""
+"""Where the user's code called us: ``train.py:14``, for plans and messages; and who called."""
 
 from __future__ import annotations
 
 import os
 import sys
+from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _DEMO = os.path.join(_PACKAGE, "demo") + os.sep  # a user like any other
@@ -15,6 +16,22 @@ def callsite() -> str:
     while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
         frame = frame.f_back
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def asked_by(package: str) -> bool:
+    """Whether the function that asks this was called by code of a package.
+
+    What TensorFlow puts between them, where it converts functions, is passed over.
+    """
+    frame = sys._getframe(2)
+    while frame.f_back is not None and _package_of(frame) == "tensorflow":
+        frame = frame.f_back
+    return _package_of(frame) == package
+
+
+def _package_of(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__") or ""
+    return name.partition(".")[0]
 
 
 def _is_ours(path: str) -> bool:

@@ -15,6 +15,8 @@ class PenalizeError(Exception):
     """Base of every error that penalize raises."""
 
     ag_pass_through = True  # AutoGraph: not to be raised again as an error of another class
+    # Keras would make errors anew of their message, to add what a layer was called with.
+    _keras_call_info_injected: ClassVar[bool] = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take facts, not the sentence; rebuild from the sentence when unpickled.
@@ -133,7 +135,7 @@ class NoProximalOperatorError(PenalizeError):
         )
 
 
-class NoGradientError(PenalizeError):
+class NoGradientError(PenalizeError, ValueError):
     """A gradient was asked for of what acts by its proximal operator alone."""
 
     def __init__(
@@ -149,7 +151,7 @@ class NoGradientError(PenalizeError):
         )
 
 
-class NoStepError(PenalizeError):
+class NoStepError(PenalizeError, ValueError):
     """A penalty follows a schedule, and is computed without a step of training."""
 
     def __init__(self, regularizer: object) -> None:

@@ -6,6 +6,8 @@ optax promises none of it. If a release changes it, these tests say what has to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FunctionType
 from typing import Any
 
 import jax
@@ -13,6 +15,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from penalize import L1, L2, OptimizerError
+from penalize.jax import chains, regularize
 from penalize.jax.chains import Link, Position, place
 
 PARAMS = {"a": jnp.ones(2), "b": jnp.ones(3)}
@@ -181,3 +185,101 @@ def test_what_keeps_parameters_of_its_own() -> None:
 
 def test_alone() -> None:
     assert seen(lambda probe: probe) == Position([], [], [], False)
+
+
+# --- an optax that is built otherwise -------------------------------------------------------
+
+
+def with_code(tx: optax.GradientTransformation, code: CodeType) -> Any:
+    """A transform that does the same, with the code of its update exchanged."""
+    old: Any = tx.update
+    update = FunctionType(code, old.__globals__, old.__name__, old.__defaults__, old.__closure__)
+    update.__kwdefaults__, update.__qualname__ = old.__kwdefaults__, old.__qualname__
+    update.__module__ = old.__module__
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def rebuilt(tx: Any) -> Any:
+    """What the update closes over has other names."""
+    code = tx.update.__code__
+    return with_code(tx, code.replace(co_freevars=tuple(f"{n}_" for n in code.co_freevars)))
+
+
+def chained(*parts: Any) -> Any:
+    """A chain whose local variable has another name."""
+    tx = optax.chain(*parts)
+    code: CodeType = tx.update.__code__  # type: ignore[attr-defined]
+    names = tuple("others" if name == "new_state" else name for name in code.co_varnames)
+    return with_code(tx, code.replace(co_varnames=names))
+
+
+UNREADABLE: dict[str, tuple[Callable[[], Any], str]] = {
+    "scale": (lambda: rebuilt(optax.scale(-0.1)), "The scale of optax .* has no 'step_size'"),
+    "trace": (
+        lambda: optax.chain(rebuilt(optax.trace(0.9)), optax.scale(-0.1)),
+        "The trace of optax .* has no 'decay'",
+    ),
+    "masked": (
+        lambda: rebuilt(optax.masked(optax.sgd(0.1), {"a": True, "b": True})),
+        "The masked of optax .* has no 'mask'",
+    ),
+    "inject_hyperparams": (
+        lambda: rebuilt(optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)),
+        "The inject_hyperparams of optax .* has no 'inner_factory'",
+    ),
+    "with_extra_args_support": (
+        lambda: optax.chain(rebuilt(optax.with_extra_args_support(optax.sgd(0.1)))),
+        "of optax .* has no '(tx|update_fns)'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_named_otherwise_is_refused_or_done_without(make: Any, message: str) -> None:
+    """What only checks goes on; what has to know the step, or its place, says what is missing."""
+    plan = regularize(PARAMS, {"a": L1(0.1), "b": L2(0.2)})
+    tx = optax.chain(plan.gradient(), make())
+    found, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert found["b"] == pytest.approx(-0.1 * (1 + 0.4))
+    tx = optax.chain(make(), plan.proximal(0.1))
+    with pytest.raises(OptimizerError, match=message) as caught:
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert "use plan.gradient(), or plan.penalty(params) in the loss" in str(caught.value)
+
+
+def test_states_that_are_built_otherwise() -> None:
+    @dataclass
+    class State:
+        steps: Any
+
+    def init(params: Any) -> State:
+        return State(inner.init(params).count)
+
+    def update(updates: Any, state: State, params: Any = None) -> Any:
+        rate = step_size_fn(state.steps)
+        return jax.tree.map(lambda u: rate * u, updates), State(state.steps + 1)
+
+    def step_size_fn(count: Any) -> Any:
+        return -0.1
+
+    inner = optax.scale_by_schedule(step_size_fn)
+    update.__qualname__, update.__module__ = inner.update.__qualname__, inner.update.__module__
+    tx = optax.chain(
+        optax.GradientTransformation(init, update), regularize(PARAMS, {"a": L1(0.1)}).proximal(0.1)
+    )
+    message = r"The state of scale_by_schedule of optax .* has no 'count'"
+    with pytest.raises(OptimizerError, match=message):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_a_chain_with_other_local_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = regularize(PARAMS, {"a": L1(0.1), "b": L2(0.2)})
+    first = chained(plan.gradient(), optax.scale(-0.1))
+    monkeypatch.setattr(chains, "_CHAIN", first.update.__code__)
+    found, _ = first.update(PARAMS, first.init(PARAMS), PARAMS)
+    assert found["b"] == pytest.approx(-0.1 * (1 + 0.4))
+    for ours in (plan.proximal(0.1), plan.decoupled(0.1)):
+        last = chained(optax.scale(-0.1), ours)
+        monkeypatch.setattr(chains, "_CHAIN", last.update.__code__)
+        with pytest.raises(OptimizerError, match=r"The chain of optax .* has no 'new_state'"):
+            last.update(PARAMS, last.init(PARAMS), PARAMS)

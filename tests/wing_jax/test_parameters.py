@@ -465,3 +465,24 @@ def test_groups_where_the_axes_are_not_known() -> None:
     for tree in cases:
         with pytest.raises(GroupsError, match="no single axis holds the outputs"):
             regularize(tree, {kernels | biases: GroupLasso(1.0, groups="outputs")})
+
+
+def test_what_was_tied_or_replaced_after_the_plan_is_refused() -> None:
+    """Both penalties on the one, or none on the other, would be a wrong number."""
+    model = NnxNet(nnx.Rngs(0))
+    plan = regularize(model, {"blocks": L2(0.1)})
+    model.blocks[1].kernel = model.blocks[0].kernel
+    with pytest.raises(ModelError, match=r"lacks 'blocks\.1\.kernel', unlike the one"):
+        plan.penalty(model)
+    tied = regularize(model, {"blocks": L2(0.1)})
+    expected = 0.1 * (model.blocks[0].kernel[...] ** 2).sum()
+    found = tied.breakdown(model)
+    assert [name for name in found if "blocks" in name] == ["blocks.0.kernel"]
+    np.testing.assert_allclose(found["blocks.0.kernel"], expected, rtol=1e-6)
+    model.blocks[1] = nnx.Linear(4, 4, rngs=nnx.Rngs(1))
+    with pytest.raises(ModelError, match=r"'blocks\.1\.kernel' is an array of its own here"):
+        tied.penalty(model)
+    other = regularize(model, {"blocks": L2(0.1)})
+    model.blocks[1] = nnx.Linear(4, 5, rngs=nnx.Rngs(1))
+    with pytest.raises(ModelError, match=r"'blocks\.1\.kernel' has the shape \(4, 5\) here"):
+        other.penalty(model)

@@ -3,7 +3,7 @@
 A transform of updates is told none of it. But while a chain updates, it is on the stack: it holds
 the functions of its transforms and the states that are already new, and in the closures of those
 are their settings. That is how optax 0.2 is built, not what it promises; a test pins it. What is
-not found as expected is not known, and whoever needs to know refuses it.
+not found as expected is not known, and whoever needs to know refuses it: :class:`UnreadableError`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,32 @@ from typing import Any, NamedTuple
 
 import optax
 
+from penalize.errors import OptimizerError
 from penalize.jax.trees import arrays_of
+
+
+class UnreadableError(OptimizerError):
+    """A transform of optax does not keep what is read of it under the name that is known."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(
+            f"the {kind} of optax {optax.__version__} has no {name!r}, which tells where a "
+            "transform stands and what step is taken",
+            "use plan.gradient(), or plan.penalty(params) in the loss, which do without, or "
+            "another release of optax",
+        )
+
+
+class Settings(dict[str, Any]):
+    """What a function of optax closes over, or has as its local variables, by name."""
+
+    def __init__(self, kind: str, found: Mapping[str, Any]) -> None:
+        super().__init__(found)
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Any:
+        raise UnreadableError(self._kind, name)
+
 
 _HARMLESS = {
     "identity",
@@ -64,11 +89,28 @@ class Link(NamedTuple):
     parts: Sequence[Link] = ()
     """What a mask or a partition applies to some of the penalized parameters."""
 
+    arguments: Set[str] = frozenset()
+    """What its update takes."""
+
+    def of_state(self, name: str) -> Any:
+        """A part of its state. Raises :class:`UnreadableError` if there is none."""
+        try:
+            return getattr(self.state, name)
+        except AttributeError:
+            raise UnreadableError(f"state of {self.kind}", name) from None
+
     @property
     def inner(self) -> list[Link]:
         """The transforms in its settings, whatever it does with them."""
         functions = [tx.update for tx in _transforms(list(self.settings.values()))]
         return links(functions, [None] * len(functions))
+
+    @property
+    def all(self) -> Iterator[Link]:
+        """It, and all that it applies, to some of the penalized parameters or to them all."""
+        yield self
+        for link in self.parts or self.inner:
+            yield from link.all
 
     @property
     def harmless(self) -> bool:
@@ -133,20 +175,20 @@ def _is_update(frame: FrameType) -> bool:
     return name.startswith("optax.") and frame.f_code.co_name in ("update", "update_fn")
 
 
-_CHAIN = optax.chain(optax.identity()).update.__code__
-_NAMED_CHAIN = optax.named_chain(("", optax.identity())).update.__code__
+_CHAIN = getattr(optax.chain(optax.identity()).update, "__code__", None)
+_NAMED_CHAIN = getattr(optax.named_chain(("", optax.identity())).update, "__code__", None)
 
 
 def _chain(frame: FrameType) -> tuple[Sequence[Any], list[Any], int] | None:
     """The functions of a chain that is updating, their states, and how many of these are new."""
-    seen = frame.f_locals
+    if frame.f_code is not _CHAIN and frame.f_code is not _NAMED_CHAIN:
+        return None
+    seen = Settings("chain", frame.f_locals)
     if frame.f_code is _CHAIN:
         new, old = seen["new_state"], seen["state"]
         return seen["update_fns"], [*new, *old[len(new) :]], len(new)
-    if frame.f_code is _NAMED_CHAIN:
-        new, old = seen["new_state"], seen["state"]
-        return [tx.update for _, tx in seen["transforms"]], [*{**old, **new}.values()], len(new)
-    return None
+    new, old = seen["new_state"], seen["state"]
+    return [tx.update for _, tx in seen["transforms"]], [*{**old, **new}.values()], len(new)
 
 
 def links(functions: Sequence[Callable[..., Any]], states: Sequence[Any]) -> list[Link]:
@@ -158,11 +200,12 @@ def links(functions: Sequence[Callable[..., Any]], states: Sequence[Any]) -> lis
 
 
 def _opened(function: Callable[..., Any], state: Any) -> list[Link]:
-    settings = _settings(function)
     kind = getattr(function, "__qualname__", "").partition(".")[0]
     module = getattr(function, "__module__", None) or ""
     if not module.startswith("optax."):
-        return [Link(f"{module}.{kind}", settings, state)]
+        kind = f"{module}.{kind}"
+    settings = Settings(kind, _settings(function))
+    arguments = inspect.signature(function).parameters.keys()
     if kind == "with_extra_args_support":
         return _opened(settings["tx"].update, state)
     if kind == "chain":
@@ -172,9 +215,11 @@ def _opened(function: Callable[..., Any], state: Any) -> list[Link]:
         named = settings["transforms"]
         return links([tx.update for _, tx in named], [state and state[name] for name, _ in named])
     if kind == "inject_hyperparams" and state is not None:
-        made = settings["inner_factory"](**settings["other_hps"], **state.hyperparams)
-        return _opened(made.update, state.inner_state)
-    return [Link(kind, settings, state)]
+        link = Link(kind, settings, state)
+        given = link.of_state("hyperparams")
+        made = settings["inner_factory"](**settings["other_hps"], **given)
+        return _opened(made.update, link.of_state("inner_state"))
+    return [Link(kind, settings, state, arguments=arguments)]
 
 
 def _settings(function: Callable[..., Any], seen: tuple[Any, ...] = ()) -> Mapping[str, Any]:
@@ -219,8 +264,9 @@ def _parts(link: Link, params: Any) -> list[Part]:
     labels = s["param_labels"](params) if callable(s["param_labels"]) else s["param_labels"]
     found: list[Part] = []
     for group, transform in s["transforms"].items():
-        masked = _settings(optax.masked(transform, s["make_mask"](labels, group)).update)
-        state = link.state and link.state.inner_states[group]
+        mask = s["make_mask"](labels, group)
+        masked = Settings("masked", _settings(optax.masked(transform, mask).update))
+        state = link.state and link.of_state("inner_states")[group]
         found.extend(_parts(Link("masked", masked, state), params))
     return found
 

@@ -112,9 +112,12 @@ class Plan(AnyPlan):
                 which is followed without compiling again.
 
         Raises, when the step is traced:
-            OptimizerError: no parameters are passed, or it stands after what scales the gradients.
-            AppliedTwiceError: the plan has another transform in the chain, or an L2 stands beside
-                ``add_decayed_weights``.
+            OptimizerError: no parameters are passed, it stands after what scales the gradients, or
+                before what goes by the value of the loss: a line search, as in ``lbfgs``, compares
+                values that lack the penalty. Add :meth:`penalty` to the loss there.
+            AppliedTwiceError: the plan has another transform in the chain, an L2 stands beside
+                ``add_decayed_weights``, or the gradients are those of a loss with :meth:`penalty`
+                in it, as far as the step that is traced shows it.
             ModelError: the parameters are not those that were planned.
         """
         from penalize.jax.transforms import gradient
@@ -206,6 +209,18 @@ class Plan(AnyPlan):
             raise ModelError(
                 f"this tree {' and '.join(has + lacks)}, unlike the one that was planned",
                 "pass the parameters that were planned, or regularize these",
+            )
+        untied = [
+            site.name
+            for e in self._entries
+            if e.parameter.name in self.penalized
+            for site in e.parameter.sites[1:]
+            if site.name in found
+        ]
+        if untied:
+            raise ModelError(
+                f"{some(untied)} is an array of its own here, and was tied where it was planned",
+                "regularize these parameters",
             )
         for name in self.penalized:
             planned = shapes[name]

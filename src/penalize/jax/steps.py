@@ -46,7 +46,7 @@ def _scale(link: Link, count: Any) -> Scaling:
 
 
 def _schedule(link: Link, count: Any) -> Scaling:
-    return Scaling(_rate(link)(link.state.count - 1))
+    return Scaling(_rate(link)(link.of_state("count") - 1))
 
 
 def _trace(link: Link, count: Any) -> Scaling:
@@ -64,31 +64,34 @@ def _scaling(of: Callable[[Any], Taken], seconds: Any) -> Scaling:
 
 def _adam(link: Link, count: Any) -> Scaling:
     s = link.settings
-    count, b1, b2 = link.state.count, s["b1"], s["b2"]
+    count, b1, b2 = link.of_state("count"), s["b1"], s["b2"]
     kept: dict[str, Any] = {"eps": s["eps"], "inside": s["eps_root"]}
     if s["nesterov"]:
         kept |= {"betas": (b1, b2), "count": count, "momenta": (b1, b1), "product": b1**count}
-        return _scaling(lambda nu: steps.nadam(1.0, nu, **kept), link.state.nu)
+        return _scaling(lambda nu: steps.nadam(1.0, nu, **kept), link.of_state("nu"))
     correction = 1 - b2**count
-    return _scaling(lambda nu: steps.adam(1.0, nu, correction=correction, **kept), link.state.nu)
+    return _scaling(
+        lambda nu: steps.adam(1.0, nu, correction=correction, **kept), link.of_state("nu")
+    )
 
 
 def _amsgrad(link: Link, count: Any) -> Scaling:
     s = link.settings
     if s["bias_correction_nu"] and s["bias_correction_mu"]:
         return _scaling(
-            lambda nu: steps.adam(1.0, nu, eps=s["eps"], inside=s["eps_root"]), link.state.nu_max
+            lambda nu: steps.adam(1.0, nu, eps=s["eps"], inside=s["eps_root"]),
+            link.of_state("nu_max"),
         )
     raise _unknown("scale_by_amsgrad without bias correction")
 
 
 def _adamax(link: Link, count: Any) -> Scaling:
-    return _scaling(lambda norm: steps.adamax(1.0, norm), link.state.nu)  # with eps in it
+    return _scaling(lambda norm: steps.adamax(1.0, norm), link.of_state("nu"))  # with eps in it
 
 
 def _rss(link: Link, count: Any) -> Scaling:
     eps = link.settings["eps"]
-    sums = link.state.sum_of_squares
+    sums = link.of_state("sum_of_squares")
     return _scaling(lambda total: steps.adagrad(1.0, total, inside=eps), sums)
 
 
@@ -96,9 +99,9 @@ def _rms(link: Link, count: Any) -> Scaling:
     s = link.settings
     kept: dict[str, Any] = {"inside" if s["eps_in_sqrt"] else "eps": s["eps"]}
     is_corrected = s["bias_correction"]
-    kept["correction"] = 1 - s["decay"] ** (link.state.count if is_corrected else count + 1)
+    kept["correction"] = 1 - s["decay"] ** (link.of_state("count") if is_corrected else count + 1)
     formula = steps.adam if is_corrected else steps.rmsprop
-    return _scaling(lambda nu: formula(1.0, nu, **kept), link.state.nu)
+    return _scaling(lambda nu: formula(1.0, nu, **kept), link.of_state("nu"))
 
 
 _KINDS: dict[str, Callable[[Link, Any], Scaling]] = {

@@ -14,8 +14,8 @@ import optax
 from jax import Array
 
 from penalize.errors import OptimizerError
-from penalize.jax.chains import Link, Position, place
-from penalize.jax.ledger import check_alone
+from penalize.jax.chains import Link, Position, UnreadableError, place
+from penalize.jax.ledger import check_alone, check_not_in_loss
 from penalize.jax.steps import check_rate, scaling_of
 from penalize.jax.trees import PenalizedArray, leaves_of, with_leaves
 from penalize.regularizers.base import Regularizer, check_strength
@@ -68,10 +68,20 @@ def gradient(source: PenaltySource, strength: Scalar) -> optax.GradientTransform
             f"the transform {name} stands before {{}}, which would add it up once per batch",
             "put it inside, into the chain whose gradients are accumulated",
         )
+        _check_nothing(
+            [inner for link in where.after for inner in link.all if _reads_the_loss(inner)],
+            f"the transform {name} stands before {{}}, which goes by the value of the loss that it "
+            "is given, and that is the data's alone",
+            "leave it out, and add plan.penalty(params) to the loss, in value_fn too",
+        )
+        return add(state)
+
+    def add(state: PenaltyState) -> Change:
         factor = _at(strength, state)
         return lambda update, w: update + factor * w.regularizer.gradient(w.value)
 
-    return _transform(source, name, begin, strength=strength)
+    # Where it stands matters to the checks alone.
+    return _transform(source, name, begin, add, strength=strength)
 
 
 def decoupled(
@@ -135,6 +145,11 @@ def _adds_up(link: Link) -> bool:
     return link.kind in ("MultiSteps", "apply_every") and not means
 
 
+def _reads_the_loss(link: Link) -> bool:
+    """Line searches and Polyak steps; a plateau may be one of any value."""
+    return bool({"value", "value_fn"} & link.arguments) and link.kind != "reduce_on_plateau"
+
+
 def _check_last(where: Position, name: str) -> None:
     """What stands behind, or wraps the chain, must leave alone what was set."""
     _check_nothing(
@@ -163,9 +178,18 @@ def _transform(
     source: PenaltySource,
     name: str,
     begin: Callable[[Position, PenaltyState], Change],
+    otherwise: Callable[[PenaltyState], Change] | None = None,
     **numbers_given: Scalar,
 ) -> optax.GradientTransformation:
-    """A transform that changes the updates of the penalized arrays."""
+    """A transform that changes the updates of the penalized arrays.
+
+    Args:
+        source: the plan.
+        name: what it is called.
+        begin: checks its place, and gives what it does.
+        otherwise: gives what it does where its place cannot be read; None if that is refused.
+        numbers_given: what is checked at once, by name.
+    """
     for argument, value in numbers_given.items():
         if isinstance(value, numbers.Real | str | None):
             check_strength(name.partition("(")[0], argument, value)
@@ -181,10 +205,16 @@ def _transform(
                 "pass them: updates, state = optimizer.update(gradients, state, params)",
             )
         weights = source.weights(params)
-        where = place(params, {w.name for w in weights})
-        check_alone(name, weights, params, where)
-        change = begin(where, state)
         given = {leaf.name: leaf.value for leaf in leaves_of(updates)}
+        check_not_in_loss(name, weights, given.values())
+        try:
+            where = place(params, {w.name for w in weights})
+            check_alone(name, weights, params, where)
+            change = begin(where, state)
+        except UnreadableError:
+            if otherwise is None:
+                raise
+            change = otherwise(state)
         acting = [w.at(state.count) for w in weights if given.get(w.name) is not None]
         new = {w.name: _cast(change(given[w.name], w), given[w.name], w.value) for w in acting}
         return with_leaves(updates, new), PenaltyState(optax.safe_increment(state.count))

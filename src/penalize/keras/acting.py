@@ -8,15 +8,17 @@ from typing import Any
 
 from keras import config, ops
 
+from penalize.keras.trainers import values_kept
 from penalize.regularizers.base import Regularizer
 
 
 @dataclass(frozen=True, eq=False)
 class InForce:
-    """A regularizer that first looks whether its penalty has a second door by now.
+    """A regularizer that first looks whether the plan can still act, and its penalty acts once.
 
-    Keras calls it in each step that is traced (on PyTorch, in each step): a model may be compiled
-    anew, with another optimizer, long after the plan was made.
+    Keras calls it in each step that is traced (on PyTorch, in each step), and before the first step
+    after a model was compiled: that may be anew, with another optimizer, long after the plan was
+    made. In a step it is called for the loss, before anything is updated.
     """
 
     regularizer: Callable[[Any], Any]
@@ -25,8 +27,9 @@ class InForce:
     """The model whose optimizer counts the steps that a schedule follows."""
 
     def __call__(self, w: Any) -> Any:
-        self.look()
-        return at_step_of(self.model, self.regularizer)(w)
+        with values_kept():
+            self.look()
+            return at_step_of(self.model, self.regularizer)(w)
 
 
 def at_step_of(model: Any, regularizer: Any, step: Any = None) -> Any:

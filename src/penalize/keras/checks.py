@@ -8,6 +8,7 @@ from typing import Any
 
 from penalize.errors import AppliedTwiceError
 from penalize.keras.modes import PenalizedVariable
+from penalize.keras.steppers import decay_of, stepper_of
 
 
 def check_weight_decay(
@@ -31,21 +32,20 @@ def _second_door(
     models: Iterable[Any], targets: Sequence[PenalizedVariable]
 ) -> AppliedTwiceError | None:
     for model in models:
-        optimizer = getattr(model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-        decay = getattr(optimizer, "weight_decay", None)
-        if optimizer is None or not decay:
-            continue
         for target in targets:
-            if target.regularizer.split()[1] and optimizer._use_weight_decay(
-                target.weight.variable
-            ):
+            if not target.regularizer.split()[1]:
+                continue
+            variable = target.weight.variable
+            optimizer = stepper_of(getattr(model, "optimizer", None), variable)
+            decay = decay_of(optimizer, variable)
+            if decay is not None:
+                argument, value = decay
                 return AppliedTwiceError(
                     [target.name],
                     f"{target.regularizer!r} of the plan",
-                    f"weight_decay={decay!r} of {type(optimizer).__name__}, with which the model "
+                    f"{argument}={value!r} of {type(optimizer).__name__}, with which the model "
                     f"{model.name!r} is compiled",
-                    "Compile with weight_decay=0.0, or exclude_from_weight_decay() what the plan "
+                    f"Compile with {argument}=0.0, or exclude_from_weight_decay() what the plan "
                     "penalizes, or leave the L2 out of the rules",
                 )
     return None

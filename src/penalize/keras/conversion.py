@@ -6,20 +6,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from keras import ops, regularizers
+from keras import constraints, ops, regularizers
 
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError
 from penalize.keras.acting import behind
-from penalize.regularizers import L1, L1L2, L2, Orthogonal, Regularizer
+from penalize.regularizers import (
+    L1,
+    L1L2,
+    L2,
+    MaxNorm,
+    MinMaxNorm,
+    NonNegative,
+    Orthogonal,
+    Regularizer,
+    UnitNorm,
+)
 
 
-def from_keras(regularizer: Any) -> Regularizer:
-    """The regularizer of penalize with the same value as one of Keras.
+def from_keras(regularizer: Any, *, ndim: int | None = None) -> Regularizer:
+    """The regularizer of penalize with the same value as one of Keras, or the same constraint.
 
     ``L1``, ``L2``, ``L1L2`` and ``OrthogonalRegularizer`` have one. What Keras keeps in float32
     becomes the shortest number that it stands for: Keras' ``L1(0.1)`` gives ``L1(0.1)``.
     A regularizer of penalize comes back as it is.
+
+    Of the constraints ``NonNeg``, ``MaxNorm``, ``UnitNorm`` and ``MinMaxNorm`` have one, which acts
+    in ``mode="proximal"``. Keras names the axes over which it takes a norm, and penalize those that
+    are left, which tell the groups: ``MaxNorm(2.0, axis=0)`` of a matrix is
+    ``MaxNorm(2.0, groups=1)``. A group of zeros, for which Keras leaves a least norm aside, goes to
+    equal elements.
+
+    Args:
+        regularizer: one of Keras.
+        ndim: how many axes the weight has, for a constraint with an ``axis``. By default one more
+            than the last that is named, as for kernels: a matrix for ``axis=0``, the kernel of a
+            two-dimensional convolution for ``axis=[0, 1, 2]``.
 
     Raises:
         RegularizerError: it has no counterpart, such as a function of your own.
@@ -35,10 +57,41 @@ def from_keras(regularizer: Any) -> Regularizer:
         return L1L2(_number(regularizer.l1), _number(regularizer.l2))
     if kind is regularizers.OrthogonalRegularizer:
         return Orthogonal(_number(regularizer.factor), regularizer.mode)
+    if kind is constraints.NonNeg:
+        return NonNegative()
+    if kind is constraints.MaxNorm:
+        return MaxNorm(_number(regularizer.max_value), _groups(regularizer, ndim))
+    if kind is constraints.UnitNorm:
+        return UnitNorm(_groups(regularizer, ndim))
+    if kind is constraints.MinMaxNorm:
+        if regularizer.rate != 1:
+            raise RegularizerError(
+                f"from_keras got MinMaxNorm with rate={regularizer.rate!r}, which goes a part of "
+                "the way to the constraint in each step, and has no counterpart in penalize",
+                "with rate=1.0 it has",
+            )
+        low, high = _number(regularizer.min_value), _number(regularizer.max_value)
+        return MinMaxNorm(low, high, _groups(regularizer, ndim))
     raise RegularizerError(
         f"from_keras got {name_of(regularizer)}, which has no counterpart in penalize",
-        "those that have one are keras.regularizers.L1, L2, L1L2 and OrthogonalRegularizer",
+        "those that have one are L1, L2, L1L2 and OrthogonalRegularizer of keras.regularizers, and "
+        "NonNeg, MaxNorm, UnitNorm and MinMaxNorm of keras.constraints",
     )
+
+
+def _groups(constraint: Any, ndim: int | None) -> Any:
+    """The axes that index the groups of a constraint: those over which it takes no norm."""
+    axes = constraint.axis if isinstance(constraint.axis, list | tuple) else [constraint.axis]
+    if ndim is None:
+        if not all(isinstance(axis, int) and axis >= 0 for axis in axes):
+            raise RegularizerError(
+                f"from_keras got {name_of(constraint)} with axis={constraint.axis!r}, which counts "
+                "from the end",
+                "say how many axes the weight has: from_keras(constraint, ndim=2)",
+            )
+        ndim = max(axes) + 2
+    left = [axis for axis in range(ndim) if axis not in {a % ndim for a in axes}]
+    return left[0] if len(left) == 1 else tuple(left)
 
 
 def to_keras(regularizer: Regularizer) -> Any:

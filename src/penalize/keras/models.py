@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -31,16 +35,35 @@ def models_with(model: Any, variables: Iterable[Any]) -> list[Any]:
     ]
 
 
+def models_in(model: Any) -> list[Any]:
+    """A model, and those within it."""
+    # type(), not isinstance(): see models_with.
+    return [layer for layer in _with_all_below(model) if issubclass(type(layer), keras.Model)]
+
+
 def _live_objects() -> list[Any]:
-    """All that the collector knows. What was frozen it tells only of when it is unfrozen."""
-    frozen = gc.get_freeze_count() > 0
-    if frozen:
-        gc.unfreeze()
-    try:
-        return gc.get_objects()
-    finally:
-        if frozen:
-            gc.freeze()
+    """All that the collector knows, and what can be reached if it was told to freeze.
+
+    It does not tell of what is frozen, and to unfreeze that, or to freeze again, would change what
+    the user's ``gc.freeze()`` stands for. So it is looked for as the collector would, which takes a
+    second in a large process.
+    """
+    known = gc.get_objects()
+    return _reachable(known) if gc.get_freeze_count() else known
+
+
+def _reachable(known: list[Any]) -> list[Any]:
+    """These objects and all that modules, running functions and they themselves refer to."""
+    waiting: list[Any] = [sys.modules, *known]
+    for frame in sys._current_frames().values():
+        for running, _ in traceback.walk_stack(frame):
+            waiting += [running.f_locals, running.f_globals]
+    found: dict[int, Any] = {}
+    while waiting:
+        new = {id(x): x for x in waiting if id(x) not in found}
+        found |= new
+        waiting = [x for x in gc.get_referents(*new.values()) if gc.is_tracked(x)]
+    return list(found.values())
 
 
 def _with_all_below(layer: Any) -> Iterator[Any]:
@@ -76,10 +99,27 @@ def trace_again(models: Iterable[Any]) -> None:
     neither. The optimizer and its iterations are not touched.
     """
     for model in models:
-        if getattr(model, "train_function", None) is not None:
-            model.make_train_function(force=True)
-        if getattr(model, "test_function", None) is not None:
-            model.make_test_function(force=True)
+        for kind in ("train", "test"):
+            if getattr(model, f"{kind}_function", None) is not None:
+                with _renewed(model, f"{kind}_step"):
+                    # Of its class: what a plan has set before it asks whether that may train.
+                    getattr(type(model), f"make_{kind}_function")(model, force=True)
+
+
+@contextmanager
+def _renewed(model: Any, method: str) -> Iterator[None]:
+    """A method of a model as another object.
+
+    JAX does not trace anew what is equal to something that it has traced, as the methods of one
+    object are, while somebody holds the function that was made of it.
+    """
+    own = {name: vars(model)[name] for name in (method,) if name in vars(model)}
+    vars(model)[method] = partial(getattr(model, method))
+    try:
+        yield
+    finally:
+        del vars(model)[method]
+        vars(model).update(own)
 
 
 def bring_back_values(models: Iterable[Any]) -> None:

@@ -18,7 +18,9 @@ from penalize.errors import ModeError, ModelError
 from penalize.keras.acting import InForce, at_step_of, zeros
 from penalize.keras.conversion import name_of
 from penalize.keras.parameters import HeldVariable, HoldingLayer
+from penalize.keras.steppers import stepper_of
 from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
+from penalize.keras.trainers import steps_by_itself, values_kept
 from penalize.regularizers.base import Regularizer
 
 
@@ -64,6 +66,16 @@ class Mode(ABC):
         """Raise a sentence if the mode cannot act on these targets."""
 
     @abstractmethod
+    def look(self, model: Any, target: PenalizedVariable, trainer: Any) -> None:
+        """Raise a sentence if the mode cannot act on this target as it is trained now.
+
+        Args:
+            model: that of the plan.
+            target: what is penalized.
+            trainer: the model that is being trained.
+        """
+
+    @abstractmethod
     def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         """What is to be set for a target; ``look`` is called in each (traced) step."""
 
@@ -83,6 +95,9 @@ class Loss(Mode):
                     "without the step of training, so that the strength would stand still",
                     'use mode="proximal", or another backend',
                 )
+
+    def look(self, model: Any, target: PenalizedVariable, trainer: Any) -> None:
+        """A loss term acts under every optimizer."""
 
     def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         variable, regularizer = target.weight.variable, target.regularizer
@@ -116,8 +131,6 @@ class Proximal(Mode):
     name = "proximal"
 
     def check(self, model: Any, targets: Sequence[PenalizedVariable]) -> None:
-        optimizer = optimizer_of(model)
-        per_element = is_per_element(optimizer)
         for target in targets:
             constraint = target.weight.variable.constraint
             if constraint is not None:
@@ -126,16 +139,21 @@ class Proximal(Mode):
                     "step beside it is not the proximal operator of both",
                     'take the constraint off, or use mode="loss"',
                 )
-            target.regularizer.check_step(
-                per_element=per_element,
-                where=f"{target.name!r} under {type(optimizer).__name__}",
-            )
+            optimizer_of(model, target)
+
+    def look(self, model: Any, target: PenalizedVariable, trainer: Any) -> None:
+        optimizer, variable = optimizer_of(model, target), target.weight.variable
+        if not steps_by_itself(trainer):
+            return
+        stepping = stepper_of(trainer.optimizer, variable)
+        if stepping is not optimizer and any(v is variable for v in trainer.trainable_variables):
+            raise _stepped_by(stepping, target.name)
 
     def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         variable = target.weight.variable
         # What was declared on the variable acts here, and must not act in the loss too.
         yield _change(variable, "regularizer", InForce(zeros, look))
-        yield _change(variable, "constraint", ProximalStep(model, target.name, target.regularizer))
+        yield _change(variable, "constraint", ProximalStep(model, target))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,38 +161,37 @@ class ProximalStep:
     """w ← prox of step·Ω at w: a constraint, which Keras applies right after the update."""
 
     model: Any
-    name: str
-    regularizer: Regularizer
+    target: PenalizedVariable
 
     def __call__(self, variable: Any) -> Any:
-        # The optimizer is looked up in each (traced) step: the model may have been compiled anew.
-        optimizer = optimizer_of(self.model)
-        # Keras does not tell a constraint who steps the variable; it is the caller, where it can
-        # be seen.
-        stepping = sys._getframe(1).f_locals.get("self")
-        if isinstance(stepping, keras.optimizers.Optimizer) and stepping is not optimizer:
-            raise ModeError(
-                f"{self.name!r} is stepped by an optimizer ({type(stepping).__name__}) that is not "
-                "the one its model was compiled with",
-                "make the plan with the model that is trained",
-            )
-        per_element = is_per_element(optimizer)
-        self.regularizer.check_step(
-            per_element=per_element,
-            where=f"{self.name!r} under {type(optimizer).__name__}",
-        )
-        acting = at_step_of(self.model, self.regularizer)
-        return acting.prox_taken(variable, step_taken(optimizer, variable))
+        with values_kept():
+            # Looked up in each (traced) step: the model may have been compiled anew.
+            optimizer = optimizer_of(self.model, self.target)
+            # The caller, where it can be seen.
+            stepping = sys._getframe(1).f_locals.get("self")
+            if isinstance(stepping, keras.optimizers.Optimizer) and stepping is not optimizer:
+                raise _stepped_by(stepping, self.target.name)
+            acting = at_step_of(self.model, self.target.regularizer)
+            return acting.prox_taken(variable, step_taken(optimizer, variable))
 
 
-def optimizer_of(model: Any) -> Any:
-    """The optimizer of a compiled model, if the step that it takes is known.
+def _stepped_by(optimizer: Any, name: str) -> ModeError:
+    return ModeError(
+        f"{name!r} is stepped by an optimizer ({type(optimizer).__name__}) that is not the one its "
+        "model was compiled with",
+        "make the plan with the model that is trained",
+    )
+
+
+def optimizer_of(model: Any, target: PenalizedVariable) -> Any:
+    """The optimizer that steps a target, if the proximal step beside it is exact.
 
     Raises:
         ModelError: the model is not compiled.
-        ModeError: the proximal step would not be exact.
+        ModeError: the step that it takes is not known, or not the one of the data alone.
+        NoProximalOperatorError: the regularizer has no exact prox with such a step.
     """
-    optimizer = getattr(model, "optimizer", None)
+    optimizer = stepper_of(getattr(model, "optimizer", None), target.weight.variable)
     if optimizer is None:
         raise ModelError(
             f'mode="proximal" needs the optimizer, and this {type(model).__name__} has none',
@@ -194,6 +211,8 @@ def optimizer_of(model: Any) -> Any:
                 f'mode="proximal" is not exact under {argument}={value!r} of {what}: {reason}',
                 f'leave {argument} out, or use mode="loss"',
             )
+    where = f"{target.name!r} under {what}"
+    target.regularizer.check_step(per_element=is_per_element(optimizer), where=where)
     return optimizer
 
 

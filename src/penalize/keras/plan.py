@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,13 +10,22 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from penalize.errors import ModelError, some
+from penalize.errors import ModelError, NeverAppliedWarning, some
 from penalize.keras.acting import at_step_of
 from penalize.keras.checks import check_weight_decay
-from penalize.keras.models import bring_back_values, has_value, models_with, trace_again
+from penalize.keras.hooks import hook, unhook
+from penalize.keras.models import (
+    bring_back_values,
+    has_value,
+    models_in,
+    models_with,
+    trace_again,
+    weakly,
+)
 from penalize.keras.modes import Change, Mode, PenalizedVariable
 from penalize.keras.parameters import HeldVariable, records
 from penalize.keras.saving import remark_on_saving
+from penalize.keras.trainers import training
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, Row, row_of
 from penalize.probes import Probed
@@ -54,6 +64,7 @@ class Plan(Probed, LivePlan):
         self._place = place
         self._models = models  # that held the variables when the plan was made, if they still live
         self._changes: list[Change] = []
+        self._told: list[str] = []  # newcomers that were warned of
 
     @property
     def mode(self) -> str:
@@ -92,6 +103,18 @@ class Plan(Probed, LivePlan):
             decision = Decision(found, "" if found is None else "Keras, after the plan was made")
             entries.append(PlannedVariable(record, decision, weight, found))
         return entries
+
+    def _newcomers(self) -> list[str]:
+        """What a new plan might penalize: trained, of a role that is, and declared nowhere."""
+        roles = {e.parameter.role for e in self._entries.values() if e.regularizer is not None}
+        return [
+            e.parameter.name
+            for e in self._now()
+            if id(e.weight.variable) not in self._entries
+            and e.regularizer is None
+            and e.parameter.trainable
+            and e.parameter.role in roles
+        ]
 
     def _penalized(self) -> list[PenalizedVariable]:
         """What is penalized now: frozen variables are left out."""
@@ -164,8 +187,10 @@ class Plan(Probed, LivePlan):
     def __str__(self) -> str:
         present = {id(weight.variable) for _, weight in records(self._model)}
         gone = [t.name for t in self.targets() if id(t.weight.variable) not in present]
+        came = self._newcomers()
         remarks = [
             f"no longer in the model: {some(gone)}" if gone else "",
+            f"came after the plan was made: {some(came)}; make it again" if came else "",
             remark_on_saving(self.mode, self._penalized()) if self.in_force else "",
         ]
         return "\n".join([super().__str__(), *filter(None, remarks)])
@@ -179,7 +204,7 @@ class Plan(Probed, LivePlan):
             for target in self.targets():
                 variable = target.weight.variable
                 held = Change(variable, _HELD_BY, getattr(variable, _HELD_BY, None), self)
-                look = partial(check_weight_decay, self._models, [target])
+                look = partial(self._look, target)
                 for change in (held, *self._mode.changes(self._model, target, look)):
                     self._changes.append(change)
                     change.make()
@@ -187,6 +212,56 @@ class Plan(Probed, LivePlan):
             self._undo()
             raise
         trace_again(self._models())
+        hook(self._models(), plan_on)
+
+    def put_on(self, model: Any, origin: Any) -> Plan:
+        """The same penalties, on a copy of a model that has the variables. It is in force.
+
+        Raises:
+            ModelError: it has other variables than its origin.
+            AppliedTwiceError, ModeError: as for :func:`~penalize.keras.regularize`.
+        """
+        pairs = list(zip(records(origin), records(model), strict=False))
+        if [p.shape for p, _ in records(origin)] != [p.shape for p, _ in records(model)]:
+            raise ModelError("the copy has other variables than the model", "plan it anew")
+        entries = [
+            PlannedVariable(parameter, e.decision, weight, e.regularizer)
+            for (_, old), (parameter, weight) in pairs
+            if (e := self._entries.get(id(old.variable))) is not None
+        ]
+        new = Plan(model, entries, self._mode, self._place, weakly(models_in(model)))
+        self._mode.check(model, new.targets())
+        new.apply()
+        return new
+
+    def look(self, trainer: Any) -> None:
+        """Raise a sentence if the plan cannot act, or not once, as a model is about to train.
+
+        And warn of what no rule was asked about, since it came after the plan.
+        """
+        came = self._newcomers()
+        if came and came != self._told:
+            self._told = came
+            warnings.warn(
+                f"{some(came)} came to the model after the plan of {self._place} was made, and is "
+                "not penalized by it. Call detach(), and plan the model as it is now.",
+                NeverAppliedWarning,
+                stacklevel=4,
+            )
+        trained = {id(variable) for variable in trainer.trainable_variables}
+        for target in self._penalized():
+            if id(target.weight.variable) in trained:
+                self._look(target, trainer)
+
+    def _look(self, target: PenalizedVariable, trainer: Any = None) -> None:
+        """The same of one target, in a step too, where the trainer is looked for."""
+        if trainer is None:
+            trainer = training()
+        # It may be one that was built around the variables since.
+        others = [] if trainer is None else [trainer]
+        check_weight_decay(lambda: [*self._models(), *others], [target])
+        if trainer is not None:
+            self._mode.look(self._model, target, trainer)
 
     def targets(self) -> list[PenalizedVariable]:
         """Everything with a regularizer, frozen or not."""
@@ -205,7 +280,9 @@ class Plan(Probed, LivePlan):
         if self._changes:
             self._undo()
             variables = [e.weight.variable for e in self._entries.values()]
-            trace_again(models_with(self._model, variables))
+            models = models_with(self._model, variables)
+            trace_again(models)
+            unhook(models, plan_on)
 
     def _undo(self) -> None:
         ours = {(id(c.holder), id(c.now)): c.before for c in self._changes}

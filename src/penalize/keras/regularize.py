@@ -45,13 +45,19 @@ def regularize(
     it.
 
     Every live model that holds one of the variables, such as the compiled one around the given
-    model, is traced again when it is next trained, and refused then if it has been compiled anew
-    with a ``weight_decay`` beside an L2. A model that is built around the variables later is not
-    known here, nor is a ``tf.function`` or ``jax.jit`` of your own.
+    model, is traced again when it is next trained. Before it trains, and before anything moves, it
+    is refused if the plan cannot act, or not once: if it has been compiled anew with a
+    ``weight_decay`` beside an L2, say, or with an optimizer whose step is not known. A model that
+    is built around the variables later is met when it trains; a ``tf.function`` or ``jax.jit`` of
+    your own, which was traced before, is not known here.
+
+    ``copy.deepcopy`` of these models takes the plan along; what is saved, cloned or pickled has
+    what the table says. ``plan_on(variable)`` gives the plan of a copy.
 
     Args:
         model: any ``keras.Model`` or ``keras.Layer``, compiled or not; ``"proximal"`` needs the
-            compiled model that is trained.
+            compiled model that is trained. Optimizers that wrap others, as compiling under
+            ``mixed_float16`` does, are looked through.
         rules: a regularizer, for the kernels; or a mapping (or list of pairs) selector →
             regularizer, or → None to exempt. Later rows win. A rule that mentions no role and
             names no variable in full acts on kernels. None to look at what is declared.

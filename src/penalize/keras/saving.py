@@ -15,14 +15,23 @@ from penalize.keras.parameters import HeldVariable, HoldingLayer
 
 
 def remark_on_saving(mode: str, targets: Sequence[PenalizedVariable]) -> str:
-    """A line under the plan; empty where a loaded model is penalized as this one is."""
+    """Lines under the plan; empty where a loaded model is penalized as this one is."""
     if mode == "loss":
-        names = [t.name for t in targets if not _is_saved(t.weight)]
-        what = "not saved with the model"
+        saved = {t.name: _is_saved(t.weight) for t in targets}
+        found = {
+            "not saved with the model": [name for name in saved if not saved[name]],
+            "saved with a schedule, which a plan alone follows": [
+                t.name for t in targets if saved[t.name] and t.regularizer.scheduled
+            ],
+        }
     else:
-        names = [t.name for t in targets if any(map(_saved_by, t.weight.owners))]
-        what = "declared on the layer, and so a loss term of the model that is saved"
-    return f"{what}: {some(names)}; make the plan again after loading" if names else ""
+        declared = [t.name for t in targets if any(map(_saved_by, t.weight.owners))]
+        found = {"declared on the layer, and so a loss term of the model that is saved": declared}
+    return "\n".join(
+        f"{what}: {some(names)}; make the plan again after loading"
+        for what, names in found.items()
+        if names
+    )
 
 
 def _is_saved(weight: HeldVariable) -> bool:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penalize.backends import Array, Backend, open_array, undisturbed
+from penalize.callsite import asked_by
 from penalize.errors import (
     ConfigError,
     NoGradientError,
@@ -126,8 +127,12 @@ class Regularizer(ABC):
 
         Raises:
             ArrayError: w is not a floating-point array of a known framework.
+            NoGradientError: a layer of Keras, which has it as a regularizer, asks for a loss term,
+                and Ω acts by its proximal operator alone.
         """
         self._check_steady()
+        if not self.differentiable and asked_by("keras"):
+            raise NoGradientError(self, "a layer of Keras", _AS_A_LOSS_TERM)
         w, xp = open_array(w, whole=not self.on_shards)
         with undisturbed(w, xp):
             if self.elementwise:
@@ -500,6 +505,12 @@ factor of step·ρ; the first alone is off by as much as an update moves a weigh
 
 def _of_another_kind(step: Any, w: Array) -> str:
     return f"step={step!r} ({type(step).__name__}) for a w that is a {type(w).__name__}"
+
+
+_AS_A_LOSS_TERM = (
+    'On a weight a plan takes it over: penalize.keras.regularize(model, mode="proximal"). On the '
+    "outputs of a layer it cannot act"
+)
 
 
 def described(regularizer: Regularizer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 import keras
+import numpy as np
 from fitting import X, around, differ, fit, network, same, weights
 from keras import layers, optimizers
 from reference import raises
@@ -51,6 +52,47 @@ def check_weight_decay_beside_an_l2() -> None:
     regularize(network(optimizer=excluded), L2(0.1))
     scaled = optimizers.LossScaleOptimizer(optimizers.AdamW(0.01))
     raises(AppliedTwiceError, "AdamW", lambda: regularize(network(optimizer=scaled), L2(0.1)))
+
+
+def check_the_two_decays_of_muon() -> None:
+    """One is that of two-dimensional kernels, the other that of all that is stepped as by Adam."""
+
+    def decays(name: str, **arguments: Any) -> bool:
+        model = network(optimizer=optimizers.Muon(0.1, **arguments))
+        before = weights(model)
+        zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
+        model.optimizer.apply(zeros, model.trainable_variables)
+        moved = [not np.allclose(a, b) for a, b in zip(before, weights(model), strict=True)]
+        decayed = moved[0 if name == "first.kernel" else 1]
+        model = network(optimizer=optimizers.Muon(0.1, **arguments))
+        if decayed:
+            argument = "weight_decay" if name == "first.kernel" else "adam_weight_decay"
+            part = f"Compile with {argument}=0.0"
+            raises(AppliedTwiceError, part, lambda: regularize(model, {name: L2(0.01)}))
+        else:
+            regularize(model, {name: L2(0.01)})
+        return decayed
+
+    assert decays("first.bias", weight_decay=None)  # its default, and of 0.004
+    assert decays("first.bias", weight_decay=0.0)
+    assert not decays("first.bias", weight_decay=0.01, adam_weight_decay=0.0)
+    assert not decays("first.bias", weight_decay=0.01, adam_weight_decay=None)
+    assert decays("first.kernel", weight_decay=0.01, adam_weight_decay=0.0)
+    assert not decays("first.kernel", weight_decay=None)
+
+
+def check_the_decays_of_several_optimizers_in_one() -> None:
+    table = optimizers.OptimizerMap(optimizers.SGD(0.1))
+    table[".*first.*"] = optimizers.AdamW(0.1)
+    model = network(optimizer=optimizers.MultiOptimizer(table))
+    for _ in ("not built", "built"):
+        error = raises(
+            AppliedTwiceError, "weight_decay=0.004 of AdamW", lambda: regularize(model, L2(0.1))
+        )
+        assert "'first.kernel'" in str(error)
+        plan = regularize(model, {"second": L2(0.1)})
+        fit(model)
+        plan.detach()
 
 
 def check_weight_decay_that_is_compiled_later() -> None:
@@ -116,15 +158,23 @@ def check_models_are_found_when_the_collector_is_frozen() -> None:
             fit(model)
         same(weights(ours), weights(theirs), atol=0)
 
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
     whole, part = around(network())
     fit(whole)
     gc.freeze()
     try:
+        frozen, garbage = gc.get_freeze_count(), weakref.ref(Garbage())
         plan = regularize(part, L2(0.1))
-        assert gc.get_freeze_count() > 0
+        assert 0 < gc.get_freeze_count() <= frozen  # some of it is gone, and nothing came
+        gc.collect()
+        assert garbage() is None  # had it been frozen, it would stay for good
         step(whole, L2(0.1))
         plan.detach()
         step(whole, None)
+        assert 0 < gc.get_freeze_count() <= frozen
     finally:
         gc.unfreeze()
 

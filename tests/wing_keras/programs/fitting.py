@@ -87,6 +87,22 @@ def check_a_traced_model_follows_in_the_next_step() -> None:
     )
 
 
+def check_a_step_that_somebody_holds_is_traced_again() -> None:
+    """JAX keeps what it has traced for as long as the function lives, and takes it for an equal."""
+    ours, theirs = (network(r, keras.optimizers.SGD(0.1)) for r in (None, L2(0.1)))
+    fit(ours)
+    ours.evaluate(X, Y, verbose=0)
+    held = ours.train_function, ours.test_function
+    regularize(ours, L2(0.1))
+    theirs.set_weights(ours.get_weights())
+    assert ours.evaluate(X, Y, verbose=0) == theirs.evaluate(X, Y, verbose=0)
+    for model in (ours, theirs):
+        fit(model)
+    same(weights(ours), weights(theirs), atol=0)
+    assert all(held)
+    assert "train_step" not in vars(ours)
+
+
 def check_training_agrees() -> list[list[float]]:
     """Compared between the backends by the test."""
     model = network()

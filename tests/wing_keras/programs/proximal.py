@@ -184,8 +184,6 @@ def check_a_model_that_is_compiled_anew() -> None:
     fit(model)
     model.compile(optimizers.Lion(0.1), "mse")
     raises(ModeError, "that of Lion is not known", lambda: fit(model))
-    model = network(optimizer=optimizers.SGD(0.1))  # on JAX an error in fit leaves no weights
-    regularize(model, L1(0.1), mode="proximal")
     model.compile(optimizers.Adam(0.05), "mse")
     fit(model, epochs=8)
     assert (number(model.layers[0].kernel) == 0).any()
@@ -232,7 +230,9 @@ def check_what_is_not_exact_is_refused() -> None:
     refused(optimizers.SGD(momentum=1.0), "that of SGD is not known")
     refused(Mine(), "that of Mine is not known")
     refused(Clipping(), "that of Clipping is not known")
-    refused(optimizers.LossScaleOptimizer(optimizers.SGD()), "LossScaleOptimizer")
+    refused(optimizers.LossScaleOptimizer(optimizers.Lion()), "that of Lion is not known")
+    by_function = optimizers.MultiOptimizer(lambda variable: optimizers.SGD())
+    refused(by_function, "that of MultiOptimizer is not known")
     refused(optimizers.SGD(clipnorm=1.0), "not exact under clipnorm=1.0 of SGD: clipping shortens")
     refused(optimizers.SGD(clipvalue=1.0), "clipvalue=1.0")
     refused(optimizers.SGD(global_clipnorm=1.0), "global_clipnorm=1.0")
@@ -253,3 +253,63 @@ def check_what_is_not_exact_is_refused() -> None:
     layer = layers.Dense(2)
     layer.build((None, 2))
     raises(ModelError, "compile it first", lambda: regularize(layer, L1(0.1), mode="proximal"))
+
+
+def check_optimizers_within_others_are_looked_through() -> None:
+    """The steps, and the shrinking, are those of the optimizer within."""
+    layers_of_all = {"sgd": optimizers.SGD(0.1), "adam": optimizers.Adam(0.05)}
+    for name, alone in layers_of_all.items():
+        expected = linear(alone)
+        regularize(expected, L1(STRENGTH), mode="proximal")
+        inner = type(alone).from_config(alone.get_config())
+        scaled = linear(optimizers.LossScaleOptimizer(inner, initial_scale=8.0))
+        plan = regularize(scaled, L1(STRENGTH), mode="proximal")
+        for model in (expected, scaled):
+            for _ in range(6):
+                model.train_on_batch(FEATURES, TARGETS)
+        found = number(scaled.layers[0].kernel)
+        np.testing.assert_allclose(found, number(expected.layers[0].kernel), atol=1e-6)
+        assert plan.in_force
+        if name == "sgd":
+            scaled.train_on_batch(np.inf * FEATURES, TARGETS)  # a step that is skipped
+            np.testing.assert_array_equal(number(scaled.layers[0].kernel), found)
+
+
+def check_what_compile_wraps_in_mixed_precision() -> None:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = linear(optimizers.SGD(0.1))
+        assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
+        regularize(model, L1(100.0), mode="proximal")
+        for _ in range(12):  # the first are skipped, until the scale is small enough
+            model.train_on_batch(FEATURES, TARGETS)
+        assert (number(model.layers[0].kernel) == 0).all()
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def check_several_optimizers_in_one() -> None:
+    def several() -> Any:
+        table = optimizers.OptimizerMap(optimizers.SGD(0.1))
+        table[".*first.*"] = optimizers.Adam(0.02)
+        return optimizers.MultiOptimizer(table)
+
+    model = network(optimizer=several())
+    regularize(model, L1(0.3), mode="proximal")
+    start = weights(model)
+    fit(model)
+    assert any((a != b).any() for a, b in zip(start, weights(model), strict=True))
+    shrunk = [float(np.abs(w).sum()) for w in weights(model)[::2]]
+    plain = network(optimizer=several())
+    fit(plain)
+    assert all(a < np.abs(w).sum() for a, w in zip(shrunk, weights(plain)[::2], strict=True))
+    clipped = optimizers.OptimizerMap(optimizers.SGD(0.1))
+    clipped[".*second.*"] = optimizers.SGD(0.1, clipnorm=1.0)
+    raises(
+        ModeError,
+        "not exact under clipnorm=1.0 of SGD",
+        lambda: regularize(
+            network(optimizer=optimizers.MultiOptimizer(clipped)), L1(0.3), mode="proximal"
+        ),
+    )

@@ -7,8 +7,22 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
+from reference import raises
 
-from penalize import L1, L2, GroupLasso, Orthogonal, everything, kernels, of_type
+from penalize import (
+    L1,
+    L2,
+    GroupLasso,
+    MaxNorm,
+    MinMaxNorm,
+    NonNegative,
+    Orthogonal,
+    RegularizerError,
+    UnitNorm,
+    everything,
+    kernels,
+    of_type,
+)
 from penalize.keras import from_keras, regularize, to_keras
 from penalize.keras.acting import behind
 from penalize.keras.parameters import read
@@ -248,6 +262,46 @@ def check_conversions() -> None:
     both = to_keras(L1(0.1) + L2(0.2) + L1(0.1))
     assert both.get_config() == {"l1": 0.2, "l2": 0.2}
     assert from_keras(L1(0.1)) == L1(0.1)
+
+
+def check_constraints_are_converted() -> None:
+    """The same projection, of dense kernels and of convolutions."""
+    rng = np.random.default_rng(0)
+    matrix, filters = rng.normal(size=(4, 3)), rng.normal(size=(2, 2, 3, 5))
+    c = keras.constraints
+    cases: list[tuple[Any, Any, int | None, Any]] = [
+        (c.NonNeg(), NonNegative(), None, matrix),
+        (c.MaxNorm(0.7), MaxNorm(0.7, groups=1), None, matrix),
+        (c.MaxNorm(0.7, axis=1), MaxNorm(0.7, groups=0), 2, matrix),
+        (c.MaxNorm(0.7, axis=-1), MaxNorm(0.7, groups=0), 2, matrix),
+        (c.MaxNorm(0.7, axis=[0, 1]), MaxNorm(0.7, groups=()), 2, matrix),
+        (c.MaxNorm(0.7, axis=[0, 1, 2]), MaxNorm(0.7, groups=3), None, filters),
+        (c.MaxNorm(0.7, axis=0), MaxNorm(0.7, groups=(1, 2, 3)), 4, filters),
+        (c.UnitNorm(), UnitNorm(groups=1), None, matrix),
+        (c.UnitNorm(axis=(0, 1, 2)), UnitNorm(groups=3), None, filters),
+        (c.MinMaxNorm(1.5, 2.0), MinMaxNorm(1.5, 2.0, groups=1), None, matrix),
+    ]
+    for theirs, ours, ndim, w in cases:
+        assert from_keras(theirs, ndim=ndim) == ours
+        projected = keras.ops.convert_to_numpy(theirs(keras.ops.convert_to_tensor(w)))
+        np.testing.assert_allclose(ours.prox(w, 1.0), projected, rtol=1e-5, atol=1e-6)
+    assert from_keras(NonNegative()) == NonNegative()
+    raises(
+        RegularizerError,
+        "MinMaxNorm with rate=0.5, which goes a part of the way",
+        lambda: from_keras(c.MinMaxNorm(0.0, 1.0, rate=0.5)),
+    )
+    raises(
+        RegularizerError,
+        "MaxNorm with axis=-1, which counts from the end; say how many axes the weight has",
+        lambda: from_keras(c.MaxNorm(1.0, axis=-1)),
+    )
+
+    class Mine(c.MaxNorm):
+        """May compute something else."""
+
+    error = raises(RegularizerError, "got Mine, which has no", lambda: from_keras(Mine()))
+    assert "NonNeg, MaxNorm, UnitNorm and MinMaxNorm of keras.constraints" in str(error)
 
 
 def check_everything_is_one_rule() -> None:

@@ -6,11 +6,13 @@ import warnings
 from typing import Any
 
 import keras
-from fitting import around, network
+import numpy as np
+from fitting import X, around, network, same
 from keras import layers, optimizers
+from reference import raises
 from saving import penalties, saved_and_loaded
 
-from penalize import L1, L2
+from penalize import L1, L2, NeverAppliedWarning
 from penalize.keras import regularize
 
 
@@ -99,3 +101,50 @@ def check_detach_of_a_model_that_is_unbuilt_by_now() -> None:
     plan.detach()
     assert not plan.in_force
     assert part.layers[0].kernel.regularizer is None
+
+
+def check_a_layer_that_was_replaced_is_told_of() -> None:
+    """A model of Keras that is built takes no other layer, a ``Sequential`` aside."""
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(4, name="body"), layers.Dense(2, name="head")]
+    )
+    plan = regularize(model, L2(0.1))
+    model.pop()
+    model.add(layers.Dense(3, name="head"))
+    model.compile(optimizers.SGD(0.1), "mse")
+    said = str(plan).splitlines()
+    assert said[-2:] == [
+        "no longer in the model: 'head.kernel'",
+        "came after the plan was made: 'head.kernel'; make it again",
+    ]
+    batch = X, X[:, :3]
+    before = model.get_weights()
+    error = raises(NeverAppliedWarning, "'head.kernel' came", lambda: model.fit(*batch, verbose=0))
+    assert "after the plan of remarks.py:" in str(error)
+    assert "detach(), and plan the model as it is now" in str(error)
+    same(before, model.get_weights(), atol=0)
+    model.fit(*batch, verbose=0)  # it is said once
+    assert list(plan.breakdown()) == ["body.kernel"]
+    plan.detach()
+    again = regularize(model, L2(0.1))
+    assert list(again.breakdown()) == ["body.kernel", "head.kernel"]
+    assert len(model.losses) == 2
+    assert "came after" not in str(again)
+
+
+def check_weights_that_are_tied_after_the_plan() -> None:
+    first, second = Automatic(3), Automatic(3)
+    model = keras.Sequential([keras.Input((3,)), first, second])
+    plan = regularize(model, L2(0.1))
+    own = second.kernel
+    second._untrack_variable(own)
+    second._tracker.unlock()  # as Keras does for LoRA
+    second.kernel = first.kernel
+    second._tracker.lock()
+    expected = 0.1 * float(keras.ops.convert_to_numpy(keras.ops.sum(first.kernel**2)))
+    np.testing.assert_allclose(sum(penalties(model)), expected, rtol=1e-5)
+    np.testing.assert_allclose(sum(plan.breakdown().values()), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        float(keras.ops.convert_to_numpy(plan.penalty())), expected, rtol=1e-5
+    )
+    assert "no longer in the model" in str(plan)

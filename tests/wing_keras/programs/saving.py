@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from fitting import X, fit, network, same, weights
+from fitting import X, Y, around, fit, network, same, weights
 from keras import layers, optimizers
 from reference import raises
 
@@ -20,7 +21,9 @@ from penalize import (
     GroupLasso,
     ModeError,
     ModelError,
+    NeverAppliedWarning,
     NoMatchError,
+    NoStepError,
     RegularizerError,
     kernels,
     warmup,
@@ -85,6 +88,80 @@ def check_a_proximal_plan_is_not_saved() -> None:
     loaded = saved_and_loaded(model)
     assert loaded.losses == []
     assert loaded.layers[0].kernel.constraint is None
+
+
+def check_a_deep_copy_has_the_plan() -> None:
+    """Keras saves and loads for it; a proximal plan is not saved, so that nothing shrank."""
+    inputs = keras.Input((5, 4))
+    for mode in ("proximal", "loss"):
+        attention = layers.MultiHeadAttention(2, 3, name="mha")(inputs, inputs)
+        model = keras.Model(inputs, layers.Dense(1, name="last")(attention))
+        model.compile(optimizers.SGD(0.1), "mse")
+        rules = {"mha": L1(0.5), "last": L2(0.1) if mode == "loss" else L1(0.2)}
+        plan = regularize(model, rules, mode=mode)
+        twin = copy.deepcopy(model)
+        theirs = plan_on(twin.layers[-1].kernel)
+        assert theirs is not None
+        assert theirs is not plan
+        assert theirs.mode == mode
+        assert {r.name: r.regularizer for r in theirs.rows} == {
+            r.name: r.regularizer for r in plan.rows
+        }
+        batch = np.ones((4, 5, 4)), np.ones((4, 5, 1))
+        for one in (model, twin, further := copy.deepcopy(twin)):
+            one.train_on_batch(*batch)
+        same(weights(model), weights(twin))
+        same(weights(model), weights(further))
+        theirs.detach()
+        assert "__deepcopy__" not in vars(twin)
+        assert plan_on(copy.deepcopy(twin).layers[-1].kernel) is None
+        assert plan.in_force
+
+
+def check_a_deep_copy_of_a_model_around() -> None:
+    model, part = around(network(optimizer=optimizers.SGD(0.1)))
+    plan = regularize(part, {"first": L2(0.1)})
+    twin = copy.deepcopy(model)
+    theirs = plan_on(twin.layers[-1].layers[0].kernel)
+    assert [r.name for r in theirs.rows if r.regularizer] == [f"{part.name}.first.kernel"]
+    for one in (model, twin):
+        fit(one)
+    same(weights(model), weights(twin))
+    plan.detach()
+    compiled = network(optimizer=optimizers.SGD(0.1))
+    regularize(compiled, L1(0.1), mode="proximal")
+    compiled.optimizer.clipnorm = 1.0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        twin = copy.deepcopy(compiled)
+    said = [str(w.message) for w in caught if w.category is NeverAppliedWarning]
+    assert len(said) == 1
+    assert f"The copy of {compiled.name!r} has not the plan of saving.py:" in said[0]
+    assert "not exact under clipnorm=1.0 of SGD" in said[0]
+    assert plan_on(twin.layers[0].kernel) is None
+
+
+def check_a_schedule_is_saved_and_followed_by_a_plan_alone() -> None:
+    if keras.backend.backend() == "jax":
+        return  # a schedule in the loss is refused there
+    model = network(optimizer=optimizers.SGD(0.1))
+    plan = regularize(model, {"first": L2(0.1) * warmup(40), "second": L2(0.1)})
+    assert str(plan).endswith(
+        "saved with a schedule, which a plan alone follows: 'first.kernel'; make the plan again "
+        "after loading"
+    )
+    fit(model)
+    loaded = saved_and_loaded(model)
+    raises(NoStepError, "follows a schedule", lambda: loaded.evaluate(X, Y, verbose=0))
+    regularize(loaded)  # what is declared
+    for one in (model, loaded):
+        fit(one)
+    same(weights(model), weights(loaded))
+    same(weights(copy.deepcopy(model)), weights(model))
+    twin = copy.deepcopy(model)
+    for one in (model, twin):
+        fit(one)
+    same(weights(model), weights(twin))
 
 
 def check_lora_before_the_plan() -> None:

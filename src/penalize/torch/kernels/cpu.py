@@ -155,11 +155,25 @@ class Groups(Kernel):
     length = 2**62
     """Endless: two passes over a weight for nothing but norms cost less than parts do."""
 
-    def _norms(self, w: Tensor) -> tuple[Tensor, float]:
-        """‖w_g‖, and λ√|g|."""
+    def _norms(self, w: Tensor, *, zeros: bool = True) -> tuple[Tensor, float]:
+        """‖w_g‖, and λ√|g|.
+
+        Args:
+            w: a part of a weight.
+            zeros: whether a norm that is 0 matters where the group is not.
+        """
         size = math.prod(w.shape[axis] for axis in self.within)
         weight = self.strength * (math.sqrt(size) if self.size_weighted else 1.0)
-        return torch.linalg.vector_norm(w, dim=self.within, keepdim=True), weight
+        norms = torch.linalg.vector_norm(w, dim=self.within, keepdim=True)
+        lost = norms.isinf() | (norms == 0) if zeros else norms.isinf()
+        if bool(lost.any()):  # squares of what is very large or small overflow, or vanish
+            largest = torch.linalg.vector_norm(w, math.inf, dim=self.within, keepdim=True)
+            lost &= (largest > 0) & largest.isfinite()
+            if bool(lost.any()):
+                scale = torch.where(lost, largest, 1.0)
+                parts = torch.linalg.vector_norm(w / scale, dim=self.within, keepdim=True)
+                norms = torch.where(lost, parts * scale, norms)
+        return norms, weight
 
     def gradient(self, w: Tensor, out: Tensor) -> None:
         norms, weight = self._norms(w)
@@ -175,9 +189,10 @@ class Groups(Kernel):
         return weight * norms.sum(dtype=torch.float64)
 
     def shrink(self, w: Tensor, step: float, buffers: Buffers) -> None:
-        norms, weight = self._norms(w)
-        lost = _over(step * weight, norms).clamp_(max=1.0)  # all of it, where it is 1
-        w.addcmul_(w, lost, value=-1)
+        norms, weight = self._norms(w, zeros=False)
+        if step * weight:
+            lost = (step * weight / norms).clamp_(max=1.0)  # all of it, where it is 1
+            w.addcmul_(w, lost, value=-1)
 
 
 def _over(weight: float, norms: Tensor) -> Tensor:
