@@ -435,5 +435,5 @@ def test_other_words(clip: Any) -> None:
 
 def test_a_scaler_that_is_none() -> None:
     model = network()
-    with pytest.raises(ModeError, match=r"Scaler=1024\.0; expected the torch\.amp\.GradScaler"):
+    with pytest.raises(ModeError, match=r"scaler=1024\.0; expected the torch\.amp\.GradScaler"):
         regularize(model, L2(0.1)).attach(sgd(model), clip="with", scaler=1024.0)  # type: ignore[arg-type]
