@@ -137,7 +137,7 @@ def _tell(script: Path, patient: Patient, failed: int) -> int:
 
 def _run(script: Path, arguments: Sequence[str], patient: Patient) -> int:
     """Run it as ``python SCRIPT ARGS`` does. If it fails, its traceback is shown; else 0."""
-    argv, path = sys.argv, sys.path
+    argv, path, streams = sys.argv, sys.path, (sys.stdout, sys.stderr)
     sys.argv, sys.path = [str(script), *arguments], [str(script.resolve().parent), *path[1:]]
     try:
         with patient.watched():
@@ -155,6 +155,7 @@ def _run(script: Path, arguments: Sequence[str], patient: Patient) -> int:
         return 2
     finally:
         sys.argv, sys.path = argv, path
+        sys.stdout, sys.stderr = streams
     return 0
 
 
