@@ -126,6 +126,7 @@ ONLY_INSIDE_FUNCTIONS = {"cli": {"torch", "demo"}}
 THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
+    "penalize.backends.keras": {"keras"},
     "penalize.backends.dtensor": {"torch"},
     "penalize.backends.jax": {"jax", "numpy"},
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},

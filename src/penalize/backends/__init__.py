@@ -214,14 +214,9 @@ def _as_it_is(load: Callable[[], Backend]) -> Callable[[], Opener]:
 
 
 def _keras() -> Opener:
-    from keras.src.backend.common.variables import AutocastScope  # Keras exports none
+    from penalize.backends import keras
 
-    def open(variable: Array, whole: bool) -> tuple[Array, Backend]:
-        # A layer under a policy of mixed precision sees its variables in half precision.
-        with AutocastScope(None):
-            return open_array(variable.value, whole=whole)
-
-    return open
+    return keras.open
 
 
 def _dtensor() -> Opener:
