@@ -112,7 +112,7 @@ def test_what_a_parameter_asks_for_is_not() -> None:
     with pytest.raises(AnchorError, match=r"no array for 'bias' \(What toward got as .*int64"):
         regularize(model, {everything: r})
     averaged = torch.optim.swa_utils.AveragedModel(model)
-    with pytest.raises(AnchorError, match=r"for 'weight', but one for 'module\.weight'"):
+    with pytest.raises(AnchorError, match=r"for 'weight', but one for 'module\.weight'; give"):
         regularize(model, toward(averaged.state_dict(), L2(1.0)))
 
 

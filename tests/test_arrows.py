@@ -112,6 +112,7 @@ ONLY_INSIDE_FUNCTIONS = {"cli": {"torch", "demo"}}
 THIRD_PARTY = {
     "penalize.backends.numpy": {"numpy"},
     "penalize.backends.torch": {"torch"},
+    "penalize.backends.keras": {"keras"},
     "penalize.backends.dtensor": {"torch"},
     "penalize.backends.keras": {"keras"},
     "penalize.backends.jax": {"jax", "numpy"},

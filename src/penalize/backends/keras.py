@@ -1,4 +1,4 @@
-"""Variables of Keras, which hold an array of its backend."""
+"""Keras' variables: opened to the arrays of its backend that they hold."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from penalize.backends import Array, Backend, open_array
 
 
 def open(variable: Array, whole: bool) -> tuple[Array, Backend]:
-    """The array of a variable in its own precision, and its backend.
+    """The array that a variable holds, and its backend.
 
-    A layer under a policy of mixed precision sees its variables in half precision.
+    A layer under a policy of mixed precision sees its variables in half precision; this does not.
     """
     with AutocastScope(None):
         return open_array(variable.value, whole=whole)
