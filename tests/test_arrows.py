@@ -114,7 +114,6 @@ THIRD_PARTY = {
     "penalize.backends.torch": {"torch"},
     "penalize.backends.keras": {"keras"},
     "penalize.backends.dtensor": {"torch"},
-    "penalize.backends.keras": {"keras"},
     "penalize.backends.jax": {"jax", "numpy"},
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},
     "penalize.regularizers.constants": {"numpy"},  # when one is made

@@ -507,6 +507,17 @@ def test_a_schedule_does_not_count_what_a_fused_optimizer_skips(mode: str) -> No
     assert attachment.steps == [2]
 
 
+def test_a_table_that_its_forward_writes_to_is_noted() -> None:
+    model = nn.Embedding(5, 4, max_norm=1.0)
+    plan = regularize(model, {everything: L2(0.1)})
+    assert "max_norm writes to it in each forward" in str(plan)
+    penalty, index = plan.penalty(), torch.tensor([1, 2])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (model(index).sum() + penalty).backward()
+    (model(index).sum() + plan.penalty()).backward()
+    assert "max_norm" not in str(regularize(nn.Embedding(5, 4), {everything: L2(0.1)}))
+
+
 # --- outputs -----------------------------------------------------------------------------------
 
 

@@ -191,7 +191,13 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
         yield name, Recomputed(module, name), f"computed from {', '.join(sources)}"
     for name, parameter in module._parameters.items():
         if parameter is not None and name not in hidden:
-            yield name, Direct(module, name), ""
+            yield name, Direct(module, name), _moved_by(module)
+
+
+def _moved_by(module: nn.Module) -> str:
+    """What a forward does to a parameter: differentiated before it, a penalty would fail."""
+    renormed = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+    return "max_norm writes to it in each forward: penalty() after that" if renormed else ""
 
 
 def _made_of(chain: nn.Module) -> str:
