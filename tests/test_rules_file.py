@@ -215,10 +215,12 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(RulesError, match=r"cannot be written: .*Name a file in a folder"):
         write_rules(L2(1.0), tmp_path / "none" / "rules.toml")
+    folder = tmp_path / "folder"
+    folder.mkdir()
     with pytest.raises(RulesError, match="cannot be written"):
-        write_rules(L2(1.0), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert [p.name for p in tmp_path.parent.iterdir() if p.name.startswith(".")] == []
+        write_rules(L2(1.0), folder)
+    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_the_file_is_toml_that_others_read(tmp_path):
