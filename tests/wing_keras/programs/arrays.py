@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -32,6 +34,22 @@ def check_a_layer_has_the_loss() -> None:
     layer = keras.layers.Dense(3, kernel_regularizer=L1(0.5))
     layer.build((None, 2))
     expected = 0.5 * np.abs(back(layer.kernel)).sum()
+    np.testing.assert_allclose(back(layer.losses[0]), expected, rtol=1e-6)
+
+
+class Penalized(keras.layers.Dense):
+    """Asks for its penalty within its call, where it sees its kernel in half precision."""
+
+    def call(self, x: Any) -> Any:
+        assert "float16" in str(keras.ops.convert_to_tensor(self.kernel).dtype)
+        self.add_loss(L1(1e-4)(self.kernel))
+        return super().call(x)
+
+
+def check_mixed_precision_does_not_reach_the_penalty() -> None:
+    layer = Penalized(3, dtype="mixed_float16")
+    layer(np.ones((4, 2)))
+    expected = 1e-4 * np.abs(back(layer.kernel)).sum()
     np.testing.assert_allclose(back(layer.losses[0]), expected, rtol=1e-6)
 
 
