@@ -33,9 +33,9 @@ from penalize import (
     biases,
     kernels,
 )
-from penalize.steps import Step
+from penalize.backends import torch as xp
+from penalize.steps import Step, bounded
 from penalize.torch import regularize
-from penalize.torch.modes.step_sizes import bounded
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -958,4 +958,4 @@ def test_a_step_of_zero_over_a_denominator_of_zero() -> None:
     optimizer = opt.Adam(model.parameters(), lr=0.0, eps=0.0)
     regularize(model, L1(0.1)).attach(optimizer, "proximal")
     optimizer.step()
-    assert bounded(Step(0.0, torch.zeros(2)), L1(0.1), torch.zeros(2)).tolist() == [0.0, 0.0]
+    assert bounded(Step(0.0, torch.zeros(2)), torch.zeros(2), xp).tolist() == [0.0, 0.0]

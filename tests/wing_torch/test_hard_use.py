@@ -190,6 +190,21 @@ def test_a_head_that_is_replaced_between_two_steps_of_a_loss() -> None:
         train()  # once is enough
 
 
+def test_a_module_that_the_optimizer_held_already_comes_into_the_model() -> None:
+    model, head = network(), nn.Linear(3, 3).double()
+    plan = regularize(model, L2(0.1))
+    optimizer = SGD([*model.parameters(), *head.parameters()], lr=0.1)
+
+    def train() -> None:
+        (loss_of(model) + plan.penalty()).backward()
+        optimizer.step()
+
+    train()
+    model[2] = head
+    with pytest.warns(NeverAppliedWarning, match="came to the Sequential"):
+        train()
+
+
 # --- tensors in the place of parameters --------------------------------------------------------
 
 

@@ -11,9 +11,9 @@ import torch.optim as opt
 from torch import nn
 
 from penalize import L1, L2, GroupLasso, Regularizer
-from penalize.steps import SLACK, Step
+from penalize.backends import torch as xp
+from penalize.steps import SLACK, Step, bounded
 from penalize.torch import regularize
-from penalize.torch.modes.step_sizes import bounded
 
 LR = 1e-3
 ADAPTIVE: dict[str, Callable[[Any], opt.Optimizer]] = {
@@ -59,8 +59,8 @@ def test_the_bound_leaves_a_minimiser_alone() -> None:
     """There the data gradient is as large as the penalty's, and the denominator with it."""
     w = torch.tensor([2.0, -3.0, 0.0])
     denominator = torch.tensor([0.3, 0.3, 0.1])
-    assert torch.equal(bounded(Step(0.1, denominator), L1(0.3), w), 0.1 / denominator)
-    assert bounded(Step(0.1), L1(0.3), w) == 0.1
+    assert torch.equal(bounded(Step(0.1, denominator), L1(0.3).pull(w), xp), 0.1 / denominator)
+    assert bounded(Step(0.1), None, xp) == 0.1
 
 
 SLOW: dict[str, Callable[[Any], opt.Optimizer]] = {

@@ -20,7 +20,10 @@ from typing import Any, NamedTuple, Protocol
 from weakref import finalize, ref
 
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.optim import Optimizer
 
 from penalize.errors import AppliedTwiceError, LostAttachmentError, NeverAppliedWarning, some
@@ -41,7 +44,7 @@ from penalize.torch.model.targets import Live, Target
 
 _plans: dict[int, ref[Any]] = {}
 _version = object()
-"""Another one whenever a plan is made, or a parameter registered in any module."""
+"""Another one whenever a plan is made, or a parameter or module registered in any module."""
 
 
 def enter_plan(plan: AppliedPlan) -> None:
@@ -284,3 +287,4 @@ def _note_stepped(applied: Applied, stepped: list[str], acted: bool, optimizer: 
 def _watch() -> None:
     listen_to_all(_Keeper())
     register_module_parameter_registration_hook(_changed)
+    register_module_module_registration_hook(_changed)

@@ -15,8 +15,7 @@ from torch.optim import Optimizer
 
 from penalize import steps
 from penalize.backends import torch as xp
-from penalize.regularizers.base import Regularizer
-from penalize.steps import Step, Taken
+from penalize.steps import Taken
 
 StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Taken]
 """(param group, state of the parameter) → its step."""
@@ -132,10 +131,3 @@ def why_not_bounded(optimizer: Optimizer) -> str:
 def is_per_element(optimizer: Optimizer) -> bool:
     """Whether the step differs from element to element."""
     return step_size_of(optimizer) is not _sgd
-
-
-def bounded(step: Step | Taken, regularizer: Regularizer, w: Tensor) -> Any:
-    """The step as a number or tensor, with a floor of Ω's pull / SLACK under the denominator."""
-    taken = step.step(xp) if isinstance(step, Taken) else step
-    pull = None if taken.denominator is None else regularizer.pull(w)
-    return steps.bounded(taken, pull, xp)
