@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +94,27 @@ def test_a_plan_whose_optimizer_is_gone_is_free_for_another() -> None:
         assert plan.attachments() == [attachment]
         del optimizer, attachment
         assert plan.attachments() == []
+
+
+class Whole(SGD):
+    """Is saved with all that it has, as optimizers elsewhere are."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+        return {name: value for name, value in vars(self).items() if name not in hooks}
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_is_noted_on_an_optimizer_is_not_saved_with_it(attached: bool) -> None:
+    model = network()
+    optimizer = Whole(model.parameters(), lr=0.1)
+    plan = regularize(model, L2(0.1))
+    if attached:
+        plan.attach(optimizer)
+    train(model, optimizer, (lambda: 0) if attached else plan.penalty)
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        noted = {name: value for name, value in vars(again).items() if "penalize" in name}
+        assert not any(noted.values())
 
 
 # --- at what cost --------------------------------------------------------------------------------

@@ -79,6 +79,9 @@ class OptimizerStep:
         self.frame = frame
         """What called the hooks: while it is on the stack, the step is running."""
 
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of an optimizer is in no step
+
     @property
     def chain(self) -> Iterator[OptimizerStep]:
         """This step, and those that it is a part of."""

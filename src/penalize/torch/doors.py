@@ -74,9 +74,12 @@ class _Page(NamedTuple):
     ids: frozenset[int]
     plans: list[ref[Any]]
 
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of an optimizer has none
+
 
 _PAGE = "_penalize_page"
-"""An attribute of the optimizer. (No copy of one has it.)"""
+"""An attribute of the optimizer."""
 
 
 def _concerned(step: OptimizerStep) -> Iterator[Any]:
@@ -135,6 +138,16 @@ _DOORS = "_penalize_doors"
 """An attribute of the optimizer: the attachments to it, weakly."""
 
 
+class _Doors(list[ref[Any]]):
+    """What is attached to an optimizer; nothing is to a copy of it."""
+
+    def __reduce__(self) -> Any:
+        return _Doors, ()
+
+    def __deepcopy__(self, memo: Any) -> _Doors:
+        return _Doors()
+
+
 def enter(door: Door) -> None:
     """Enter a door; call :func:`claims.check_free` with its claims first."""
     held = ref(door)
@@ -144,7 +157,7 @@ def enter(door: Door) -> None:
     finalize(door, _forget, ids, held).atexit = False
     for optimizer in door.optimizers:
         for known in {optimizer, stepped_by(optimizer)}:
-            vars(known)[_DOORS] = [*vars(known).get(_DOORS, ()), held]
+            vars(known)[_DOORS] = _Doors([*vars(known).get(_DOORS, ()), held])
         mark(optimizer)
 
 
@@ -153,7 +166,7 @@ def leave(door: Door) -> None:
     for optimizer in door.optimizers:
         for known in {optimizer, stepped_by(optimizer)}:
             held = [each for each in vars(known).get(_DOORS, ()) if each() is not door]
-            vars(known)[_DOORS] = held
+            vars(known)[_DOORS] = _Doors(held)
         mark(optimizer)
 
 
