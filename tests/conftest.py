@@ -1,8 +1,10 @@
 """Settings that frameworks read when they are imported, those of Hypothesis, and who runs what."""
 
+import functools
 import gc
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places[groups[item.path]])
 
 
+@functools.cache
 def _group(path: Path) -> str:
     """Its own file, or those that share processes with it."""
     text = path.read_text("utf-8")
@@ -119,6 +122,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         cells = [getattr(item, "callspec", None) for item in session.items]
         asked = [cell.params for cell in cells if cell and {"backend", "check"} <= {*cell.params}]
         keras_programs.start((cell["backend"], cell["check"]) for cell in asked)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ranks that wait for a test take time from those that run."""
+    if _group(item.path) == "ranks" != (nextitem and _group(nextitem.path)):
+        sys.modules["ranks"].stop()
 
 
 def pytest_sessionfinish() -> None:
