@@ -45,7 +45,7 @@ def test_the_doctor_reports_what_it_saw(
     script.write_text(TRAINS + ending)
     assert cli.main(["doctor", str(script)]) == 0
     out, err = capsys.readouterr()
-    assert "penalize doctor: train.py, after 3 steps of SGD\nnothing regularizes" in out
+    assert "penalize doctor: train.py, after 3 steps of SGD\nno weight decay" in out
     assert ("the script goes on" in out) == (ending is IN_A_THREAD)
     assert err == ""
 

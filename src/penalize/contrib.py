@@ -224,7 +224,7 @@ class Summed:
 
 
 def _given(values: Iterable[Any]) -> list[Any]:
-    """Those that are not None. No ``:=`` anywhere here: AutoGraph cannot convert it."""
+    """The values that are not None. No ``:=`` anywhere here: AutoGraph cannot convert it."""
     return [value for value in values if value is not None]
 
 

@@ -19,21 +19,22 @@ OPTIMIZERS: dict[str, Callable[[Rate], optax.GradientTransformation]] = {
     "nadam": lambda rate: optax.nadam(rate, b1=0.8, b2=0.9),
     "amsgrad": lambda rate: optax.amsgrad(rate, b1=0.8, b2=0.9),
     "adamax": lambda rate: optax.adamax(rate, b1=0.8, b2=0.9),
-    "adagrad": lambda rate: optax.adagrad(lambda t: 10 * rate(t)),
+    "adagrad": optax.adagrad,
     "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.9),
 }
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_it_ends_at_the_minimum(make: Callable[[Rate], optax.GradientTransformation]) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_ends_at_the_minimum(name: str) -> None:
     problems = dict(flattening.PROBLEMS)
     targets = {name: jnp.asarray(flattening.target(name)) for name in problems}
     params = {name: jnp.asarray(flattening.start(name)) for name in problems}
 
     def rate(t: jax.Array) -> jax.Array:
-        return 0.02 * (1 - t / flattening.STEPS)
+        largest = 0.2 if name == "adagrad" else 0.02
+        return largest * (1 - t / flattening.STEPS)
 
-    tx = optax.chain(make(rate), regularize(params, problems).proximal(rate))
+    tx = optax.chain(OPTIMIZERS[name](rate), regularize(params, problems).proximal(rate))
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         params, state = carry

@@ -184,6 +184,17 @@ def undisturbed(w: Array, xp: Backend) -> AbstractContextManager[Any]:
     return _AS_IT_IS if own is None else own(w)
 
 
+def is_cut(xp: Backend) -> bool:
+    """Whether arrays are shards, of which sums have to be asked for."""
+    return bool(getattr(xp, "is_cut", False))
+
+
+def is_traced(xp: Backend) -> bool:
+    """Whether the arithmetic is being compiled, by a compiler that follows no look at the stack."""
+    own = getattr(xp, "is_traced", None)
+    return own is not None and bool(own())
+
+
 def _numpy() -> Backend:
     from penalize.backends import numpy
 

@@ -50,6 +50,7 @@ class Sharded:
     stride: tuple[int, ...] = field(compare=False)
 
     framework = local.framework
+    is_cut = True
 
     def __getattr__(self, name: str) -> Any:
         """What works on the elements that are here is PyTorch's own."""

@@ -42,6 +42,10 @@ def undisturbed(w: Tensor) -> AbstractContextManager[Any]:
     return _UNDISTURBED
 
 
+def is_traced() -> bool:
+    return torch.compiler.is_compiling()
+
+
 def shape(w: Tensor) -> tuple[int, ...]:
     return tuple(w.shape)
 

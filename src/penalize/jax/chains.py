@@ -107,7 +107,7 @@ class Link(NamedTuple):
 
     @property
     def all(self) -> Iterator[Link]:
-        """It, and all that it applies, to some of the penalized parameters or to them all."""
+        """The link, and all that it applies, to some of the penalized parameters or to them all."""
         yield self
         for link in self.parts or self.inner:
             yield from link.all

@@ -225,7 +225,7 @@ def origins(place: TracedPlace) -> list[Origin]:
 
 
 def _carried(place: TracedPlace, maker: Any, sources: list[TracedPlace]) -> list[TracedPlace]:
-    """Those of an equation's arguments whose numbers are in this one of its results."""
+    """The arguments of an equation whose numbers are in this one of its results."""
     if maker.primitive.name == "concatenate":
         return sources
     if maker.primitive.name == "optimization_barrier":

@@ -53,7 +53,7 @@ def _live_objects() -> list[Any]:
 
 
 def _reachable(known: list[Any]) -> list[Any]:
-    """These objects and all that modules, running functions and they themselves refer to."""
+    """The objects, and all that modules, running functions and they themselves refer to."""
     waiting: list[Any] = [sys.modules, *known]
     for frame in sys._current_frames().values():
         for running, _ in traceback.walk_stack(frame):

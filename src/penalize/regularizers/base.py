@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from penalize.backends import Array, Backend, open_array, undisturbed
+from penalize.backends import Array, Backend, is_traced, open_array, undisturbed
 from penalize.callsite import asked_by
 from penalize.errors import (
     ConfigError,
@@ -131,9 +131,9 @@ class Regularizer(ABC):
                 and Ω acts by its proximal operator alone.
         """
         self._check_steady()
-        if not self.differentiable and asked_by("keras"):
-            raise NoGradientError(self, "a layer of Keras", _AS_A_LOSS_TERM)
         w, xp = open_array(w, whole=not self.on_shards)
+        if not self.differentiable and not is_traced(xp) and asked_by("keras"):
+            raise NoGradientError(self, "a layer of Keras", _AS_A_LOSS_TERM)
         with undisturbed(w, xp):
             if self.elementwise:
                 return self._value_of(w, xp)

@@ -27,7 +27,7 @@ class Decomposed(NamedTuple):
     """W less itself as a constant: 0, with a derivative."""
 
     inner: Array
-    """It in the basis of U and V."""
+    """The same in the basis of U and V."""
 
     @classmethod
     def of(cls, matrix: Array, xp: Backend) -> Self:

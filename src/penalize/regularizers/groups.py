@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
-from penalize.backends import Array, Backend
+from penalize.backends import Array, Backend, is_cut
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_number
 from penalize.regularizers.diagonal import shrink_groups
@@ -58,7 +58,7 @@ class Norms:
     """w_g over its scale."""
 
     lengths: Array
-    """Their norms, and 1 for a group of zeros: the root has no derivative at 0."""
+    """The norms of the parts, and 1 for a group of zeros: the root has no derivative at 0."""
 
     zero: Array
     """Whether all of a group is 0; false where it holds a NaN, which must stay visible."""
@@ -75,14 +75,24 @@ class Norms:
 
 
 def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
-    """The norms of the groups of w."""
+    """The norms of the groups of w.
+
+    Shards are taken at the scale 1, as another sum over the ranks would cost more than it helps.
+    """
+    if is_cut(xp):
+        return _norms_at(1.0, w, w, groups, xp)
     sums = groups.sum(xp.abs(xp.stop(w)), xp)
     # A third of the exponents on either side, so that squares stay within what there is. ‖w_g‖ is
     # the same at any scale: it is a constant to differentiation.
     far = 2.0 ** ((127 if xp.eps(w) > 1e-10 else 1023) // 3)
     one = xp.full((), 1.0, w)
-    scales = xp.where(sums >= far, far * far * one, xp.where(sums <= 1 / far, one / far / far, one))
-    parts = w / groups.spread(scales, w, xp)
+    # (XLA may square the scale of a constant: that of zeros must not vanish.)
+    small = (sums <= 1 / far) & (sums > 0)
+    scales = xp.where(sums >= far, far * far * one, xp.where(small, one / far / far, one))
+    return _norms_at(scales, w / groups.spread(scales, w, xp), w, groups, xp)
+
+
+def _norms_at(scales: Any, parts: Array, w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
     squares = groups.sum(parts * parts, xp)
     zero = squares <= 0
     lengths = xp.sqrt(xp.where(zero, 1.0, squares))

@@ -249,7 +249,8 @@ class SpectralNorm(Spectral):
     def _shrunk(self, s: Array, step: float | Array, xp: Backend) -> Array:
         row = xp.reshape(s, (1, -1))
         t = level(row, 1.0 + 0.0 * row, 0.0, 2 * step * self.strength, xp)
-        return xp.clip(s, 0.0 * s, t[0] + 0.0 * s)
+        top = t[0] + 0.0 * s
+        return xp.where(s > top, top, s)  # at 0, too, the derivative is 1
 
     def _value(self, w: Array, xp: Backend) -> Array:
         if self.iterations is None or not math.prod(w.shape):
