@@ -72,7 +72,7 @@ CASES = [
         **SPECTRAL,
     ),
     Case(
-        SpectralNorm(0.3, iterations=150),
+        SpectralNorm(0.3, iterations=40),
         lambda w: 0.3 * float(values(w)[0] ** 2),
         has_prox=False,
         kinks_at_zero=False,

@@ -73,6 +73,9 @@ class OptimizerStep:
         self.found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
         """Over 0 where the step is to be skipped; None where it is not."""
 
+        self.added: dict[int, object] = {}
+        """What has added a penalty to the gradient of a parameter in it, by the parameter's id."""
+
         self.depth = 1
         """How many calls of ``step`` it consists of now."""
 
@@ -203,7 +206,11 @@ def _start() -> None:
 
 def _before_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
     if torch.compiler.is_compiling():  # it cannot trace a look at the stack
-        return None
+        return torch.compiler.disable(_before_now)(optimizer, args, kwargs)  # type: ignore[no-untyped-call]
+    return _before_now(optimizer, args, kwargs)
+
+
+def _before_now(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
     step = _begin(optimizer)
     if step.depth > 1:
         return None
@@ -215,8 +222,14 @@ def _before_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
 
 
 def _after_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if not torch.compiler.is_compiling():
-        _end(vars(optimizer).get(_STEP))
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(_after_now)(optimizer)  # type: ignore[no-untyped-call]
+    else:
+        _after_now(optimizer)
+
+
+def _after_now(optimizer: Optimizer) -> None:
+    _end(vars(optimizer).get(_STEP))
 
 
 class _Hooks:
@@ -231,6 +244,7 @@ class _Hooks:
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         step = running(optimizer)
+        self._began = self._began and step is self._step
         if step is None or self._began:
             step = _begin(optimizer)
             self._began = True
@@ -241,6 +255,8 @@ class _Hooks:
         if step.depth > 1:
             return None
         if self._step is not None:
+            if any(each is self._step for each in step.chain):
+                return None  # an optimizer that shares these hooks with the one around it
             self._listener.broken_off(self._step)
         self._step = step
         self._listener.begins(step)
@@ -248,7 +264,7 @@ class _Hooks:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         step = self._step
-        if step is None:
+        if step is None or step.optimizer is not optimizer:
             return
         if step.depth < 2:  # 0 where other hooks on it, that had begun it, have ended it
             self._step = None
@@ -265,8 +281,8 @@ def _begin(optimizer: Optimizer) -> OptimizerStep:
         return step
     held: ref[OptimizerStep] | None = getattr(_innermost, "step", None)
     around = held() if held is not None else None
-    if around is not None and not _is_on_the_stack(around.frame):
-        around = None
+    while around is not None and not _is_on_the_stack(around.frame):
+        around = around.around
     step = OptimizerStep(optimizer, around, _caller())
     vars(optimizer)[_STEP] = step
     _innermost.step = ref(step)
@@ -299,12 +315,14 @@ def _when_ready(step: OptimizerStep, listeners: list[Listener], args: Any, kwarg
     """
     closure = _closure_of(args, kwargs)
     if not callable(closure):
+        step.groups = groups_of(step.optimizer)  # as hooks may have left them
         for listener in listeners:
             listener.ready(step)
         return None
 
     def with_listeners() -> Any:
         loss = closure()
+        step.groups = groups_of(step.optimizer)  # as the closure may have left them
         for listener in listeners:
             listener.ready(step)
         if isinstance(step.optimizer, LBFGS):

@@ -33,7 +33,6 @@ from penalize.torch.clock import (
     Group,
     Listener,
     OptimizerStep,
-    groups_of,
     listen_to_all,
     stepped_by,
 )
@@ -188,10 +187,14 @@ def attached_to(optimizer: Optimizer) -> list[Any]:
 def attached_around(optimizer: Optimizer) -> list[Any]:
     """The doors to optimizers whose param groups it shares, as one that wraps another does."""
     mine = {id(group) for group in optimizer.param_groups}
+    # Also those that apply nothing to what it holds: the groups are marked all the same.
+    doors = {held(): None for each in list(_doors.values()) for held in each}
     return [
         door
-        for door in doors_on(groups_of(optimizer))
-        if any(id(group) in mine for o in door.optimizers for group in o.param_groups)
+        for door in doors
+        if door is not None
+        and door.alive
+        and any(id(group) in mine for o in door.optimizers for group in o.param_groups)
     ]
 
 
@@ -267,7 +270,7 @@ class _Keeper(Listener):
             )
             stepped = [] if acted and not applied.in_loss else _stepped(plan, step)
             if stepped:
-                _note_stepped(applied, stepped, acted, type(step.optimizer).__name__)
+                _note_stepped(plan, stepped, acted, step.optimizer)
             if acted or stepped or (applied.has_outputs and plan.trains(step.groups)):
                 applied.count(step)
                 if applied.has_outputs:
@@ -283,14 +286,17 @@ def _stepped(plan: Any, step: OptimizerStep) -> list[str]:
     ]
 
 
-def _note_stepped(applied: Applied, stepped: list[str], acted: bool, optimizer: str) -> None:
+def _note_stepped(plan: Any, stepped: list[str], acted: bool, optimizer: Optimizer) -> None:
+    applied: Applied = plan.applied
     applied.in_loss = applied.in_loss.difference(stepped)
     if applied.by_loss or applied.detached or acted or applied.warned:
         return
+    if any(door in attached_to(optimizer) for door in plan.attachments()):
+        return  # it has been told that the closure was never called
     applied.warned = True
     warnings.warn(
-        f"{optimizer} is stepping {some(stepped)}, but the plan that penalizes them is not applied "
-        "to it. Call plan.attach(optimizer), or add plan.penalty() to the loss.",
+        f"{type(optimizer).__name__} is stepping {some(stepped)}, but the plan that penalizes them "
+        "is not applied to it. Call plan.attach(optimizer), or add plan.penalty() to the loss.",
         NeverAppliedWarning,
         stacklevel=6,
     )

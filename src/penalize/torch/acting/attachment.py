@@ -193,6 +193,11 @@ class Attachment:
         for stepper, number in zip(self._steppers, steps, strict=True):
             stepper.count.steps = number
 
+    def forget_step(self) -> None:
+        """Answer for no step that raised: what it did has been put back."""
+        for stepper in self._steppers:
+            stepper.forget_step()
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise OptimizerError(
             "an attachment was copied or pickled, and it consists of hooks on an optimizer",

@@ -63,9 +63,9 @@ class Stepper(Listener, Active):
         applied = self._plan.applied
         if self.detached or applied.muted or (self.mode.once and self._acted):
             return
-        self._acted = True
-        live = self._live = self.active(step.groups)
+        live = self.active(step.groups)
         check_weight_decay(live, step.optimizer, step.groups)
+        self._acted, self._live = True, live
         if live:
             step.acted[applied] = live
         with torch.no_grad():
@@ -96,6 +96,10 @@ class Stepper(Listener, Active):
         if self._acted and not self.detached:
             self._acted = False
             self.mode.broken_off(self._live, step)
+
+    def forget_step(self) -> None:
+        """Answer for no step that raised: what it did has been put back."""
+        self._acted = False
 
     def active(self, groups: Mapping[int, Group]) -> Sequence[Live]:
         """The targets that are trainable now, each checked to be what the optimizer steps.

@@ -125,6 +125,8 @@ class Replay:
         """Note what each optimizer is given, after every hook on it has acted."""
         takes = _Takes(self, seen, act)
         end = listen_to_all(takes)
+        for optimizer in self._optimizers:
+            takes.note_last(optimizer)
         try:
             yield
         finally:
@@ -188,6 +190,10 @@ class _Takes(Listener):
                 "pass a function that does one step",
             )
         self._replay.keep(optimizer, is_stepping=True)
+        self.note_last(optimizer)
+
+    def note_last(self, optimizer: Optimizer) -> None:
+        """Have it noted what an optimizer is given: from before its step, as it may be compiled."""
         if optimizer not in self._hooks:
             # The optimizer's own hooks run after this, in their order: this is the last of them.
             last = self._hooks[optimizer] = _Last(self._note)

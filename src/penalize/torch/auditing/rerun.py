@@ -59,6 +59,7 @@ def counts_kept(plan: Plan) -> Iterator[None]:
         plan.applied.counts = counts
         for attachment, counted in steps:
             attachment.steps = counted
+            attachment.forget_step()
 
 
 def all_counts_kept() -> ExitStack:

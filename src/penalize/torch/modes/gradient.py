@@ -35,8 +35,15 @@ class Gradient(Mode):
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         check_dense(targets)
         check_without_graph(targets)
-        _check_new(targets)
+        # What another plan has added in this step is no penalty of the last one.
+        added = {key: by for each in step.chain for key, by in each.added.items()}
+        _check_new(
+            target
+            for target in targets
+            if all(added.get(id(p), self) is self for p in target.parameters)
+        )
         self.add(targets, step.groups, step.scale)
+        step.added.update((id(p), self) for target in targets for p in target.parameters)
         self._added_to = [(p, p.grad) for target in targets for p in target.parameters]
         _stamp(targets)
 
