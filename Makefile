@@ -7,7 +7,7 @@ ENV    := .venv/.stamp
 TORCH   = $(shell grep '^torch==' constraints.txt)
 ARGS   ?=
 WORKERS ?= 2
-PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

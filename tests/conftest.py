@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras_programs
 import pytest
@@ -86,16 +87,24 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file stays on one worker, which so makes its fixtures, caches and processes once."""
-    if not WORKER:
-        return
-    groups = {path: _group(path) for path in {item.path for item in items}}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
-    places = {group: _place(group) for group in groups.values()}
-    items.sort(key=lambda item: places[groups[item.path]])
+    from xdist.scheduler import LoadScopeScheduling
+
+    # xdist's own --dist loadgroup writes the group into an item's id, which pytest 9.2 passes over.
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.partition("::")[0])
+
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first."""
+    if WORKER:
+        places = {path: _place(_group(path)) for path in {item.path for item in items}}
+        items.sort(key=lambda item: places[item.path])
 
 
 @functools.cache
