@@ -137,18 +137,9 @@ def _serve(connection: Connection, store: str, rank: int, world: int) -> None:
                 warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
                 torch.manual_seed(0)
                 getattr(_module(path), name).__wrapped__(**arguments)
-            _destroy_groups()
             connection.send("")
         except BaseException:  # noqa: BLE001
             connection.send(traceback.format_exc())
-
-
-def _destroy_groups() -> None:
-    """The groups that a test has made: each has threads that look for work all the time."""
-    default = distributed.group.WORLD
-    made = [group for group in distributed.distributed_c10d._world.pg_map if group is not default]
-    for group in made:
-        distributed.destroy_process_group(group)
 
 
 @functools.cache
