@@ -10,8 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from penalize.torch.clock import Count, Group, OptimizerStep
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Target
+
+
+class Count:
+    """A number of steps. Of those that a fused optimizer skipped only the device knows."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self._steps = steps
+        self._skipped: Tensor | None = None
+
+    def add(self, step: OptimizerStep) -> None:
+        """A step is over."""
+        self._steps += 1
+        if step.found_inf is not None:
+            skipped = (step.found_inf > 0).long()
+            self._skipped = skipped if self._skipped is None else self._skipped + skipped
+
+    @property
+    def steps(self) -> int:
+        """How many were taken. It waits for the device, if some may have been skipped."""
+        if self._skipped is not None:
+            self._steps -= int(self._skipped)
+            self._skipped = None
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps, self._skipped = steps, None
 
 
 class Applied:

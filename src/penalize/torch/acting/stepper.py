@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
-from penalize.torch.applied import Applied
-from penalize.torch.clock import Count, Group, Listener, OptimizerStep
+from penalize.torch.applied import Applied, Count
+from penalize.torch.clock import Group, Listener, OptimizerStep
 from penalize.torch.doors import check_weight_decay
 from penalize.torch.model.bindings import Direct
 from penalize.torch.model.targets import Live, Target, doubled
