@@ -72,7 +72,7 @@ def test_traced_integers(name: str) -> None:
         assert float(jitted(jnp.asarray(t))) == pytest.approx(expected(t), abs=1e-6)
         assert float(function(tf.constant(t, tf.int64))) == pytest.approx(expected(t), abs=1e-6)
         assert float(compiled(torch.tensor(t))) == pytest.approx(expected(t), abs=1e-6)
-    assert jitted._cache_size() == 1
+    assert jitted._cache_size() <= 1
     assert function.experimental_get_tracing_count() == 1
 
 

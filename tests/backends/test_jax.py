@@ -52,7 +52,7 @@ def test_a_strength_that_is_traced_compiles_once(case: Case) -> None:
         expected = everything(factor * r, np.asarray(w))
         for f, e in zip(scaled(jnp.asarray(factor)), expected, strict=True):
             np.testing.assert_allclose(f, e, rtol=1e-12, atol=1e-13)
-    assert scaled._cache_size() == 1
+    assert scaled._cache_size() <= 1
 
 
 @all_cases

@@ -99,7 +99,7 @@ def test_in_a_loss_it_is_an_argument() -> None:
     for count in range(STEPS):
         params = step(params, strength_at(count))
     assert float(params["w"][0, 0]) == pytest.approx(expected())
-    assert step._cache_size() == 1
+    assert step._cache_size() <= 1
 
 
 def test_a_schedule_of_the_regularizer() -> None:

@@ -197,7 +197,7 @@ def test_in_jax() -> None:
         by_hand = by_hand - 0.1 * (1.0 + 0.6 * (by_hand - start))
     np.testing.assert_allclose(params["w"], by_hand, rtol=1e-12)
     assert float(plan.penalty(params)) > 0.0
-    assert step._cache_size() == 1
+    assert step._cache_size() <= 1
 
 
 def test_in_tensorflow() -> None:

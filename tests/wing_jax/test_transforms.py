@@ -195,7 +195,7 @@ def test_schedules_of_rate_and_strength(mode: str) -> None:
     expected = START
     for count in range(STEPS):
         expected = once(expected, falling(count), rising(count))
-    assert once._cache_size() == 1
+    assert once._cache_size() <= 1
     check_equal(train(MODES[mode](PLAN, falling, rising)), expected)
 
 

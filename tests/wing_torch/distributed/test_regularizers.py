@@ -314,7 +314,8 @@ def test_what_the_documentation_says_is_communicated() -> None:
 def test_what_the_documentation_says_of_adaptive_steps() -> None:
     w = placed(Shard(0))
     (said,) = re.findall(r"finding it takes (\d+ all-reduces)", documentation())
-    assert in_words(lambda: GroupLasso(0.1, groups=1).prox(w, w * w)) == said
+    found = in_words(lambda: GroupLasso(0.1, groups=1).prox(w, w * w))
+    assert found == said, found
     assert in_words(lambda: GroupLasso(0.1, groups=0).prox(w, w * w)) == "none"
 
 

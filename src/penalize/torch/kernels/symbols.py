@@ -96,6 +96,8 @@ class Tracer:
 
     framework = framework
 
+    is_cut = False
+
     def __init__(self, length: int, eps: float) -> None:
         self.lines: list[str] = []
         self._length, self._eps = length, eps
