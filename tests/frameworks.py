@@ -106,3 +106,24 @@ def functions(r: Regularizer, framework: str) -> Functions:
         lambda w, step: prox(w, 1.0 * step),  # no integer
         lambda w: whole(w)[2],
     )
+
+
+class Jitted:
+    """A function under ``jax.jit`` that counts how often it is traced.
+
+    What JAX counts itself it forgets, once a process has compiled some thousand functions.
+    """
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        import jax
+
+        self.traces = 0
+
+        def traced(*arguments: Any) -> Any:
+            self.traces += 1
+            return f(*arguments)
+
+        self._jitted = jax.jit(traced)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._jitted(*arguments)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from frameworks import Jitted
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -178,7 +179,6 @@ def test_in_jax() -> None:
 
 
 def test_a_schedule_in_jax_needs_a_step_in_the_loss() -> None:
-    import jax
     import jax.numpy as jnp
 
     from penalize.jax import regularize as regularize_tree
@@ -188,9 +188,9 @@ def test_a_schedule_in_jax_needs_a_step_in_the_loss() -> None:
     for use in (plan.penalty, plan.breakdown, lambda p: plan.prox(p, 0.1)):
         with pytest.raises(NoStepError, match=r"penalty\(\.\.\., at=step\)"):
             use(params)
-    penalty = jax.jit(lambda p, t: plan.penalty(p, at=t))
+    penalty = Jitted(lambda p, t: plan.penalty(p, at=t))
     assert [float(penalty(params, t)) for t in range(5)] == pytest.approx([0, 0.75, 1.5, 2.25, 3])
-    assert penalty._cache_size() <= 1
+    assert penalty.traces == 1
     assert plan.breakdown(params, at=2) == {"w": pytest.approx(1.5)}
     w = plan.prox(params, 1.0, at=2)["w"]
     np.testing.assert_allclose(w, 1 / 1.5, rtol=1e-6)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import KINDS, Case
-from frameworks import FRAMEWORKS
+from frameworks import FRAMEWORKS, Jitted
 
 from penalize import L1, L2, ArrayError, GroupLasso, Regularizer
 from penalize.backends import Array
@@ -47,12 +47,12 @@ def test_a_strength_that_is_traced_compiles_once(case: Case) -> None:
         found += [r.gradient(w), r.pull(w)] if r.differentiable else []
         return found + ([r.prox(w, 0.3)] if case.has_prox else [])
 
-    scaled = jax.jit(lambda factor: everything(r.scaled(factor), w))
+    scaled = Jitted(lambda factor: everything(r.scaled(factor), w))
     for factor in (0.5, 2.0):
         expected = everything(factor * r, np.asarray(w))
         for f, e in zip(scaled(jnp.asarray(factor)), expected, strict=True):
             np.testing.assert_allclose(f, e, rtol=1e-12, atol=1e-13)
-    assert scaled._cache_size() <= 1
+    assert scaled.traces == 1
 
 
 @all_cases

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 import torch
+from frameworks import Jitted
 from torch import nn
 
 from penalize import L1, L2, warmup
@@ -90,7 +91,7 @@ def test_followed_without_compiling_again(tx: Any) -> None:
 
 
 def test_in_a_loss_it_is_an_argument() -> None:
-    @jax.jit
+    @Jitted
     def step(params: Any, strength: Any) -> Any:
         slopes = jax.grad(lambda p: strength * PLAN.penalty(p))(params)
         return optax.apply_updates(params, jax.tree.map(jnp.negative, slopes))
@@ -99,7 +100,7 @@ def test_in_a_loss_it_is_an_argument() -> None:
     for count in range(STEPS):
         params = step(params, strength_at(count))
     assert float(params["w"][0, 0]) == pytest.approx(expected())
-    assert step._cache_size() <= 1
+    assert step.traces == 1
 
 
 def test_a_schedule_of_the_regularizer() -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from frameworks import Jitted
 
 from penalize import (
     L1,
@@ -186,7 +187,7 @@ each_mode = pytest.mark.parametrize("mode", MODES)
 def test_schedules_of_rate_and_strength(mode: str) -> None:
     """And those that are arguments of the step, as for searches over them."""
 
-    @jax.jit
+    @Jitted
     def once(params: Params, rate: Any, strength: Any) -> Params:
         tx = MODES[mode](PLAN, rate, strength)
         updates, _ = tx.update(jax.grad(data_loss)(params), tx.init(params), params)
@@ -195,7 +196,7 @@ def test_schedules_of_rate_and_strength(mode: str) -> None:
     expected = START
     for count in range(STEPS):
         expected = once(expected, falling(count), rising(count))
-    assert once._cache_size() <= 1
+    assert once.traces == 1
     check_equal(train(MODES[mode](PLAN, falling, rising)), expected)
 
 
