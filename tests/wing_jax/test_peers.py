@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ from penalize.jax import regularize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    prox: Any = pytest.importorskip("jaxopt.prox")
+    prox: Any = importlib.import_module("jaxopt.prox")
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

@@ -432,6 +432,9 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [x for x in torch.utils._pytree.tree_leaves(tree) if isinstance(x, Tensor)]
 
 
+PATHS = ("triton", "foreach", "rows", "plain rows")
+
+
 def test_the_generated_kernels_in_tritons_interpreter() -> None:
     """The program compares each with the reference; here it is seen which path ran."""
     apart = Path(sys.prefix) / "triton"  # the Makefile puts it there, and says why
@@ -446,7 +449,9 @@ def test_the_generated_kernels_in_tritons_interpreter() -> None:
     gaps = {key.removeprefix("no kernel: ") for key in seen["seen"] if key.startswith("no kernel")}
     assert gaps == SORTED
     for kind in ("gradient", "one", "root", "each"):
-        assert seen["seen"][f"{kind}: triton"] >= 60
+        count = {path: seen["seen"].get(f"{kind}: {path}", 0) for path in PATHS}
+        assert count["triton"] == count["rows"] - count["plain rows"] - count["foreach"]
+        assert count["rows"] >= 80
 
 
 SORTED = {"LInf1", "ExclusiveLasso", "Simplex"}

@@ -103,8 +103,11 @@ def check(case: Case, dtype: torch.dtype, seen: Counter[str]) -> None:
         exact = torch.float32 if dtype is torch.bfloat16 else None
         fast, slow = both(run, start, counted, exact)
         seen.update({f"{name}: {path}": 1 for path in counted})
-        if "plain" in counted and r.by_rows(w.ndim) is not None:
-            seen["no kernel: " + type(r).__name__] += 1
+        if r.by_rows(w.ndim) is not None:
+            seen[f"{name}: rows"] += 1
+            if "plain" in counted:
+                seen[f"{name}: plain rows"] += 1
+                seen["no kernel: " + type(r).__name__] += 1
         message = f"{case} {dtype} {name}"
         torch.testing.assert_close(
             fast, slow, **TOLERANCE[dtype], msg=lambda m, s=message: f"{s}: {m}"
