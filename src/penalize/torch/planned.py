@@ -244,8 +244,8 @@ class PlannedModel(LivePlan):
         self._newcomers.update(new)
         warnings.warn(
             f"{some(new)} came to the {type(self.model).__name__} after it was planned, so no "
-            "rule reaches what the optimizer steps there. detach(), regularize the model as it "
-            "is now, and attach again.",
+            "rule reaches what the optimizer steps there. Regularize the model as it is now; "
+            "detach() first what is attached.",
             NeverAppliedWarning,
             stacklevel=4,
         )
