@@ -432,7 +432,7 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [x for x in torch.utils._pytree.tree_leaves(tree) if isinstance(x, Tensor)]
 
 
-PATHS = ("triton", "foreach", "rows", "plain rows")
+COUNTED = ("triton", "foreach", "rows", "plain rows")
 
 
 def test_the_generated_kernels_in_tritons_interpreter() -> None:
@@ -449,7 +449,7 @@ def test_the_generated_kernels_in_tritons_interpreter() -> None:
     gaps = {key.removeprefix("no kernel: ") for key in seen["seen"] if key.startswith("no kernel")}
     assert gaps == SORTED
     for kind in ("gradient", "one", "root", "each"):
-        count = {path: seen["seen"].get(f"{kind}: {path}", 0) for path in PATHS}
+        count = {path: seen["seen"].get(f"{kind}: {path}", 0) for path in COUNTED}
         assert count["triton"] == count["rows"] - count["plain rows"] - count["foreach"]
         assert count["rows"] >= 80
 
