@@ -371,6 +371,12 @@ class Regularizer(ABC):
         """
         return None
 
+    def by_columns(self, ndim: int) -> tuple[Regularizer, int] | None:
+        """The same for columns: the penalty on a matrix with each column as a row, and how many
+        trailing axes of the array index them.
+        """
+        return None
+
     # --- over time --------------------------------------------------------------------------
 
     @property
@@ -543,6 +549,9 @@ class Elementwise(Regularizer):
 
     def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
         return (self, ndim) if self.on_shards else None
+
+    def by_columns(self, ndim: int) -> tuple[Regularizer, int] | None:
+        return self.by_rows(ndim)
 
 
 def _as_meant(value: Any) -> Any:

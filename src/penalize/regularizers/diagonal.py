@@ -74,17 +74,23 @@ def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
     # |u_i| ≤ r, so |w_i| ≤ |u_i| + c_i: r is at least the norm of the soft-thresholded group, which
     # is at least its sum over √|g|. Where that is 0 the root may be 0, too.
     low = groups.sum(soft_threshold(size, c, xp), xp) / groups.root_sizes(size, xp)
-    high = highest
-    for bisect in _BISECT:
-        r = xp.sqrt(low) * xp.sqrt(high) if bisect else low
+
+    def closer(r: Array, low: Array, high: Array) -> tuple[Array, Array]:
         reach = groups.spread(r, size, xp) + c
         ratio = size / reach
         squares = ratio * ratio
         f = groups.sum(squares, xp)
         short = f > 1
         slope = xp.where(short, groups.sum(squares * (unit / reach), xp), 1.0)
-        low = xp.where(short, r + highest * (f * (xp.sqrt(f) - 1) / slope), low)
-        high = xp.where(short, high, r)
+        grown = r + highest * (f * (xp.sqrt(f) - 1) / slope)
+        return xp.where(short, grown, low), xp.where(short, high, r)
+
+    loop = getattr(xp, "settled", None)
+    if loop is not None:  # a kernel, which nobody differentiates, ends where a group has settled
+        return groups.spread(loop(closer, low, highest), size, xp)
+    high = highest
+    for bisect in _BISECT:
+        low, high = closer(xp.sqrt(low) * xp.sqrt(high) if bisect else low, low, high)
     # Its derivative is that of F over −F′, and not that of what has been done to find it.
     reach = groups.spread(low, size, xp)
     ratio = free_size / (reach + free_c)

@@ -39,6 +39,10 @@ class Grouped(Regularizer):
         leading = grouping.leading_axes(self.groups, ndim)
         return None if leading is None else (self._with(groups=0), leading)
 
+    def by_columns(self, ndim: int) -> tuple[Regularizer, int] | None:
+        trailing = grouping.trailing_axes(self.groups, ndim)
+        return None if trailing is None else (self._with(groups=0), trailing)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": grouping.as_data(self.groups)}
 

@@ -155,7 +155,14 @@ class Sum(Regularizer):
         return l1, l2, tuple(rest)
 
     def by_rows(self, ndim: int) -> tuple[Regularizer, int] | None:
-        found = [term.by_rows(ndim) for term in self.terms]
+        return self._one_by_one([term.by_rows(ndim) for term in self.terms], ndim)
+
+    def by_columns(self, ndim: int) -> tuple[Regularizer, int] | None:
+        return self._one_by_one([term.by_columns(ndim) for term in self.terms], ndim)
+
+    def _one_by_one(
+        self, found: list[tuple[Regularizer, int] | None], ndim: int
+    ) -> tuple[Regularizer, int] | None:
         terms = [each for each in found if each is not None]
         # A sum over elements is one over rows, too. Groups have one kind of row only.
         kinds = {n for term, n in terms if not term.elementwise} or {ndim}

@@ -41,6 +41,12 @@ class Offer(NamedTuple):
     """The numbers of weights, and these → the jobs that they make up."""
 
 
+class Note(str):
+    """Why a kind of job does not take a weight that others may."""
+
+    __slots__ = ()
+
+
 @dataclass
 class Job(ABC):
     """What is done to some of the weights."""
@@ -64,8 +70,8 @@ class Job(ABC):
     @classmethod
     @abstractmethod
     def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
-        """What it takes a weight together with. Else why neither it nor a later kind does; empty
-        where a later one may.
+        """What it takes a weight together with. Else why neither it nor a later kind does; empty,
+        or a :class:`Note`, where a later one may.
         """
 
     @abstractmethod

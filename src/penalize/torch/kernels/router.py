@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from penalize.regularizers.base import Regularizer
+from penalize.torch.kernels.compiled import Compiled
 from penalize.torch.kernels.cpu import Buffers
-from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Offer, PlainJob, Whole
+from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Note, Offer, PlainJob, Whole
 from penalize.torch.kernels.packed import Packed
 from penalize.torch.kernels.triton import Triton
 from penalize.torch.kernels.work import Additions, Shrinkings, Work
 
-KINDS: tuple[type[Job], ...] = (Foreach, Triton, Whole, Chunked, Packed, PlainJob)
+KINDS: tuple[type[Job], ...] = (Compiled, Foreach, Triton, Whole, Chunked, Packed, PlainJob)
 """In the order in which they are asked; the last one takes everything."""
 
 _only_plain: list[None] = []
@@ -40,7 +41,7 @@ class Router:
 
     def __init__(self) -> None:
         self.taken: dict[str, tuple[str, str]] = {}
-        """By the name of a weight: the path that it took last, and why, where it is the plain one.
+        """By the name of a weight: the path that it took last, and why, where a faster one is closed.
         """
 
         self._buffers = Buffers()
@@ -101,8 +102,10 @@ class Router:
             self.taken = self._decided
             return self._jobs
         buckets: dict[Hashable, tuple[Offer, list[int]]] = {}
+        notes: list[str] = []
         for i in range(len(ws)):
-            offer = self._best(works[i])
+            offer, note = self._best(works[i])
+            notes.append(note)
             buckets.setdefault(offer.key, (offer, []))[1].append(i)
         self._jobs = [
             job
@@ -111,21 +114,27 @@ class Router:
         ]
         self._kept, self._fingerprint = (ws, works.regularizers), fingerprint
         self.taken = self._decided = {
-            works.names[i]: (job.path, job.why) for job in self._jobs for i in job.numbers
+            works.names[i]: (job.path, job.why or notes[i])
+            for job in self._jobs
+            for i in job.numbers
         }
         return self._jobs
 
-    def _best(self, work: Work) -> Offer:
-        """The first offer; that of the plain path, if there is a reason against all others."""
-        why = _why_not_fast(work)
+    def _best(self, work: Work) -> tuple[Offer, str]:
+        """The first offer, and what is to be said about it; that of the plain path, if there is a
+        reason against all others.
+        """
+        why, note = _why_not_fast(work), ""
         for kind in () if why else KINDS:
             offer = kind.offer(work, self._buffers)
             if isinstance(offer, Offer):
-                return offer
-            if offer:
+                return offer, note
+            if isinstance(offer, Note):
+                note = offer
+            elif offer:
                 why = offer
                 break
-        return PlainJob.offer(work, self._buffers, why)
+        return PlainJob.offer(work, self._buffers, why), ""
 
 
 _WHOLE = {Tensor, nn.Parameter}

@@ -1,4 +1,4 @@
-"""A weight as a matrix whose rows a regularizer treats one by one."""
+"""A weight as a matrix whose rows, or columns, a regularizer treats one by one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ class Rows(NamedTuple):
             return x.view(-1)
         return x.view(math.prod(x.shape[: self.leading]), -1)
 
+    @property
+    def layout(self) -> str:
+        """What a kernel that is compiled for the CPU calls it."""
+        return "flat" if self.is_flat else "rows"
+
+    def shape_of(self, w: Tensor) -> tuple[int, int]:
+        """How many rows there are, and how long they are: one, where rows do not matter."""
+        count = w.numel()
+        height = 1 if self.is_flat else math.prod(w.shape[: self.leading])
+        return height, count // height
+
     def can_view(self, *xs: Tensor) -> bool:
         """Whether these lie in memory in one order, so that views of them match."""
         if all(x.is_contiguous() for x in xs):
@@ -39,7 +50,35 @@ class Rows(NamedTuple):
         return (self.is_flat or self.leading == 1) and xs[0].ndim == 4 and ordered
 
 
+class Columns(NamedTuple):
+    """The same for columns."""
+
+    regularizer: Regularizer
+    """On a matrix with each column as a row."""
+
+    trailing: int
+    """How many trailing axes of the weight index the columns."""
+
+    layout = "columns"
+
+    def shape_of(self, w: Tensor) -> tuple[int, int]:
+        """How long the columns are, and how many there are."""
+        count = w.numel()
+        length = math.prod(w.shape[w.ndim - self.trailing :])
+        return count // length, length
+
+    def can_view(self, *xs: Tensor) -> bool:
+        """Whether these lie in memory row by row."""
+        return xs[0].numel() > 0 and all(x.is_contiguous() for x in xs)
+
+
 def rows_of(regularizer: Regularizer, ndim: int) -> Rows | None:
     """None where a regularizer does not treat the rows of any matrix one by one."""
     found = regularizer.by_rows(ndim)
     return None if found is None else Rows(*found, is_flat=found[0].elementwise)
+
+
+def columns_of(regularizer: Regularizer, ndim: int) -> Columns | None:
+    """None where a regularizer does not treat the columns of any matrix one by one."""
+    found = regularizer.by_columns(ndim)
+    return None if found is None else Columns(*found)

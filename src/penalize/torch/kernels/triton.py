@@ -20,14 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penalize.regularizers import L1, L2, Sum
-from penalize.regularizers.base import Regularizer
-from penalize.regularizers.groups import ByNorm
 from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers
+from penalize.torch.kernels.forms import Form, form_of, prox_of, traced
 from penalize.torch.kernels.jobs import Job, Offer
 from penalize.torch.kernels.rows import Rows, rows_of
-from penalize.torch.kernels.symbols import NotTraceableError, Tracer, text
+from penalize.torch.kernels.symbols import (
+    Level,
+    NotTraceableError,
+    Operation,
+    Symbol,
+    Tracer,
+    text,
+)
 from penalize.torch.kernels.work import Work
 
 LONGEST = 2**13
@@ -75,36 +80,6 @@ def acts_on(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A regularizer without its strengths: what one kernel is for."""
-
-    terms: tuple[Regularizer, ...]
-    """On rows, each at strength one, and without sizes of groups: they are in the numbers."""
-
-    def build(self, numbers: Sequence[Any]) -> Regularizer:
-        """The regularizer with these strengths, which may be symbols."""
-        left = list(numbers)
-        terms = [t._with(**{name: left.pop(0) for name in t.strengths}) for t in self.terms]
-        return Sum(tuple(terms)) if len(terms) > 1 else terms[0]
-
-
-def form_of(rows: Rows, length: int) -> tuple[Form, list[float]]:
-    """The form of a regularizer on rows of a length, and its numbers."""
-    l1, l2, rest = rows.regularizer.split()
-    simple: list[Regularizer] = [L1(l1)] if l1 or not (l2 or rest) else []
-    terms, numbers = [*simple, *([L2(l2)] if l2 else []), *rest], []
-    units = []
-    for term in terms:
-        sized = isinstance(term, ByNorm) and term.size_weighted
-        for name in term.strengths:
-            root = math.sqrt(length) if sized and name == "strength" else 1.0
-            numbers.append(float(getattr(term, name)) * root)
-        unit = term.unit()
-        units.append(unit._with(size_weighted=False) if sized else unit)
-    return Form(tuple(units)), numbers
-
-
-@dataclass(frozen=True)
 class Program:
     """What one kernel does."""
 
@@ -114,7 +89,7 @@ class Program:
     """Of a tile: a power of two. Rows are no longer; where there are none, they are cut so."""
 
     prox: str
-    """Empty for a gradient; "one" for a step per weight, "each" and "root" for one per element."""
+    """As :func:`prox_of` says."""
 
     with_value: bool = False
     """Whether each program of a gradient also stores its part of Ω(w)."""
@@ -136,28 +111,16 @@ def source_of(program: Program) -> str:
     """The text of the kernel. Raises :class:`NotTraceableError` where there is none."""
     wide = "float64" if program.dtype is torch.float64 else "float32"
     eps = torch.finfo(torch.float64 if wide == "float64" else torch.float32).eps
-    tracer = Tracer(program.length, eps)
-    w, beside = tracer.symbol("w", is_tile=True), tracer.symbol("beside", is_tile=True)
-    count = sum(len(term.strengths) for term in program.form.terms)
-    regularizer = program.form.build([tracer.symbol(f"s{i}") for i in range(count)])
-    factor, scale, offset = (tracer.symbol(name) for name in ("factor", "scale", "offset"))
-    xp: Any = tracer
-    value = regularizer._value(w, xp) if program.with_value else None
-    if not program.prox:
-        out = beside + factor * regularizer._gradient(w, xp)
-    else:
-        taken = Taken(factor, beside, scale, offset, is_squared=program.prox == "root")
-        if program.prox == "one":
-            out = regularizer._prox(w, factor, xp)
-        else:
-            out = regularizer._prox_taken(w, taken.step(xp), xp)
+    xp, form = Tracer(program.length, eps), program.form
+    out, value = traced(form, program.prox, xp, with_value=program.with_value)
+    count = form.count
     lines = [
         *(f"s{i} = tl.load(numbers + {i} * count + which)" for i in range(count)),
         *(
             f"{name} = tl.load(numbers + {count + i} * count + which)"
             for i, name in enumerate(("factor", "scale", "offset"))
         ),
-        *tracer.lines,
+        *(f"{name} = {_spelled(each)}" for name, each in xp.operations.items()),
     ]
     stored = "w_at" if program.prox else "beside_at"
     typed = _TYPES[program.dtype]
@@ -165,6 +128,29 @@ def source_of(program: Program) -> str:
         lines.append(f"tl.store(values + block, {text(value)})")
     lines.append(f"tl.store({stored} + at, {out.name}.to(tl.{typed}), mask=inside)")
     return _HEAD.format(wide=wide, typed=typed) + "".join(f"    {line}\n" for line in lines)
+
+
+_WORDS = {
+    "negative": "-{}",
+    "number": "{} + 0 * one",  # a number that is read, so that it is a symbol as an array would be
+    "abs": "tl.abs({})",
+    "sqrt": "tl.sqrt({})",
+    "log": "tl.log({})",
+    "cos": "tl.cos({})",
+    "maximum": "tl.maximum({}, {})",
+    "where": "tl.where({}, {}, {})",
+    "sum": "tl.sum(tl.where(inside, {}, 0.0), axis=1, keep_dims=True)",
+}
+
+
+def _spelled(operation: Operation) -> str:
+    """An operation in Triton's language."""
+    name, (first, *_) = operation.name, operation.operands
+    words = _WORDS.get(name, f"{{}} {name} {{}}")
+    if name == "total":
+        is_tile = isinstance(first, Symbol) and first.level is Level.TILE
+        words = f"tl.sum(tl.where({'inside' if is_tile else 'in_rows'}, {{}}, 0.0))"
+    return words.format(*map(text, operation.operands))
 
 
 _HEAD = """\
@@ -278,7 +264,7 @@ class Triton(Job):
         wide = torch.float64 if self.program.dtype is torch.float64 else torch.float32
         if self._strengths is None or self._strengths[0] != shapes:
             pairs = zip(self.rows, shapes, strict=True)
-            self._strengths = shapes, [form_of(rows, length)[1] for rows, (_, length) in pairs]
+            self._strengths = shapes, [form_of(rows.regularizer, length)[1] for rows, (_, length) in pairs]
         columns = [
             [*strengths, *factor]
             for strengths, factor in zip(self._strengths[1], factors, strict=True)
@@ -321,11 +307,8 @@ def program_for(rows: Rows | None, w: Tensor, beside: Tensor, taken: Taken | Non
     length = 0 if rows.is_flat else w.numel() // math.prod(w.shape[: rows.leading])
     if length > LONGEST:
         return f"its rows are longer than {LONGEST:,}"
-    prox = ""
-    if taken is not None:
-        prox = "one" if taken.second is None else "root" if taken.is_squared else "each"
     tile = BLOCK if rows.is_flat else 1 << max(length - 1, 0).bit_length()
-    program = Program(form_of(rows, length)[0], w.dtype, tile, prox)
+    program = Program(form_of(rows.regularizer, length)[0], w.dtype, tile, prox_of(taken))
     try:
         source_of(program)
     except (NotTraceableError, TypeError, AttributeError) as error:

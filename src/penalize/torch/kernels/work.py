@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -33,6 +34,9 @@ class Work(NamedTuple):
 
     step: Taken | None
     """Of a proximal operator; None where a gradient is added."""
+
+    among: int = 0
+    """How many elements all weights of the step have together."""
 
     @property
     def per_element(self) -> bool:
@@ -67,8 +71,15 @@ class Additions:
         return replace(self, ws=ws, besides=besides)
 
     def __getitem__(self, i: int) -> Work:
-        regularizer, key = self.regularizers[i], self.keys[i]
-        return Work(self.ws[i], self.besides[i], regularizer, key, self.on_device[i], None)
+        regularizer, key, on_device = self.regularizers[i], self.keys[i], self.on_device[i]
+        return Work(
+            self.ws[i], self.besides[i], regularizer, key, on_device, None, self.count_of_elements
+        )
+
+    @cached_property
+    def count_of_elements(self) -> int:
+        """Of all weights together."""
+        return sum(w.numel() for w in self.ws)
 
 
 class Shrinkings:
@@ -111,7 +122,14 @@ class Shrinkings:
     def __getitem__(self, i: int) -> Work:
         regularizer, key = self.regularizers[i], self.keys[i]
         beside, on_device = self.besides[i], self.on_device[i]
-        return Work(self.ws[i], beside, regularizer, key, on_device, self.steps[i])
+        return Work(
+            self.ws[i], beside, regularizer, key, on_device, self.steps[i], self.count_of_elements
+        )
+
+    @cached_property
+    def count_of_elements(self) -> int:
+        """Of all weights together."""
+        return sum(w.numel() for w in self.ws)
 
 
 def _shards(

@@ -1,0 +1,376 @@
+"""The formulas of a regularizer as the text of a CPU kernel, in LLVM's language.
+
+A kernel treats as many weights as a table of addresses names. It takes blocks of them, one after
+the other, until none is left, so that any number of threads may run it at once. The elements of a
+row are treated as vectors; where groups lie along columns, a vector is of neighbouring columns, all
+of which are treated at once.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from penalize.torch.kernels.forms import Form, traced
+from penalize.torch.kernels.llvm import Environment, Value, Writer, literal, splat, vector
+from penalize.torch.kernels.loops import Plan, Section
+from penalize.torch.kernels.symbols import Level, LoopTracer, Operation, Symbol, Turn
+
+PLACES = 4
+"""How many whole numbers there are for a weight: two addresses, rows, and their length."""
+
+NEWTON, TURNS = 6, 60
+"""How many turns start at the lower bound, before every other one bisects; how many there are."""
+
+SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
+"""The bytes of an element, by LLVM's name of its type."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one kernel does."""
+
+    form: Form
+    stored: str
+    """LLVM's name of the weights' type."""
+
+    layout: str
+    """"flat", where elements are treated one by one; "rows", or "columns"."""
+
+    prox: str
+    """As :func:`prox_of` says."""
+
+    with_value: bool = False
+    """Whether each block of a gradient also stores its part of Ω(w)."""
+
+    @property
+    def computed(self) -> str:
+        """LLVM's name of the type that it computes in."""
+        return "double" if self.stored == "double" else "float"
+
+    @property
+    def lanes(self) -> int:
+        """How many elements a vector has: as many as a line of the cache."""
+        return 64 // SIZES[self.computed]
+
+
+class Source(NamedTuple):
+    """A kernel's text, and what it asks for."""
+
+    text: str
+    kept: int
+    """How many numbers it keeps for each element of a row, or of some columns."""
+
+
+@cache
+def source_of(program: Program) -> Source:
+    """The text of a kernel.
+
+    Raises:
+        NotTraceableError, TypeError, AttributeError: its formulas have no place in one.
+    """
+    xp = LoopTracer(2.0**-52 if program.computed == "double" else 2.0**-23)
+    out, value = traced(program.form, program.prox, xp, with_value=program.with_value)
+    plan = Plan(xp.operations, [] if value is None else [value], out)
+    kept = [name for section in plan.sections for name in section.kept]
+    slots = {name: i for i, name in enumerate(kept)}
+    return Source(_Kernel(program, plan, slots, value).text(), len(kept))
+
+
+_HEAD = """\
+define void @kernel(ptr %places, ptr %numbers, ptr %blocks, ptr %values, ptr %scratch, \
+i64 %stride, ptr %next, i64 %count) {"""
+
+_Body = Callable[[str, str], None]
+"""(place of an element in the weight, place of what is kept for it) → what is done there."""
+
+
+class _Kernel(Writer):
+    """The text of one kernel."""
+
+    def __init__(
+        self, program: Program, plan: Plan, slots: Mapping[str, int], value: Symbol | None
+    ) -> None:
+        super().__init__(program.computed)
+        self._program, self._plan, self._slots, self._value = program, plan, slots, value
+        self._operations: ChainMap[str, Operation] = ChainMap(dict(plan.operations))
+        self._stored: set[str] = set()
+        """What has been kept for the elements of this row by now."""
+
+        self._at: dict[str, str] = {}
+        self._elements: Callable[[_Body], None] = lambda body: None
+        self._total = ""
+
+    def text(self) -> str:
+        """All of it."""
+        self.do("br label %take")
+        self.label("take")
+        block = self.let("atomicrmw add ptr %next, i64 1 monotonic")
+        self.do(f"br i1 {self.let(f'icmp slt i64 {block}, %count')}, label %work, label %end")
+        self.label("work")
+        which, first, last = self._entries("blocks", "i64", block, 3)
+        w, beside, height, length = self._entries("places", "i64", which, PLACES)
+        for name, address in (("w", w), ("beside", beside)):
+            self._at[name] = self.let(f"inttoptr i64 {address} to ptr")
+        names = [f"s{i}" for i in range(self._program.form.count)]
+        names += ["factor", "scale", "offset", "root_size"]
+        read = self._entries("numbers", "double", which, len(names))
+        env = {name: Value(x, Level.NUMBER) for name, x in zip(names, read, strict=True)}
+        if self._value is not None:
+            self._total = self.place("double", literal(0.0, "double"))
+        layout = {"flat": self._flat, "rows": self._rows, "columns": self._columns}
+        layout[self._program.layout](env, first, last, height, length)
+        if self._value is not None:
+            total = self.let(f"load double, ptr {self._total}")
+            self.do(f"store double {total}, ptr {self._address('%values', 'double', block)}")
+        self.do("br label %take")
+        self.label("end")
+        self.do("ret void")
+        lines = [_HEAD, "entry:", *self.held, *self.lines, "}", *sorted(self.declared)]
+        return "\n".join([*lines, ""])
+
+    def _entries(self, table: str, kind: str, row: str, width: int) -> list[str]:
+        """A row of a table."""
+        start = self._address(f"%{table}", kind, self.let(f"mul i64 {row}, {width}"))
+        return [
+            self.let(f"load {kind}, ptr {self._address(start, kind, str(i))}") for i in range(width)
+        ]
+
+    def _address(self, base: str, kind: str, index: str) -> str:
+        return self.let(f"getelementptr {kind}, ptr {base}, i64 {index}")
+
+    # --- the layouts --------------------------------------------------------------------------
+
+    def _flat(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
+        self._row(env, first, self.let(f"sub i64 {last}, {first}"))
+
+    def _rows(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
+        self.loop(
+            first, last, 1, lambda row: self._row(env, self.let(f"mul i64 {row}, {length}"), length)
+        )
+
+    def _row(self, env: Environment, start: str, length: str) -> None:
+        lanes = self._program.lanes
+        whole = self.let(f"and i64 {length}, -{lanes}")
+
+        def elements(body: _Body) -> None:
+            def each(i: str) -> None:
+                body(self.let(f"add i64 {start}, {i}"), i)
+
+            self.lanes = lanes
+            self.loop("0", whole, lanes, each)
+            self.lanes = 1
+            self.loop(whole, length, 1, each)
+
+        self._whole(elements, env)
+
+    def _columns(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
+        lanes, name = self._program.lanes, self.fresh()
+
+        def column(at: str) -> None:
+            def each(row: str, body: _Body) -> None:
+                index = self.let(f"add i64 {self.let(f'mul i64 {row}, {length}')}, {at}")
+                body(index, self.let(f"mul i64 {row}, {self.lanes}"))
+
+            self._whole(lambda body: self.loop("0", height, 1, lambda row: each(row, body)), env)
+
+        count = self.let(f"sub i64 {last}, {first}")
+        is_full = self.let(f"icmp eq i64 {count}, {lanes}")
+        self.do(f"br i1 {is_full}, label %{name}.full, label %{name}.rest")
+        self.label(f"{name}.full")
+        self.lanes = self.row_lanes = lanes
+        column(first)
+        self.do(f"br label %{name}.over")
+        self.label(f"{name}.rest")
+        self.lanes = self.row_lanes = 1
+        self.loop(first, last, 1, column)
+        self.do(f"br label %{name}.over")
+        self.label(f"{name}.over")
+
+    # --- one row, or some columns ---------------------------------------------------------------
+
+    def _whole(self, elements: Callable[[_Body], None], env: Environment) -> None:
+        self._elements, self._stored = elements, set()
+        known = dict(env)
+        self._sections(self._plan, known)
+        if self._value is None:
+            return
+        found = self.at(known[self._value.name], Level.ROW)
+        found = self._summed(found, self.row_lanes)
+        if self.computed == "float":
+            found = self.let(f"fpext float {found} to double")
+        total = self.let(f"load double, ptr {self._total}")
+        self.do(f"store double {self.let(f'fadd double {total}, {found}')}, ptr {self._total}")
+
+    def _summed(self, x: str, lanes: int) -> str:
+        """The sum of a vector's lanes."""
+        if lanes == 1:
+            return x
+        start, kind = literal(-0.0, self.computed), vector(self.computed, lanes)
+        return self.reduced("fadd", self.computed, kind, f"{self.computed} {start}, {kind} {x}")
+
+    def _sections(self, plan: Plan, env: dict[str, Value]) -> None:
+        for section in plan.sections:
+            for name in section.numbers:
+                operation = plan.operations[name]
+                values = [env[x.name] if isinstance(x, Symbol) else x for x in operation.operands]
+                if operation.turn is None:
+                    env[name] = self.operation(operation.name, values)
+                else:
+                    env[name] = self._settled(operation.turn, values, env)
+            if section.loops:
+                self._loop_over(plan, section, env)
+
+    def _settled(
+        self, turn: Turn, start: Sequence[Value | float], env: Environment
+    ) -> Value:
+        """The lower of two bounds, when it moves no more."""
+        kind, name = self.kind(Level.ROW), self.fresh()
+        low, high = (self.place(kind, self.at(x, Level.ROW)) for x in start)
+        count = self.place("i64", "0")
+        self.do(f"br label %{name}.turn")
+        self.label(f"{name}.turn")
+        now = self.let(f"load i64, ptr {count}")
+        is_late = self.let(f"icmp sge i64 {now}, {NEWTON}")
+        is_even = self.let(f"icmp eq i64 {self.let(f'and i64 {now}, 1')}, 0")
+        bisects = self.let(f"and i1 {is_late}, {is_even}")
+        was = self.let(f"load {kind}, ptr {low}")
+        inner = {
+            **env,
+            turn.low.name: Value(was, Level.ROW),
+            turn.high.name: Value(self.let(f"load {kind}, ptr {high}"), Level.ROW),
+            turn.bisects.name: Value(bisects, Level.NUMBER, is_condition=True),
+        }
+        self._operations = self._operations.new_child(turn.operations)
+        self._sections(Plan(turn.operations, turn.closer, keeps=False), inner)
+        self._operations = self._operations.parents
+        ends = [inner[x.name] if isinstance(x, Symbol) else x for x in turn.closer]
+        for place, end in zip((low, high), ends, strict=True):
+            self.do(f"store {kind} {self.at(end, Level.ROW)}, ptr {place}")
+        # Newton's method has settled where a step is so small that the next would be lost in
+        # rounding: it squares the error. NaN has settled, too.
+        moved = self.let(f"fsub {kind} {self.at(ends[0], Level.ROW)}, {was}")
+        small = 2.0**-35 if self.computed == "double" else 2.0**-15
+        least = self.let(f"fmul {kind} {was}, {splat(literal(small, self.computed), kind)}")
+        moves = self.let(f"fcmp ogt {kind} {moved}, {least}")
+        if self.row_lanes > 1:
+            bits = vector("i1", self.row_lanes)
+            moves = self.reduced("or", "i1", bits, f"{bits} {moves}")
+        following = self.let(f"add i64 {now}, 1")
+        self.do(f"store i64 {following}, ptr {count}")
+        goes_on = self.let(f"or i1 {moves}, {bisects}")
+        may = self.let(f"icmp slt i64 {following}, {TURNS}")
+        goes_on = self.let(f"and i1 {goes_on}, {may}")
+        self.do(f"br i1 {goes_on}, label %{name}.turn, label %{name}.settled")
+        self.label(f"{name}.settled")
+        return Value(self.let(f"load {kind}, ptr {low}"), Level.ROW)
+
+    def _loop_over(self, plan: Plan, section: Section, env: dict[str, Value]) -> None:
+        """One loop over the elements, and the sums that it gives."""
+        zero, widest = literal(0.0, self.computed), self._program.lanes
+        # Along a row there is one sum of vectors, and one of what is left over.
+        all_lanes = {self.lanes} if self.row_lanes > 1 else {widest, 1}
+        if self._program.layout == "columns":
+            all_lanes = {self.lanes}
+        sums = {
+            name: {
+                lanes: self.place(kind, splat(zero, kind))
+                for lanes in all_lanes
+                for kind in [vector(self.computed, lanes)]
+            }
+            for name in section.sums
+        }
+
+        def body(index: str, kept_at: str) -> None:
+            known, kind = dict(env), self.kind(Level.TILE)
+            for name, places in sums.items():
+                (x,) = plan.operations[name].operands
+                assert isinstance(x, Symbol)
+                term = self._element(x.name, known, index, kept_at)
+                place = places[self.lanes]
+                now = self.let(f"load {kind}, ptr {place}")
+                added = self.let(f"fadd reassoc {kind} {now}, {self.at(term, Level.TILE)}")
+                self.do(f"store {kind} {added}, ptr {place}")
+            for name in section.kept:
+                found = self._element(name, known, index, kept_at)
+                self.do(f"store {kind} {found.name}, ptr {self._kept(name, kept_at)}, align 4")
+            if section.stores and plan.out is not None:
+                out = self._element(plan.out.name, known, index, kept_at)
+                self._store(self.at(out, Level.TILE), index)
+
+        self._elements(body)
+        self._stored.update(section.kept)
+        for name, places in sums.items():
+            parts = []
+            for lanes, place in sorted(places.items(), reverse=True):
+                part = self.let(f"load {vector(self.computed, lanes)}, ptr {place}")
+                parts.append(part if lanes == self.row_lanes else self._summed(part, lanes))
+            kind = self.kind(Level.ROW)
+            total = parts[0] if len(parts) == 1 else self.let(f"fadd {kind} {', '.join(parts)}")
+            env[name] = Value(total, Level.ROW)
+
+    # --- one element, or a vector of them -------------------------------------------------------
+
+    def _element(self, name: str, known: dict[str, Value], index: str, kept_at: str) -> Value:
+        """A value at an element, computed with all that it needs."""
+        if name in known:
+            return known[name]
+        if name in self._at:
+            known[name] = Value(self._load(self._at[name], index), Level.TILE)
+        elif name in self._stored:
+            kind, place = self.kind(Level.TILE), self._kept(name, kept_at)
+            known[name] = Value(self.let(f"load {kind}, ptr {place}, align 4"), Level.TILE)
+        else:
+            operation = self._operations[name]
+            operands = [
+                self._element(x.name, known, index, kept_at) if isinstance(x, Symbol) else x
+                for x in operation.operands
+            ]
+            known[name] = self.operation(operation.name, operands)
+        return known[name]
+
+    def _kept(self, name: str, kept_at: str) -> str:
+        start = self.let(f"mul i64 %stride, {self._slots[name]}")
+        return self._address("%scratch", self.computed, self.let(f"add i64 {start}, {kept_at}"))
+
+    def _load(self, base: str, index: str) -> str:
+        stored, kind = self._program.stored, self.kind(Level.TILE)
+        held = "i16" if stored == "bfloat" else stored
+        place = self._address(base, held, index)
+        align = SIZES[stored]
+        x = self.let(f"load {self.kind(Level.TILE, held)}, ptr {place}, align {align}")
+        if stored == "half":
+            return self.let(f"fpext {self.kind(Level.TILE, held)} {x} to {kind}")
+        if stored == "bfloat":  # the upper half of a float
+            bits = self.kind(Level.TILE, "i32")
+            x = self.let(f"zext {self.kind(Level.TILE, held)} {x} to {bits}")
+            x = self.let(f"shl {bits} {x}, {splat('16', bits)}")
+            return self.let(f"bitcast {bits} {x} to {kind}")
+        return x
+
+    def _store(self, x: str, index: str) -> None:
+        stored, kind = self._program.stored, self.kind(Level.TILE)
+        held = "i16" if stored == "bfloat" else stored
+        place = self._address(self._at["w" if self._program.prox else "beside"], held, index)
+        if stored == "half":
+            x = self.let(f"fptrunc {kind} {x} to {self.kind(Level.TILE, held)}")
+        if stored == "bfloat":
+            x = self._rounded(x, kind)
+        self.do(f"store {self.kind(Level.TILE, held)} {x}, ptr {place}, align {SIZES[stored]}")
+
+    def _rounded(self, x: str, kind: str) -> str:
+        """The upper half of a float, rounded to the nearest, to even on a tie."""
+        bits, half = self.kind(Level.TILE, "i32"), self.kind(Level.TILE, "i16")
+        lost = self.let(f"fcmp uno {kind} {x}, {x}")
+        x = self.let(f"bitcast {kind} {x} to {bits}")
+        upper = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
+        odd = self.let(f"and {bits} {upper}, {splat('1', bits)}")
+        more = self.let(f"add {bits} {odd}, {splat('32767', bits)}")
+        x = self.let(f"add {bits} {x}, {more}")
+        nan = splat(str(0x7FC00000), bits)
+        x = self.let(f"select {self.kind(Level.TILE, 'i1')} {lost}, {bits} {nan}, {bits} {x}")
+        x = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
+        return self.let(f"trunc {bits} {x} to {half}")
