@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Kernels that are compiled here are kept for this run alone.
+_KERNELS = tempfile.TemporaryDirectory(prefix="penalize-kernels-")
+os.environ["PENALIZE_CACHE_DIR"] = _KERNELS.name
 os.environ["KERAS_BACKEND"] = "tensorflow"  # here; the others run in processes of their own
 
 # A busy machine is no failure: no test asserts a time. The examples are the same in each run, so

@@ -268,7 +268,9 @@ def test_explain_says_which_path_each_weight_took() -> None:
     optimizer.step()
     found = attachment.explain()
     assert {row.name: row.path for row in found} == PATHS
-    assert [row.name for row in found if row.why] == ["other.weight", "normed.weight"]
+    slow = {row.name for row in found if "pays from" not in row.why}
+    assert slow == {"other.weight", "normed.weight"}  # for other reasons than that they are small
+    assert all(row.why for row in found)
     (line,) = (line for line in str(found).splitlines() if line.startswith("other.weight"))
     assert "plain" in line
     assert "rows" in line

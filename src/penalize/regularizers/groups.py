@@ -93,7 +93,7 @@ def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
     # (XLA may square the scale of a constant: that of zeros must not vanish.)
     small = (sums <= 1 / far) & (sums > 0)
     scales = xp.where(sums >= far, far * far * one, xp.where(small, one / far / far, one))
-    return _norms_at(scales, w / groups.spread(scales, w, xp), w, groups, xp)
+    return _norms_at(scales, w * groups.spread(1 / scales, w, xp), w, groups, xp)
 
 
 def _norms_at(scales: Any, parts: Array, w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:

@@ -6,7 +6,7 @@ what it needs of an element, but for what costs a division or a root: that is ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penalize.torch.kernels.symbols import Level, Operand, Operation, Symbol, Turn
@@ -48,6 +48,8 @@ class Plan:
         wanted: which numbers of a row are wanted.
         out: what is stored for each element, if anything is.
         keeps: whether what later loops need may be kept for them.
+        inputs: what is read for each element, and is to be kept too: it does not lie together, and
+            would not stay in the cache.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Plan:
         out: Symbol | None = None,
         *,
         keeps: bool = True,
+        inputs: Sequence[str] = (),
     ) -> None:
         self.operations = operations
         ends = [x for x in (*wanted, out) if isinstance(x, Symbol)]
@@ -79,7 +82,7 @@ class Plan:
         if out is not None:
             self.sections[self._stages.get(out.name, 0)].stores = True
         if keeps:
-            self._keep()
+            self._keep(inputs)
 
     def is_tile(self, name: str) -> bool:
         """Whether an operation is for each element."""
@@ -96,22 +99,22 @@ class Plan:
         stages = [self._stages.get(each, 0) for each in _names(operation)]
         return max(stages, default=0) + self._is_sum(name)
 
-    def _keep(self) -> None:
+    def _keep(self, inputs: Sequence[str]) -> None:
         first: dict[str, Section] = {}
         for section, roots in self._places():
             seen: set[str] = set()
             left = list(roots)
             while left:
                 name = left.pop()
-                if name in seen or not self.is_tile(name):
+                if name in seen or not (name in inputs or self.is_tile(name)):
                     continue
                 seen.add(name)
-                operation = self.operations[name]
-                if operation.name in _DEAR and name in first:
+                is_dear = name in inputs or self.operations[name].name in _DEAR
+                if is_dear and name in first:
                     if name not in first[name].kept:
                         first[name].kept.append(name)
-                    continue
-                left.extend(_names(operation))
+                elif name not in inputs:
+                    left.extend(_names(self.operations[name]))
             if section is not None:
                 first.update({name: section for name in seen if name not in first})
 
@@ -123,7 +126,10 @@ class Plan:
             for name in section.numbers:
                 turn = self.operations[name].turn
                 if turn is not None:
-                    yield None, [each for inner in turn.operations.values() for each in _names(inner)]
+                    yield (
+                        None,
+                        [each for inner in turn.operations.values() for each in _names(inner)],
+                    )
             roots = [each for name in section.sums for each in _names(self.operations[name])]
             if section.stores and self.out is not None:
                 roots.append(self.out.name)

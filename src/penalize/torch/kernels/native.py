@@ -113,7 +113,9 @@ class _Compiler:
 
         self._options = {"cpu": cpu, "features": features, "opt": 3, "reloc": "pic"}
         self._target = llvm.Target.from_triple(triple)
-        self.key = "\n".join([llvmlite.__version__, str(llvm.llvm_version_info), triple, cpu, features])
+        self.key = "\n".join(
+            [llvmlite.__version__, str(llvm.llvm_version_info), triple, cpu, features]
+        )
 
     def _machine(self) -> Any:
         return self._target.create_target_machine(**self._options, codemodel="jitdefault")

@@ -74,7 +74,8 @@ def source_of(program: Program) -> Source:
     """
     xp = LoopTracer(2.0**-52 if program.computed == "double" else 2.0**-23)
     out, value = traced(program.form, program.prox, xp, with_value=program.with_value)
-    plan = Plan(xp.operations, [] if value is None else [value], out)
+    inputs = ("w", "beside") if program.layout == "columns" else ()
+    plan = Plan(xp.operations, [] if value is None else [value], out, inputs=inputs)
     kept = [name for section in plan.sections for name in section.kept]
     slots = {name: i for i, name in enumerate(kept)}
     return Source(_Kernel(program, plan, slots, value).text(), len(kept))
@@ -224,9 +225,7 @@ class _Kernel(Writer):
             if section.loops:
                 self._loop_over(plan, section, env)
 
-    def _settled(
-        self, turn: Turn, start: Sequence[Value | float], env: Environment
-    ) -> Value:
+    def _settled(self, turn: Turn, start: Sequence[Value | float], env: Environment) -> Value:
         """The lower of two bounds, when it moves no more."""
         kind, name = self.kind(Level.ROW), self.fresh()
         low, high = (self.place(kind, self.at(x, Level.ROW)) for x in start)
@@ -318,11 +317,11 @@ class _Kernel(Writer):
         """A value at an element, computed with all that it needs."""
         if name in known:
             return known[name]
-        if name in self._at:
-            known[name] = Value(self._load(self._at[name], index), Level.TILE)
-        elif name in self._stored:
+        if name in self._stored:
             kind, place = self.kind(Level.TILE), self._kept(name, kept_at)
             known[name] = Value(self.let(f"load {kind}, ptr {place}, align 4"), Level.TILE)
+        elif name in self._at:
+            known[name] = Value(self._load(self._at[name], index), Level.TILE)
         else:
             operation = self._operations[name]
             operands = [

@@ -19,7 +19,7 @@ class Route:
     """See :mod:`penalize.torch.kernels`; empty before the first step, and while it is frozen."""
 
     why: str
-    """Why it is the plain path; else empty."""
+    """Why it is no faster path; empty where there is nothing to say."""
 
 
 class Routes(tuple[Route, ...]):

@@ -80,6 +80,11 @@ class Symbol:
     def __ge__(self, other: Any) -> Symbol:
         return self._tracer.write(">=", self, other)
 
+    def __eq__(self, other: Any) -> Any:
+        return self._tracer.write("==", self, other)
+
+    __hash__ = object.__hash__
+
     def __or__(self, other: Any) -> Symbol:
         return self._tracer.write("|", self, other)
 
@@ -120,8 +125,15 @@ class Turn(NamedTuple):
 class Unknown:
     """The length of rows, in a kernel for rows of any length."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __index__(self) -> int:
         raise NotTraceableError("it asks for the length of a row")
+
+    def __mul__(self, other: Any) -> Any:
+        return self.__index__()
+
+    __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __mul__
+    __lt__ = __le__ = __gt__ = __ge__ = __mul__
+    __float__ = __int__ = __bool__ = __index__
 
 
 def number(value: Any) -> float:
@@ -200,8 +212,8 @@ class Tracer:
         return self.write("abs", x)
 
     def sign(self, x: Symbol) -> Any:
-        # NaN stays NaN: neither comparison holds, and x·0 is NaN.
-        return self.where(x > 0, 1.0, self.where(x < 0, -1.0, x * 0))
+        # NaN stays NaN: neither comparison holds, and x·0 is NaN. And −0 gives 0.
+        return self.where(x > 0, 1.0, self.where(x < 0, -1.0, x * 0 + 0.0))
 
     def sqrt(self, x: Symbol) -> Symbol:
         return self.write("sqrt", x)
@@ -209,7 +221,7 @@ class Tracer:
     def log1p(self, x: Symbol) -> Any:
         # log(1 + x), corrected by what is lost in 1 + x (Kahan).
         whole = 1.0 + x
-        lost = self.write("==", whole, 1.0)
+        lost = whole == 1.0
         log = self.write("log", whole)
         return self.where(lost, x, log * x / self.where(lost, 1.0, whole - 1.0))
 

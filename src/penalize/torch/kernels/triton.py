@@ -264,7 +264,10 @@ class Triton(Job):
         wide = torch.float64 if self.program.dtype is torch.float64 else torch.float32
         if self._strengths is None or self._strengths[0] != shapes:
             pairs = zip(self.rows, shapes, strict=True)
-            self._strengths = shapes, [form_of(rows.regularizer, length)[1] for rows, (_, length) in pairs]
+            self._strengths = (
+                shapes,
+                [form_of(rows.regularizer, length)[1] for rows, (_, length) in pairs],
+            )
         columns = [
             [*strengths, *factor]
             for strengths, factor in zip(self._strengths[1], factors, strict=True)
