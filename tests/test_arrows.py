@@ -119,6 +119,7 @@ THIRD_PARTY = {
     "penalize.regularizers.constants": {"numpy"},  # when one is made
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
     "penalize.torch": {"torch"},
+    "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.torch.selection": {
         *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),

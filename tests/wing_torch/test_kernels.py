@@ -268,9 +268,10 @@ def test_explain_says_which_path_each_weight_took() -> None:
     optimizer.step()
     found = attachment.explain()
     assert {row.name: row.path for row in found} == PATHS
-    slow = {row.name for row in found if "pays from" not in row.why}
-    assert slow == {"other.weight", "normed.weight"}  # for other reasons than that they are small
-    assert all(row.why for row in found)
+    whys = {row.name: row.why for row in found}
+    assert all(whys.values())
+    small = {name for name, why in whys.items() if "pays from" in why}
+    assert small == {"small.weight", "tiny.weight", "large.weight"}
     (line,) = (line for line in str(found).splitlines() if line.startswith("other.weight"))
     assert "plain" in line
     assert "rows" in line

@@ -10,7 +10,6 @@ import torch
 from penalize import L1
 from penalize.torch.kernels import Additions, Router, at_any_size, native, workers
 
-
 W = torch.randn(500, 400)
 TOS = [torch.zeros_like(W) for _ in range(3)]
 EXPECTED = (0.5 * W.sign()).numpy()

@@ -7,12 +7,12 @@ table of addresses and strengths by a table of numbers: another strength compile
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from penalize.torch.kernels import native, triton, workers
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.forms import form_of, prox_of
 from penalize.torch.kernels.jobs import Job, Note, Offer
-from penalize.torch.kernels.printer import PLACES, Program, source_of
+from penalize.torch.kernels.printer import Routine, printed
 from penalize.torch.kernels.rows import Columns, Rows, columns_of, rows_of
 from penalize.torch.kernels.symbols import NotTraceableError
 from penalize.torch.kernels.work import Work
@@ -70,7 +70,7 @@ class Compiled(Job):
     sees_layout = True
 
     layouts: Sequence[Layout]
-    program: Program
+    routine: Routine
     _tables: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -80,18 +80,18 @@ class Compiled(Job):
         if _is_decay(work):
             return ""
         layout = layout_of(work.regularizer, work.w.ndim)
-        found = program_for(layout, work)
+        found = routine_for(layout, work)
         if isinstance(found, str):
             return Note(found)
-        program, note = found
+        routine, note = found
 
         def make(numbers: Sequence[int], works: Sequence[Work]) -> Iterator[Job]:
             layouts = [layout_of(each.regularizer, each.w.ndim) for each in works]
-            job = cls(numbers, [each for each in layouts if each is not None], program)
+            job = cls(numbers, [each for each in layouts if each is not None], routine)
             job.why = note
             yield job
 
-        return Offer((cls, program, *work.kind), make)
+        return Offer((cls, routine, *work.kind), make)
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         return all(
@@ -100,41 +100,44 @@ class Compiled(Job):
         )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
-        self._run(self.program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+        self._run(self.routine, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
 
     def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
-        program = replace(self.program, with_value=True)
-        values = self._run(program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
-        return torch.tensor(values.sum(), dtype=torch.float64)
+        routine = replace(self.routine, with_value=True)
+        values = self._run(routine, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+        return values.sum()
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         besides = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
-        self._run(self.program, ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
+        self._run(self.routine, ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
 
     def _run(
-        self, program: Program, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]
-    ) -> Any:
+        self, routine: Routine, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]
+    ) -> Tensor:
         """What each block says of the value."""
-        source = source_of(program)
+        source = printed(routine)
         kernel = native.native(source.text).call
         shapes = [layout.shape_of(w) for layout, w in zip(self.layouts, ws, strict=True)]
-        blocks = self._table("blocks", shapes, lambda: _blocks(program, shapes))
+        blocks = self._table("blocks", shapes, lambda: _blocks(routine, shapes))
+        held = self._table("shapes", shapes, lambda: torch.tensor(shapes, device="cpu"))
         numbers = self._table("numbers", (shapes, factors), lambda: self._numbers(shapes, factors))
-        places = np.empty((len(ws), PLACES), np.int64)
-        places[:, 0] = [w.data_ptr() for w in ws]
-        places[:, 1] = [beside.data_ptr() for beside in besides]
-        places[:, 2:] = shapes
-        values = np.empty(len(blocks) if program.with_value else 0)
-        stride = self._table("stride", shapes, lambda: _stride(program, shapes))
+        addresses = [array("q", [x.data_ptr() for x in xs]) for xs in (ws, besides)]
+        # On the CPU, whatever PyTorch's default device is.
+        count = len(blocks) if routine.with_value else 0
+        values = torch.empty(count, dtype=torch.float64, device="cpu")
+        taken = torch.zeros(1, dtype=torch.int64, device="cpu")
+        tables = [
+            *(each.buffer_info()[0] for each in addresses),
+            *(each.data_ptr() for each in (held, numbers, blocks, values, taken)),
+        ]
+        stride = self._table("stride", shapes, lambda: _stride(routine, shapes))
         count = _threads(sum(w.numel() for w in ws), len(blocks))
-        kept = "f8" if program.computed == "double" else "f4"
-        scratch = [np.empty(source.kept * stride, kept) for _ in range(count)]
-        following = np.zeros(1, np.int64)
-        tables = [x.ctypes.data for x in (places, numbers, blocks, values)]
+        wide = torch.float64 if routine.computed == "double" else torch.float32
+        kept = torch.empty(count, source.kept * stride, dtype=wide, device="cpu")
+        places = [each.data_ptr() for each in kept]
 
         def task(number: int) -> None:
-            kept_at = scratch[number].ctypes.data
-            kernel(*tables, kept_at, stride, following.ctypes.data, len(blocks))
+            kernel(*tables, len(blocks), places[number], stride)
 
         workers.in_threads(task, count)
         return values
@@ -145,7 +148,7 @@ class Compiled(Job):
             length = shape[0] if layout.layout == "columns" else shape[1]
             strengths = form_of(layout.regularizer, length)[1]
             rows.append([*strengths, *factor, math.sqrt(length)])
-        return np.array(rows, np.float64)
+        return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
     def _table(self, name: str, content: Any, make: Callable[[], Any]) -> Any:
         """A table; made again only if something in it has changed."""
@@ -156,7 +159,7 @@ class Compiled(Job):
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:
-    """Its rows where it treats these one by one, else its columns."""
+    """The rows of a weight, where it treats these one by one; else its columns."""
     return rows_of(regularizer, ndim) or columns_of(regularizer, ndim)
 
 
@@ -166,7 +169,7 @@ def _is_decay(work: Work) -> bool:
     return work.step is None and work.beside is work.w and not (l1 or rest)
 
 
-def program_for(layout: Layout | None, work: Work) -> tuple[Program, str] | str:
+def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
     """What treats a weight with others like it, and a note on it; or why there is nothing."""
     w = work.w
     if layout is None or w.dtype not in _TYPES or not layout.can_view(w, work.beside):
@@ -181,37 +184,36 @@ def program_for(layout: Layout | None, work: Work) -> tuple[Program, str] | str:
         return why
     try:
         form, _ = form_of(layout.regularizer, length)
-        program = Program(form, _TYPES[w.dtype], layout.layout, prox_of(work.step))
-        source = source_of(program)
+        routine = Routine(form, _TYPES[w.dtype], layout.layout, prox_of(work.step))
+        source = printed(routine)
     except (NotTraceableError, TypeError, AttributeError) as error:
         return f"its formula has no place in a kernel: {error}"
     try:
-        return program, native.native(source.text).note
+        return routine, native.native(source.text).note
     except Exception as error:  # noqa: BLE001  # whatever it is, there are other paths
         return f"it could not be compiled: {error}"
 
 
-def _blocks(program: Program, shapes: Sequence[tuple[int, int]]) -> Any:
+def _blocks(routine: Routine, shapes: Sequence[tuple[int, int]]) -> Any:
     """(number of a weight, first, last) of rows, columns or elements, for each block."""
     parts = []
     for i, (height, length) in enumerate(shapes):
         whole, step = {
             "flat": (length, BLOCK),
             "rows": (height, max(1, BLOCK // length)),
-            "columns": (length, program.lanes),
-        }[program.layout]
-        first = np.arange(0, whole, step)
-        parts.append(
-            np.stack([np.full_like(first, i), first, np.minimum(first + step, whole)], axis=1)
-        )
-    return np.ascontiguousarray(np.concatenate(parts), np.int64)
+            "columns": (length, routine.lanes),
+        }[routine.layout]
+        first = torch.arange(0, whole, step, device="cpu")
+        last = (first + step).clamp_(max=whole)
+        parts.append(torch.stack([torch.full_like(first, i), first, last], dim=1))
+    return torch.cat(parts)
 
 
-def _stride(program: Program, shapes: Sequence[tuple[int, int]]) -> int:
+def _stride(routine: Routine, shapes: Sequence[tuple[int, int]]) -> int:
     """How many elements a row has at most, or as many columns as a vector has."""
-    if program.layout == "columns":
-        return max(height for height, _ in shapes) * program.lanes
-    return max(length for _, length in shapes) if program.layout == "rows" else 0
+    if routine.layout == "columns":
+        return max(height for height, _ in shapes) * routine.lanes
+    return max(length for _, length in shapes) if routine.layout == "rows" else 0
 
 
 def _threads(elements: int, blocks: int) -> int:

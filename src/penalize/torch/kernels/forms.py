@@ -11,7 +11,7 @@ from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.groups import ByNorm
 from penalize.steps import Taken
-from penalize.torch.kernels.symbols import Level, NotTraceableError, Symbol, Tracer
+from penalize.torch.kernels.symbols import Extent, NotTraceableError, Symbol, Tracer
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Traced(NamedTuple):
     """What it stores for each element."""
 
     value: Symbol | None
-    """Its part of Ω(w), where it is asked for."""
+    """The part of Ω(w) that it has seen, if it is asked."""
 
 
 def traced(form: Form, prox: str, xp: Tracer, *, with_value: bool = False) -> Traced:
@@ -74,7 +74,7 @@ def traced(form: Form, prox: str, xp: Tracer, *, with_value: bool = False) -> Tr
     Raises:
         NotTraceableError, TypeError, AttributeError: they have no place in a kernel.
     """
-    w, beside = xp.symbol("w", Level.TILE), xp.symbol("beside", Level.TILE)
+    w, beside = xp.symbol("w", Extent.TILE), xp.symbol("beside", Extent.TILE)
     regularizer = form.build([xp.symbol(f"s{i}") for i in range(form.count)])
     factor, scale, offset = (xp.symbol(name) for name in ("factor", "scale", "offset"))
     backend: Any = xp

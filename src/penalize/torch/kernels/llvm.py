@@ -7,18 +7,18 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from penalize.torch.kernels.symbols import Level
+from penalize.torch.kernels.symbols import Extent
 
 
-class Value(NamedTuple):
+class Computed(NamedTuple):
     """What has been computed: a name or a literal."""
 
     name: str
-    level: Level
+    level: Extent
     is_condition: bool = False
 
 
-Environment = Mapping[str, Value]
+Environment = Mapping[str, Computed]
 """What has been computed, by its name."""
 
 _COMPARED = {"<": "olt", "<=": "ole", ">": "ogt", ">=": "oge", "==": "oeq"}
@@ -99,22 +99,22 @@ class Writer:
 
     # --- types ------------------------------------------------------------------------------
 
-    def kind(self, level: Level, element: str = "") -> str:
+    def kind(self, level: Extent, element: str = "") -> str:
         """The type of a value that is computed so often."""
-        if level is Level.NUMBER:
+        if level is Extent.NUMBER:
             return element or "double"
         return vector(element or self.computed, self.lanes_at(level))
 
-    def lanes_at(self, level: Level) -> int:
+    def lanes_at(self, level: Extent) -> int:
         return (1, self.row_lanes, self.lanes)[level]
 
-    def at(self, x: Value | float, level: Level) -> str:
+    def at(self, x: Computed | float, level: Extent) -> str:
         """A value as one that is computed more often, or a literal."""
-        if not isinstance(x, Value):
+        if not isinstance(x, Computed):
             return splat(literal(x, self.kind(level)), self.kind(level))
         name, element = x.name, "i1" if x.is_condition else self.computed
         lanes, wanted = self.lanes_at(x.level), self.lanes_at(level)
-        if x.level is Level.NUMBER < level and element == "float":
+        if x.level is Extent.NUMBER < level and element == "float":
             name = self.let(f"fptrunc double {name} to float")
         if lanes == wanted:
             return name
@@ -123,21 +123,21 @@ class Writer:
         zeros = f"<{wanted} x i32> zeroinitializer"
         return self.let(f"shufflevector {kind} {first}, {kind} poison, {zeros}")
 
-    def operation(self, name: str, operands: Sequence[Value | float]) -> Value:
+    def operation(self, name: str, operands: Sequence[Computed | float]) -> Computed:
         """What an operation gives."""
-        level = max((x.level for x in operands if isinstance(x, Value)), default=Level.NUMBER)
+        level = max((x.level for x in operands if isinstance(x, Computed)), default=Extent.NUMBER)
         kind = self.kind(level)
         if name in ("number", "total"):
             (only,) = operands
-            return only if isinstance(only, Value) else Value(literal(only, "double"), level)
+            return only if isinstance(only, Computed) else Computed(literal(only, "double"), level)
         xs = [self.at(x, level) for x in operands]
         if name in _COMPARED:
             compared = self.let(f"fcmp {_COMPARED[name]} {kind} {xs[0]}, {xs[1]}")
-            return Value(compared, level, is_condition=True)
+            return Computed(compared, level, is_condition=True)
         if name in ("|", "&"):
             word, bits = ("or" if name == "|" else "and"), self.kind(level, "i1")
-            return Value(self.let(f"{word} {bits} {xs[0]}, {xs[1]}"), level, is_condition=True)
-        return Value(self._number(name, xs, kind, self.kind(level, "i1")), level)
+            return Computed(self.let(f"{word} {bits} {xs[0]}, {xs[1]}"), level, is_condition=True)
+        return Computed(self._number(name, xs, kind, self.kind(level, "i1")), level)
 
     def _number(self, name: str, xs: list[str], kind: str, bits: str) -> str:
         if name in _ARITHMETIC:

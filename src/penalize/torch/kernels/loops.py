@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penalize.torch.kernels.symbols import Level, Operand, Operation, Symbol, Turn
+from penalize.torch.kernels.symbols import Extent, Operand, Operation, Symbol, Turn
 
 SUMS = ("sum", "total")
 _DEAR = ("/", "sqrt", "log", "cos")
@@ -92,7 +92,7 @@ class Plan:
         """Whether it is a sum over elements; a total of one number is that number."""
         operation = self.operations[name]
         (first, *_) = operation.operands
-        return operation.name in SUMS and isinstance(first, Symbol) and first.level is Level.TILE
+        return operation.name in SUMS and isinstance(first, Symbol) and first.level is Extent.TILE
 
     def _stage_of(self, name: str) -> int:
         operation = self.operations[name]
@@ -140,7 +140,7 @@ def _is_tile(operations: Operations, name: str) -> bool:
     operation = operations[name]
     if operation.name in SUMS or operation.turn is not None:
         return False
-    return any(isinstance(x, Symbol) and x.level is Level.TILE for x in operation.operands)
+    return any(isinstance(x, Symbol) and x.level is Extent.TILE for x in operation.operands)
 
 
 def _names(operation: Operation) -> list[str]:

@@ -91,7 +91,7 @@ def _load(text: str) -> Native:
     if code is None:
         code = compiler.compile(text)
         if folder is not None:
-            note = _write(folder / name, code)
+            note = _why_not_written(folder / name, code)
     return Native(compiler.link(code), note)
 
 
@@ -141,7 +141,7 @@ class _Compiler:
         engine.finalize_object()
         _alive.append(engine)
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        kind = ctypes.CFUNCTYPE(None, *[pointer] * 5, whole, pointer, whole)
+        kind = ctypes.CFUNCTYPE(None, *[pointer] * 7, whole, pointer, whole)
         return kind(engine.get_function_address("kernel"))
 
 
@@ -191,7 +191,7 @@ def _read(path: Path) -> bytes | None:
     return code if hashlib.sha256(code).digest() == digest else None
 
 
-def _write(path: Path, code: bytes) -> str:
+def _why_not_written(path: Path, code: bytes) -> str:
     """Why it could not be kept; empty where it was."""
     try:
         number, name = tempfile.mkstemp(dir=path.parent)

@@ -15,12 +15,9 @@ from functools import cache
 from typing import NamedTuple
 
 from penalize.torch.kernels.forms import Form, traced
-from penalize.torch.kernels.llvm import Environment, Value, Writer, literal, splat, vector
+from penalize.torch.kernels.llvm import Computed, Environment, Writer, literal, splat, vector
 from penalize.torch.kernels.loops import Plan, Section
-from penalize.torch.kernels.symbols import Level, LoopTracer, Operation, Symbol, Turn
-
-PLACES = 4
-"""How many whole numbers there are for a weight: two addresses, rows, and their length."""
+from penalize.torch.kernels.symbols import Extent, LoopTracer, Operation, Symbol, Turn
 
 NEWTON, TURNS = 6, 60
 """How many turns start at the lower bound, before every other one bisects; how many there are."""
@@ -30,7 +27,7 @@ SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
 
 
 @dataclass(frozen=True)
-class Program:
+class Routine:
     """What one kernel does."""
 
     form: Form
@@ -57,7 +54,7 @@ class Program:
         return 64 // SIZES[self.computed]
 
 
-class Source(NamedTuple):
+class Printed(NamedTuple):
     """A kernel's text, and what it asks for."""
 
     text: str
@@ -66,24 +63,28 @@ class Source(NamedTuple):
 
 
 @cache
-def source_of(program: Program) -> Source:
+def printed(routine: Routine) -> Printed:
     """The text of a kernel.
 
     Raises:
         NotTraceableError, TypeError, AttributeError: its formulas have no place in one.
     """
-    xp = LoopTracer(2.0**-52 if program.computed == "double" else 2.0**-23)
-    out, value = traced(program.form, program.prox, xp, with_value=program.with_value)
-    inputs = ("w", "beside") if program.layout == "columns" else ()
+    xp = LoopTracer(2.0**-52 if routine.computed == "double" else 2.0**-23)
+    out, value = traced(routine.form, routine.prox, xp, with_value=routine.with_value)
+    inputs = ("w", "beside") if routine.layout == "columns" else ()
     plan = Plan(xp.operations, [] if value is None else [value], out, inputs=inputs)
     kept = [name for section in plan.sections for name in section.kept]
     slots = {name: i for i, name in enumerate(kept)}
-    return Source(_Kernel(program, plan, slots, value).text(), len(kept))
+    return Printed(_Kernel(routine, plan, slots, value).text(), len(kept))
 
 
 _HEAD = """\
-define void @kernel(ptr %places, ptr %numbers, ptr %blocks, ptr %values, ptr %scratch, \
-i64 %stride, ptr %next, i64 %count) {"""
+define void @kernel(ptr %ws, ptr %besides, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, \
+ptr %next, i64 %count, ptr %scratch, i64 %stride) {"""
+"""What it is given: the addresses of the weights and of what is beside them, the rows of each and
+their length, numbers for each; which part of which weight each block is, how many there are, and a
+place that counts those that are taken; and where a thread keeps what it needs again.
+"""
 
 _Body = Callable[[str, str], None]
 """(place of an element in the weight, place of what is kept for it) → what is done there."""
@@ -93,16 +94,16 @@ class _Kernel(Writer):
     """The text of one kernel."""
 
     def __init__(
-        self, program: Program, plan: Plan, slots: Mapping[str, int], value: Symbol | None
+        self, routine: Routine, plan: Plan, slots: Mapping[str, int], value: Symbol | None
     ) -> None:
-        super().__init__(program.computed)
-        self._program, self._plan, self._slots, self._value = program, plan, slots, value
+        super().__init__(routine.computed)
+        self._program, self._plan, self._slots, self._value = routine, plan, slots, value
         self._operations: ChainMap[str, Operation] = ChainMap(dict(plan.operations))
         self._stored: set[str] = set()
         """What has been kept for the elements of this row by now."""
 
         self._at: dict[str, str] = {}
-        self._elements: Callable[[_Body], None] = lambda body: None
+        self._elements: Callable[[_Body], None] = lambda _: None
         self._total = ""
 
     def text(self) -> str:
@@ -113,13 +114,14 @@ class _Kernel(Writer):
         self.do(f"br i1 {self.let(f'icmp slt i64 {block}, %count')}, label %work, label %end")
         self.label("work")
         which, first, last = self._entries("blocks", "i64", block, 3)
-        w, beside, height, length = self._entries("places", "i64", which, PLACES)
-        for name, address in (("w", w), ("beside", beside)):
+        height, length = self._entries("shapes", "i64", which, 2)
+        for name, table in (("w", "ws"), ("beside", "besides")):
+            (address,) = self._entries(table, "i64", which, 1)
             self._at[name] = self.let(f"inttoptr i64 {address} to ptr")
         names = [f"s{i}" for i in range(self._program.form.count)]
         names += ["factor", "scale", "offset", "root_size"]
         read = self._entries("numbers", "double", which, len(names))
-        env = {name: Value(x, Level.NUMBER) for name, x in zip(names, read, strict=True)}
+        env = {name: Computed(x, Extent.NUMBER) for name, x in zip(names, read, strict=True)}
         if self._value is not None:
             self._total = self.place("double", literal(0.0, "double"))
         layout = {"flat": self._flat, "rows": self._rows, "columns": self._columns}
@@ -199,7 +201,7 @@ class _Kernel(Writer):
         self._sections(self._plan, known)
         if self._value is None:
             return
-        found = self.at(known[self._value.name], Level.ROW)
+        found = self.at(known[self._value.name], Extent.ROW)
         found = self._summed(found, self.row_lanes)
         if self.computed == "float":
             found = self.let(f"fpext float {found} to double")
@@ -213,7 +215,7 @@ class _Kernel(Writer):
         start, kind = literal(-0.0, self.computed), vector(self.computed, lanes)
         return self.reduced("fadd", self.computed, kind, f"{self.computed} {start}, {kind} {x}")
 
-    def _sections(self, plan: Plan, env: dict[str, Value]) -> None:
+    def _sections(self, plan: Plan, env: dict[str, Computed]) -> None:
         for section in plan.sections:
             for name in section.numbers:
                 operation = plan.operations[name]
@@ -225,10 +227,10 @@ class _Kernel(Writer):
             if section.loops:
                 self._loop_over(plan, section, env)
 
-    def _settled(self, turn: Turn, start: Sequence[Value | float], env: Environment) -> Value:
+    def _settled(self, turn: Turn, start: Sequence[Computed | float], env: Environment) -> Computed:
         """The lower of two bounds, when it moves no more."""
-        kind, name = self.kind(Level.ROW), self.fresh()
-        low, high = (self.place(kind, self.at(x, Level.ROW)) for x in start)
+        kind, name = self.kind(Extent.ROW), self.fresh()
+        low, high = (self.place(kind, self.at(x, Extent.ROW)) for x in start)
         count = self.place("i64", "0")
         self.do(f"br label %{name}.turn")
         self.label(f"{name}.turn")
@@ -239,19 +241,19 @@ class _Kernel(Writer):
         was = self.let(f"load {kind}, ptr {low}")
         inner = {
             **env,
-            turn.low.name: Value(was, Level.ROW),
-            turn.high.name: Value(self.let(f"load {kind}, ptr {high}"), Level.ROW),
-            turn.bisects.name: Value(bisects, Level.NUMBER, is_condition=True),
+            turn.low.name: Computed(was, Extent.ROW),
+            turn.high.name: Computed(self.let(f"load {kind}, ptr {high}"), Extent.ROW),
+            turn.bisects.name: Computed(bisects, Extent.NUMBER, is_condition=True),
         }
         self._operations = self._operations.new_child(turn.operations)
         self._sections(Plan(turn.operations, turn.closer, keeps=False), inner)
         self._operations = self._operations.parents
         ends = [inner[x.name] if isinstance(x, Symbol) else x for x in turn.closer]
         for place, end in zip((low, high), ends, strict=True):
-            self.do(f"store {kind} {self.at(end, Level.ROW)}, ptr {place}")
+            self.do(f"store {kind} {self.at(end, Extent.ROW)}, ptr {place}")
         # Newton's method has settled where a step is so small that the next would be lost in
         # rounding: it squares the error. NaN has settled, too.
-        moved = self.let(f"fsub {kind} {self.at(ends[0], Level.ROW)}, {was}")
+        moved = self.let(f"fsub {kind} {self.at(ends[0], Extent.ROW)}, {was}")
         small = 2.0**-35 if self.computed == "double" else 2.0**-15
         least = self.let(f"fmul {kind} {was}, {splat(literal(small, self.computed), kind)}")
         moves = self.let(f"fcmp ogt {kind} {moved}, {least}")
@@ -265,9 +267,9 @@ class _Kernel(Writer):
         goes_on = self.let(f"and i1 {goes_on}, {may}")
         self.do(f"br i1 {goes_on}, label %{name}.turn, label %{name}.settled")
         self.label(f"{name}.settled")
-        return Value(self.let(f"load {kind}, ptr {low}"), Level.ROW)
+        return Computed(self.let(f"load {kind}, ptr {low}"), Extent.ROW)
 
-    def _loop_over(self, plan: Plan, section: Section, env: dict[str, Value]) -> None:
+    def _loop_over(self, plan: Plan, section: Section, env: dict[str, Computed]) -> None:
         """One loop over the elements, and the sums that it gives."""
         zero, widest = literal(0.0, self.computed), self._program.lanes
         # Along a row there is one sum of vectors, and one of what is left over.
@@ -284,21 +286,21 @@ class _Kernel(Writer):
         }
 
         def body(index: str, kept_at: str) -> None:
-            known, kind = dict(env), self.kind(Level.TILE)
+            known, kind = dict(env), self.kind(Extent.TILE)
             for name, places in sums.items():
                 (x,) = plan.operations[name].operands
                 assert isinstance(x, Symbol)
                 term = self._element(x.name, known, index, kept_at)
                 place = places[self.lanes]
                 now = self.let(f"load {kind}, ptr {place}")
-                added = self.let(f"fadd reassoc {kind} {now}, {self.at(term, Level.TILE)}")
+                added = self.let(f"fadd reassoc {kind} {now}, {self.at(term, Extent.TILE)}")
                 self.do(f"store {kind} {added}, ptr {place}")
             for name in section.kept:
                 found = self._element(name, known, index, kept_at)
                 self.do(f"store {kind} {found.name}, ptr {self._kept(name, kept_at)}, align 4")
             if section.stores and plan.out is not None:
                 out = self._element(plan.out.name, known, index, kept_at)
-                self._store(self.at(out, Level.TILE), index)
+                self._store(self.at(out, Extent.TILE), index)
 
         self._elements(body)
         self._stored.update(section.kept)
@@ -307,21 +309,21 @@ class _Kernel(Writer):
             for lanes, place in sorted(places.items(), reverse=True):
                 part = self.let(f"load {vector(self.computed, lanes)}, ptr {place}")
                 parts.append(part if lanes == self.row_lanes else self._summed(part, lanes))
-            kind = self.kind(Level.ROW)
+            kind = self.kind(Extent.ROW)
             total = parts[0] if len(parts) == 1 else self.let(f"fadd {kind} {', '.join(parts)}")
-            env[name] = Value(total, Level.ROW)
+            env[name] = Computed(total, Extent.ROW)
 
     # --- one element, or a vector of them -------------------------------------------------------
 
-    def _element(self, name: str, known: dict[str, Value], index: str, kept_at: str) -> Value:
+    def _element(self, name: str, known: dict[str, Computed], index: str, kept_at: str) -> Computed:
         """A value at an element, computed with all that it needs."""
         if name in known:
             return known[name]
         if name in self._stored:
-            kind, place = self.kind(Level.TILE), self._kept(name, kept_at)
-            known[name] = Value(self.let(f"load {kind}, ptr {place}, align 4"), Level.TILE)
+            kind, place = self.kind(Extent.TILE), self._kept(name, kept_at)
+            known[name] = Computed(self.let(f"load {kind}, ptr {place}, align 4"), Extent.TILE)
         elif name in self._at:
-            known[name] = Value(self._load(self._at[name], index), Level.TILE)
+            known[name] = Computed(self._load(self._at[name], index), Extent.TILE)
         else:
             operation = self._operations[name]
             operands = [
@@ -336,33 +338,33 @@ class _Kernel(Writer):
         return self._address("%scratch", self.computed, self.let(f"add i64 {start}, {kept_at}"))
 
     def _load(self, base: str, index: str) -> str:
-        stored, kind = self._program.stored, self.kind(Level.TILE)
+        stored, kind = self._program.stored, self.kind(Extent.TILE)
         held = "i16" if stored == "bfloat" else stored
         place = self._address(base, held, index)
         align = SIZES[stored]
-        x = self.let(f"load {self.kind(Level.TILE, held)}, ptr {place}, align {align}")
+        x = self.let(f"load {self.kind(Extent.TILE, held)}, ptr {place}, align {align}")
         if stored == "half":
-            return self.let(f"fpext {self.kind(Level.TILE, held)} {x} to {kind}")
+            return self.let(f"fpext {self.kind(Extent.TILE, held)} {x} to {kind}")
         if stored == "bfloat":  # the upper half of a float
-            bits = self.kind(Level.TILE, "i32")
-            x = self.let(f"zext {self.kind(Level.TILE, held)} {x} to {bits}")
+            bits = self.kind(Extent.TILE, "i32")
+            x = self.let(f"zext {self.kind(Extent.TILE, held)} {x} to {bits}")
             x = self.let(f"shl {bits} {x}, {splat('16', bits)}")
             return self.let(f"bitcast {bits} {x} to {kind}")
         return x
 
     def _store(self, x: str, index: str) -> None:
-        stored, kind = self._program.stored, self.kind(Level.TILE)
+        stored, kind = self._program.stored, self.kind(Extent.TILE)
         held = "i16" if stored == "bfloat" else stored
         place = self._address(self._at["w" if self._program.prox else "beside"], held, index)
         if stored == "half":
-            x = self.let(f"fptrunc {kind} {x} to {self.kind(Level.TILE, held)}")
+            x = self.let(f"fptrunc {kind} {x} to {self.kind(Extent.TILE, held)}")
         if stored == "bfloat":
             x = self._rounded(x, kind)
-        self.do(f"store {self.kind(Level.TILE, held)} {x}, ptr {place}, align {SIZES[stored]}")
+        self.do(f"store {self.kind(Extent.TILE, held)} {x}, ptr {place}, align {SIZES[stored]}")
 
     def _rounded(self, x: str, kind: str) -> str:
         """The upper half of a float, rounded to the nearest, to even on a tie."""
-        bits, half = self.kind(Level.TILE, "i32"), self.kind(Level.TILE, "i16")
+        bits, half = self.kind(Extent.TILE, "i32"), self.kind(Extent.TILE, "i16")
         lost = self.let(f"fcmp uno {kind} {x}, {x}")
         x = self.let(f"bitcast {kind} {x} to {bits}")
         upper = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
@@ -370,6 +372,6 @@ class _Kernel(Writer):
         more = self.let(f"add {bits} {odd}, {splat('32767', bits)}")
         x = self.let(f"add {bits} {x}, {more}")
         nan = splat(str(0x7FC00000), bits)
-        x = self.let(f"select {self.kind(Level.TILE, 'i1')} {lost}, {bits} {nan}, {bits} {x}")
+        x = self.let(f"select {self.kind(Extent.TILE, 'i1')} {lost}, {bits} {nan}, {bits} {x}")
         x = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
         return self.let(f"trunc {bits} {x} to {half}")

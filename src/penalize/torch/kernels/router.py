@@ -41,8 +41,7 @@ class Router:
 
     def __init__(self) -> None:
         self.taken: dict[str, tuple[str, str]] = {}
-        """By the name of a weight: the path that it took last, and why, where a faster one is closed.
-        """
+        """By the name of a weight: the path that it took last, and why it was no faster one."""
 
         self._buffers = Buffers()
         # Kept, so that identities stay those of what is there. Gradients are not: they may go.

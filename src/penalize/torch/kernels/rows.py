@@ -59,7 +59,10 @@ class Columns(NamedTuple):
     trailing: int
     """How many trailing axes of the weight index the columns."""
 
-    layout = "columns"
+    @property
+    def layout(self) -> str:
+        """As that of rows."""
+        return "columns"
 
     def shape_of(self, w: Tensor) -> tuple[int, int]:
         """How long the columns are, and how many there are."""

@@ -20,7 +20,7 @@ class NotTraceableError(AttributeError):
     """A regularizer does something that has no place in a kernel."""
 
 
-class Level(IntEnum):
+class Extent(IntEnum):
     """How often a kernel computes something."""
 
     NUMBER = 0
@@ -38,7 +38,7 @@ class Symbol:
 
     __array_ufunc__ = None
 
-    def __init__(self, name: str, level: Level, shape: tuple[Any, ...], tracer: Tracer) -> None:
+    def __init__(self, name: str, level: Extent, shape: tuple[Any, ...], tracer: Tracer) -> None:
         self.name, self.level, self.shape, self._tracer = name, level, shape, tracer
 
     def __add__(self, other: Any) -> Symbol:
@@ -166,18 +166,18 @@ class Tracer:
     def __getattr__(self, name: str) -> Any:
         raise NotTraceableError(f"it asks for {name}")
 
-    def symbol(self, name: str, level: Level = Level.NUMBER) -> Symbol:
+    def symbol(self, name: str, level: Extent = Extent.NUMBER) -> Symbol:
         """One that the kernel has read already."""
-        shape = {Level.NUMBER: (), Level.ROW: (1, 1), Level.TILE: (1, self._length)}[level]
+        shape = {Extent.NUMBER: (), Extent.ROW: (1, 1), Extent.TILE: (1, self._length)}[level]
         return Symbol(name, level, shape, self)
 
-    def write(self, name: str, *operands: Any, level: Level | None = None) -> Symbol:
+    def write(self, name: str, *operands: Any, level: Extent | None = None) -> Symbol:
         """An operation, whose shape is that of its operands, broadcast."""
         held = tuple(x if isinstance(x, Symbol) else number(x) for x in operands)
         key = (name, *(x.name if isinstance(x, Symbol) else repr(x) for x in held))
         if key not in self._known:
             levels = [x.level for x in held if isinstance(x, Symbol)]
-            found = max(levels, default=Level.NUMBER) if level is None else level
+            found = max(levels, default=Extent.NUMBER) if level is None else level
             self._known[key] = self.symbol(f"v{self._count}", found)
             self.operations[f"v{self._count}"] = Operation(name, held)
             self._count += 1
@@ -243,10 +243,10 @@ class Tracer:
 
     def sum(self, x: Symbol, axes: Sequence[int] | None = None) -> Symbol:
         if axes is not None and list(axes) == [1]:
-            return self.write("sum", x, level=Level.ROW)
+            return self.write("sum", x, level=Extent.ROW)
         if axes is None or list(axes) == [0]:
-            total = self.write("total", x, level=Level.ROW)
-            return Symbol(total.name, Level.ROW, (), self)
+            total = self.write("total", x, level=Extent.ROW)
+            return Symbol(total.name, Extent.ROW, (), self)
         raise NotTraceableError(f"it sums over the axes {axes}")
 
     def reshape(self, x: Symbol, shape: Sequence[int]) -> Symbol:
@@ -273,7 +273,7 @@ class LoopTracer(Tracer):
         outside, known = self.operations, self._known
         self.operations, self._known = {}, dict(known)
         names = [f"v{self._count}.{part}" for part in ("low", "high", "bisects")]
-        below, above = (self.symbol(name, Level.ROW) for name in names[:2])
+        below, above = (self.symbol(name, Extent.ROW) for name in names[:2])
         bisects = self.symbol(names[2])
         start = self.where(bisects, self.sqrt(below) * self.sqrt(above), below)
         turn = Turn(below, above, bisects, self.operations, closer(start, below, above))
@@ -281,7 +281,7 @@ class LoopTracer(Tracer):
         name = f"v{self._count}"
         self._count += 1
         self.operations[name] = Operation("settled", (low, high), turn)
-        return self.symbol(name, Level.ROW)
+        return self.symbol(name, Extent.ROW)
 
 
 def text(value: Operand) -> str:

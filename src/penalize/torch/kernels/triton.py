@@ -26,7 +26,7 @@ from penalize.torch.kernels.forms import Form, form_of, prox_of, traced
 from penalize.torch.kernels.jobs import Job, Offer
 from penalize.torch.kernels.rows import Rows, rows_of
 from penalize.torch.kernels.symbols import (
-    Level,
+    Extent,
     NotTraceableError,
     Operation,
     Symbol,
@@ -148,7 +148,7 @@ def _spelled(operation: Operation) -> str:
     name, (first, *_) = operation.name, operation.operands
     words = _WORDS.get(name, f"{{}} {name} {{}}")
     if name == "total":
-        is_tile = isinstance(first, Symbol) and first.level is Level.TILE
+        is_tile = isinstance(first, Symbol) and first.level is Extent.TILE
         words = f"tl.sum(tl.where({'inside' if is_tile else 'in_rows'}, {{}}, 0.0))"
     return words.format(*map(text, operation.operands))
 
