@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -69,9 +69,12 @@ class Compiled(Job):
     path = "compiled"
     sees_layout = True
 
-    layouts: Sequence[Layout]
+    shapes: Sequence[tuple[int, int]]
+    """How many rows they have, and of what length."""
+
     routine: Routine
-    _tables: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    layouts: Sequence[Layout]
+    why: str = ""
 
     @classmethod
     def offer(cls, work: Work, buffers: Buffers) -> Offer | str:
@@ -87,75 +90,87 @@ class Compiled(Job):
 
         def make(numbers: Sequence[int], works: Sequence[Work]) -> Iterator[Job]:
             layouts = [layout_of(each.regularizer, each.w.ndim) for each in works]
-            job = cls(numbers, [each for each in layouts if each is not None], routine)
-            job.why = note
-            yield job
+            known = [each for each in layouts if each is not None]
+            shapes = [of.shape_of(each.w) for of, each in zip(known, works, strict=True)]
+            yield cls(numbers, shapes, routine, known, note)
 
         return Offer((cls, routine, *work.kind), make)
 
+    def __post_init__(self) -> None:
+        routine, shapes = self.routine, self.shapes
+        self._shapes = torch.tensor(shapes, device="cpu")
+        self._blocks = _blocks(routine, shapes)
+        self._stride = _stride(routine, shapes)
+        elements = sum(height * length for height, length in shapes)
+        self._most_threads = 1 if elements <= ALONE else len(self._blocks)
+        rows = []
+        for layout, (height, length) in zip(self.layouts, shapes, strict=True):
+            size = height if routine.layout == "columns" else length
+            rows.append([*form_of(layout.regularizer, size)[1], *_NO_FACTORS, math.sqrt(size)])
+        self._numbers = torch.tensor(rows, dtype=torch.float64, device="cpu")
+        self._factors = _NO_FACTORS
+
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
+        if _are_contiguous(ws) and _are_contiguous(besides):
+            return True
         return all(
             layout.can_view(w, beside)
             for layout, w, beside in zip(self.layouts, ws, besides, strict=True)
         )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
-        self._run(self.routine, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
+        self._run(self.routine, ws, tos, (scale, 1.0, 0.0))
 
     def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
         routine = replace(self.routine, with_value=True)
-        values = self._run(routine, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
-        return values.sum()
+        return self._run(routine, ws, tos, (scale, 1.0, 0.0)).sum()
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
-        besides = [w if s.second is None else s.second for w, s in zip(ws, steps, strict=True)]
-        self._run(self.routine, ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
+        # All of one key, so that they differ in nothing but their second moments.
+        first, besides = steps[0], ws
+        if first.second is not None:
+            besides = [step.second for step in steps if step.second is not None]
+        self._run(self.routine, ws, besides, (first.factor, first.scale, first.offset))
 
     def _run(
-        self, routine: Routine, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]
+        self,
+        routine: Routine,
+        ws: list[Tensor],
+        besides: list[Tensor],
+        factors: tuple[float, float, float],
     ) -> Tensor:
         """What each block says of the value."""
         source = printed(routine)
-        kernel = native.native(source.text).call
-        shapes = [layout.shape_of(w) for layout, w in zip(self.layouts, ws, strict=True)]
-        blocks = self._table("blocks", shapes, lambda: _blocks(routine, shapes))
-        held = self._table("shapes", shapes, lambda: torch.tensor(shapes, device="cpu"))
-        numbers = self._table("numbers", (shapes, factors), lambda: self._numbers(shapes, factors))
-        addresses = [array("q", [x.data_ptr() for x in xs]) for xs in (ws, besides)]
+        kernel, blocks, stride = native.native(source.text).call, self._blocks, self._stride
+        if factors != self._factors:
+            self._numbers[:, -4:-1] = torch.tensor(factors, dtype=torch.float64, device="cpu")
+            self._factors = factors
+        addresses = [array("q", map(Tensor.data_ptr, xs)) for xs in (ws, besides)]
         # On the CPU, whatever PyTorch's default device is.
         count = len(blocks) if routine.with_value else 0
         values = torch.empty(count, dtype=torch.float64, device="cpu")
         taken = torch.zeros(1, dtype=torch.int64, device="cpu")
         tables = [
             *(each.buffer_info()[0] for each in addresses),
-            *(each.data_ptr() for each in (held, numbers, blocks, values, taken)),
+            *(x.data_ptr() for x in (self._shapes, self._numbers, blocks, values, taken)),
         ]
-        stride = self._table("stride", shapes, lambda: _stride(routine, shapes))
-        count = _threads(sum(w.numel() for w in ws), len(blocks))
+        threads = min(torch.get_num_threads(), self._most_threads)
         wide = torch.float64 if routine.computed == "double" else torch.float32
-        kept = torch.empty(count, source.kept * stride, dtype=wide, device="cpu")
+        kept = torch.empty(threads, source.kept * stride, dtype=wide, device="cpu")
         places = [each.data_ptr() for each in kept]
 
         def task(number: int) -> None:
             kernel(*tables, len(blocks), places[number], stride)
 
-        workers.in_threads(task, count)
+        workers.in_threads(task, threads)
         return values
 
-    def _numbers(self, shapes: Sequence[tuple[int, int]], factors: Sequence[Any]) -> Any:
-        rows = []
-        for layout, shape, factor in zip(self.layouts, shapes, factors, strict=True):
-            length = shape[0] if layout.layout == "columns" else shape[1]
-            strengths = form_of(layout.regularizer, length)[1]
-            rows.append([*strengths, *factor, math.sqrt(length)])
-        return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
-    def _table(self, name: str, content: Any, make: Callable[[], Any]) -> Any:
-        """A table; made again only if something in it has changed."""
-        held = self._tables.get(name)
-        if held is None or held[0] != content:
-            held = self._tables[name] = content, make()
-        return held[1]
+_NO_FACTORS = (0.0, 0.0, 0.0)
+
+
+def _are_contiguous(xs: Sequence[Tensor]) -> bool:
+    return all(map(Tensor.is_contiguous, xs))
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:
@@ -214,7 +229,3 @@ def _stride(routine: Routine, shapes: Sequence[tuple[int, int]]) -> int:
     if routine.layout == "columns":
         return max(height for height, _ in shapes) * routine.lanes
     return max(length for _, length in shapes) if routine.layout == "rows" else 0
-
-
-def _threads(elements: int, blocks: int) -> int:
-    return 1 if elements <= ALONE else min(torch.get_num_threads(), blocks)

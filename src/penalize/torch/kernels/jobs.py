@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class Offer(NamedTuple):
     """The numbers of weights, and these → the jobs that they make up."""
 
 
+T = TypeVar("T")
+
+
 class Note(str):
     """Why a kind of job does not take a weight that others may."""
 
@@ -58,10 +61,15 @@ class Job(ABC):
     """Which of the weights."""
 
     why = ""
-    """Why it is the plain one; else empty."""
+    """What is to be said about the path; why, where it is the plain one."""
 
     sees_layout: ClassVar[bool] = False
     """Whether it depends on how tensors lie in memory, so that ``fits`` has to be asked."""
+
+    def its(self, xs: Sequence[T]) -> list[T]:
+        """The entries of a column that are of its weights."""
+        # They are in order: as many as there are, are all.
+        return list(xs) if len(xs) == len(self.numbers) else [xs[i] for i in self.numbers]
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         """Whether it can treat tensors that lie in memory as these do."""

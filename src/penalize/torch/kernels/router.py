@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class Router:
         """w ← prox of step·Ω at w for each weight."""
         local = _local(shrinkings)
         for job in self._jobs_for(local):
-            job.shrink([local.ws[i] for i in job.numbers], [local.steps[i] for i in job.numbers])
+            job.shrink(job.its(local.ws), job.its(local.steps))
 
     def pass_by(self, names: Iterable[str], why: str) -> None:
         """Note that these weights are treated one by one by somebody else, for a reason."""
@@ -79,24 +80,22 @@ class Router:
         self, additions: Additions, scales: Mapping[Any, float | Tensor]
     ) -> Iterator[tuple[Job, list[Tensor], list[Tensor], float | Tensor]]:
         for job in self._jobs_for(additions):
-            numbers = job.numbers
-            ws, tos = [additions.ws[i] for i in numbers], [additions.besides[i] for i in numbers]
-            yield job, ws, tos, scales[additions.keys[numbers[0]]]
+            key = additions.keys[job.numbers[0]]
+            yield job, job.its(additions.ws), job.its(additions.besides), scales[key]
 
     def _jobs_for(self, works: Additions | Shrinkings) -> Sequence[Job]:
         ws, besides = works.ws, works.besides
-        # A parameter stays the same object when the model goes to another type or device.
         fingerprint = [
-            *map(id, (*ws, *works.regularizers)),
-            *((x.dtype, x.device, x.shape) for x in (*ws, *besides)),
-            *works.keys,
-            *works.on_device,
+            list(map(id, ws)),
+            list(map(id, works.regularizers)),
+            # A parameter stays the same object when the model goes to another type or device.
+            *(list(map(of, xs)) for of in _LOOKS for xs in (ws, besides)),
+            works.keys,
+            works.on_device,
             bool(_only_plain),
         ]
         if fingerprint == self._fingerprint and all(
-            job.fits([ws[i] for i in job.numbers], [besides[i] for i in job.numbers])
-            for job in self._jobs
-            if job.sees_layout
+            job.fits(job.its(ws), job.its(besides)) for job in self._jobs if job.sees_layout
         ):
             self.taken = self._decided
             return self._jobs
@@ -136,6 +135,8 @@ class Router:
         return PlainJob.offer(work, self._buffers, why), ""
 
 
+_LOOKS = [attrgetter(name) for name in ("dtype", "device", "shape")]
+
 _WHOLE = {Tensor, nn.Parameter}
 
 T = TypeVar("T", Additions, Shrinkings)
@@ -143,7 +144,7 @@ T = TypeVar("T", Additions, Shrinkings)
 
 def _local(works: T) -> T:
     """The same on the shards of what is sharded, where these are enough."""
-    return works if all(type(w) in _WHOLE for w in works.ws) else works.local()
+    return works if _WHOLE.issuperset(map(type, works.ws)) else works.local()
 
 
 def _why_not_fast(work: Work) -> str:

@@ -217,7 +217,9 @@ class Triton(Job):
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
         self._launch(self.program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
 
-    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> Tensor:
+    def value_and_add(
+        self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor
+    ) -> Tensor:
         program = replace(self.program, with_value=True)
         return self._launch(program, ws, tos, [(scale, 1.0, 0.0)] * len(ws)).double().sum()
 
@@ -226,7 +228,11 @@ class Triton(Job):
         self._launch(self.program, ws, besides, [(s.factor, s.scale, s.offset) for s in steps])
 
     def _launch(
-        self, program: Program, ws: list[Tensor], besides: list[Tensor], factors: Sequence[Any]
+        self,
+        program: Program,
+        ws: list[Tensor],
+        besides: list[Tensor],
+        factors: Sequence[Any],
     ) -> Tensor:
         """What each program says of the value."""
         device, shapes = ws[0].device, [self._shape(i, w) for i, w in enumerate(ws)]
