@@ -149,15 +149,19 @@ def attached(
     weights = list(model.parameters())
     optimizer = torch.optim.SGD(weights, lr=1e-9)
     attachment = regularize(model, rules).attach(optimizer, mode=mode, values=values)
-    (stepper,) = attachment._steppers
+    before = [*_global_optimizer_pre_hooks.values(), *optimizer._optimizer_step_pre_hooks.values()]
+    after = [
+        *optimizer._optimizer_step_post_hooks.values(),
+        *_global_optimizer_post_hooks.values(),
+    ]
 
     def new_gradients() -> None:
         for w in weights:  # what a step has left would be refused
             w.grad = w.grad.detach()  # type: ignore[union-attr]
 
     def work() -> None:
-        stepper.before(optimizer, (optimizer,), {})
-        stepper.after(optimizer, (optimizer,), {})
+        for hook in (*before, *after):
+            hook(optimizer, (optimizer,), {})
 
     yield Work(work, new_gradients), attachment
     attachment.detach()

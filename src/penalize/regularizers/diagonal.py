@@ -75,22 +75,27 @@ def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
     # is at least its sum over √|g|. Where that is 0 the root may be 0, too.
     low = groups.sum(soft_threshold(size, c, xp), xp) / groups.root_sizes(size, xp)
 
-    def closer(r: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    loop = getattr(xp, "settled", None)
+
+    def closer(r: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
         reach = groups.spread(r, size, xp) + c
-        ratio = size / reach
+        if loop is None:
+            ratio, near = size / reach, unit / reach
+        else:  # a division is what a kernel waits for
+            inverse = 1 / at_least(xp.tiny(size), reach, xp)
+            ratio, near = size * inverse, unit * inverse
         squares = ratio * ratio
         f = groups.sum(squares, xp)
         short = f > 1
-        slope = xp.where(short, groups.sum(squares * (unit / reach), xp), 1.0)
+        slope = xp.where(short, groups.sum(squares * near, xp), 1.0)
         grown = r + highest * (f * (xp.sqrt(f) - 1) / slope)
-        return xp.where(short, grown, low), xp.where(short, high, r)
+        return xp.where(short, grown, low), xp.where(short, high, r), f
 
-    loop = getattr(xp, "settled", None)
     if loop is not None:  # a kernel, which nobody differentiates, ends where a group has settled
         return groups.spread(loop(closer, low, highest), size, xp)
     high = highest
     for bisect in _BISECT:
-        low, high = closer(xp.sqrt(low) * xp.sqrt(high) if bisect else low, low, high)
+        low, high, _ = closer(xp.sqrt(low) * xp.sqrt(high) if bisect else low, low, high)
     # Its derivative is that of F over −F′, and not that of what has been done to find it.
     reach = groups.spread(low, size, xp)
     ratio = free_size / (reach + free_c)

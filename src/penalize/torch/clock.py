@@ -34,7 +34,10 @@ Group = Mapping[str, Any]
 
 def groups_of(optimizer: Optimizer) -> dict[int, Group]:
     """The param group of each parameter, by the parameter's id."""
-    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    groups: dict[int, Group] = {}
+    for group in optimizer.param_groups:
+        groups.update(dict.fromkeys(map(id, group["params"]), group))
+    return groups
 
 
 def stepped_by(optimizer: Optimizer) -> Optimizer:

@@ -118,8 +118,8 @@ class Turn(NamedTuple):
     """Whether it starts between the bounds, and not at the lower one."""
 
     operations: dict[str, Operation]
-    closer: tuple[Operand, Operand]
-    """The bounds after it."""
+    closer: tuple[Operand, Operand, Operand]
+    """The bounds after it, and what is 1 at the root, and more where the lower bound is short."""
 
 
 class Unknown:
@@ -267,7 +267,7 @@ class LoopTracer(Tracer):
         return self.symbol("root_size")
 
     def settled(
-        self, closer: Callable[[Any, Any, Any], tuple[Any, Any]], low: Any, high: Any
+        self, closer: Callable[[Any, Any, Any], tuple[Any, Any, Any]], low: Any, high: Any
     ) -> Symbol:
         """The lower bound when it moves no more; see :mod:`penalize.regularizers.diagonal`."""
         outside, known = self.operations, self._known

@@ -217,9 +217,7 @@ class Triton(Job):
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
         self._launch(self.program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))
 
-    def value_and_add(
-        self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor
-    ) -> Tensor:
+    def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> Tensor:
         program = replace(self.program, with_value=True)
         return self._launch(program, ws, tos, [(scale, 1.0, 0.0)] * len(ws)).double().sum()
 

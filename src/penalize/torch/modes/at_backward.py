@@ -28,6 +28,7 @@ from penalize.torch.modes.gradient import (
     Gradient,
     check_dense,
     check_without_graph,
+    gradients_there,
     is_stepped,
     version_of,
 )
@@ -112,7 +113,7 @@ class AtBackward(Gradient):
         groups = groups_of(optimizer)
         with torch.no_grad():
             targets = active.active(groups)
-            check_dense(targets)
+            check_dense(targets, gradients_there(targets))
             self._is_adding = True
             try:
                 new = [target for target in targets if target.name not in self._held]
@@ -137,7 +138,7 @@ class AtBackward(Gradient):
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """What no backward pass has reached is added now."""
         self._check_scaler(step)
-        check_without_graph(targets)
+        check_without_graph(targets, gradients_there(targets))
         missing = []
         for target in targets:
             held = {id(p): gradient for p, gradient in self._held.get(target.name, [])}

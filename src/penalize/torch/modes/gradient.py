@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -33,18 +35,20 @@ class Gradient(Mode):
         self._warned = False
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
-        check_dense(targets)
-        check_without_graph(targets)
+        gradients = gradients_there(targets)
+        check_dense(targets, gradients)
+        check_without_graph(targets, gradients)
         # What another plan has added in this step is no penalty of the last one.
         added = {key: by for each in step.chain for key, by in each.added.items()}
         _check_new(
             target
             for target in targets
-            if all(added.get(id(p), self) is self for p in target.parameters)
+            if not added or all(added.get(id(p), self) is self for p in target.parameters)
         )
         self.add(targets, step.groups, step.scale)
-        step.added.update((id(p), self) for target in targets for p in target.parameters)
-        self._added_to = [(p, p.grad) for target in targets for p in target.parameters]
+        parameters = [p for target in targets for p in target.parameters]
+        step.added.update(dict.fromkeys(map(id, parameters), self))
+        self._added_to = [(p, p.grad) for p in parameters]
         _stamp(targets)
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
@@ -68,7 +72,8 @@ class Gradient(Mode):
     def _look_for_replaced(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """An optimizer that writes ``.grad`` itself may do without what was added to it."""
         added, self._added_to = self._added_to, []
-        replaced = {id(p) for p, gradient in added if p.grad is not None and p.grad is not gradient}
+        others = [p for p, gradient in added if p.grad is not gradient]
+        replaced = {id(p) for p in others if p.grad is not None}
         if not replaced or self._warned:
             return
         self._warned = True
@@ -96,7 +101,8 @@ class Gradient(Mode):
         tos = [w.grad if w.grad is not None else self.gradient_of(w) for w in ws]
         held = [groups[id(w)] for w in ws]
         keys: list[Any] = [id(group) for group in held]
-        scales: dict[Any, float | Tensor] = {id(group): _sign(group) for group in held}
+        distinct = dict(zip(keys, held, strict=True))
+        scales: dict[Any, float | Tensor] = {key: _sign(group) for key, group in distinct.items()}
         if scale is not None:
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: scales[key[0]] * scale.to(key[1]) for key in keys}
@@ -132,12 +138,21 @@ def _sign(group: Group) -> float:
 def version_of(gradient: Tensor) -> int:
     """How often a gradient was changed in place; for a sharded one, its shard."""
     if type(gradient) is not Tensor:
-        gradient = getattr(gradient, "_local_tensor", gradient)
+        gradient = _local(gradient)
     try:
         return gradient._version
     except RuntimeError:  # an inference tensor has none
         return -1
 
+
+def _versions_of(gradients: Sequence[Tensor]) -> list[int]:
+    if {Tensor}.issuperset(map(type, gradients)):
+        with suppress(RuntimeError):
+            return list(map(_VERSION, gradients))
+    return list(map(version_of, gradients))
+
+
+_VERSION = attrgetter("_version")
 
 _STEPPED = "_penalize_stepped"
 """On a gradient: its version when a penalty was last in it for a step."""
@@ -147,9 +162,9 @@ _SAMPLE = "_penalize_sample"
 
 
 def _stamp(targets: Iterable[Live]) -> None:
-    gradients = [p.grad for target in targets for p in target.parameters if p.grad is not None]
-    for gradient in gradients:
-        setattr(gradient, _STEPPED, version_of(gradient))
+    gradients = gradients_there(targets)
+    for gradient, version in zip(gradients, _versions_of(gradients), strict=True):
+        setattr(gradient, _STEPPED, version)
     if gradients:
         setattr(gradients[0], _SAMPLE, _sample_of(gradients[0]).clone())
 
@@ -175,8 +190,9 @@ def stepped_again(targets: Iterable[Target | Live]) -> list[str]:
     so, the gradients are looked at: one of zeros has no penalty in it, and of each step the values
     of one gradient are known.
     """
-    held = [(t.name, p.grad) for t in targets for p in t.parameters if p.grad is not None]
-    same = [(name, g) for name, g in held if is_stepped(g) and bool(_local(g).any())]
+    held = [(t.name, p.grad) for t in targets for p in t.parameters]
+    stamped = [(name, g) for name, g in held if g is not None and hasattr(g, _STEPPED)]
+    same = [(name, g) for name, g in stamped if is_stepped(g) and bool(_local(g).any())]
     for _, gradient in same:
         then: Tensor | None = getattr(gradient, _SAMPLE, None)
         if then is not None and not torch.equal(then, _sample_of(gradient)):
@@ -184,8 +200,19 @@ def stepped_again(targets: Iterable[Target | Live]) -> list[str]:
     return list(dict.fromkeys(name for name, _ in same))
 
 
-def check_dense(targets: Iterable[Live]) -> None:
+def gradients_there(targets: Iterable[Live]) -> list[Tensor]:
+    """The gradients behind the targets, where there are any."""
+    gradients = [p.grad for target in targets for p in target.parameters]
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+_IS_SPARSE, _HAS_GRAPH = attrgetter("is_sparse"), attrgetter("requires_grad")
+
+
+def check_dense(targets: Sequence[Live], gradients: Sequence[Tensor]) -> None:
     """A penalty on all rows of an embedding has no sparse gradient."""
+    if not any(map(_IS_SPARSE, gradients)):
+        return
     for target in targets:
         for parameter in target.parameters:
             gradient = parameter.grad
@@ -198,8 +225,10 @@ def check_dense(targets: Iterable[Live]) -> None:
                 )
 
 
-def check_without_graph(targets: Iterable[Live]) -> None:
+def check_without_graph(targets: Sequence[Live], gradients: Sequence[Tensor]) -> None:
     """What is added to a gradient has no graph: it would be missing from its derivatives."""
+    if not any(map(_HAS_GRAPH, gradients)):
+        return
     for target in targets:
         for parameter in target.parameters:
             if parameter.grad is not None and parameter.grad.requires_grad:
