@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -132,6 +133,9 @@ class Stepper(Listener, Active):
         )
 
 
+_TRAINS = attrgetter("requires_grad")
+
+
 class FoundTargets:
     """The targets of an optimizer as they were found, and whether they still are the same."""
 
@@ -145,27 +149,28 @@ class FoundTargets:
         self._targets = targets
         self._live = live
         self._is_scheduled = any(each.regularizer.scheduled for each in live)
-        self._places: list[tuple[Mapping[str, Any], str, Tensor, bool, bool]] | None = None
-        if all(isinstance(target.binding, Direct) for target in mine):
-            self._places = [
-                (t.binding.module._parameters, t.binding.name, p, p.requires_grad, id(p) in groups)
-                for t in mine
-                for p in t.parameters
-            ]
+        self._parameters = [p for target in mine for p in target.parameters]
+        bindings = [t.binding for t in mine if isinstance(t.binding, Direct)]
+        self._are_direct = len(bindings) == len(mine)
+        self._held = [binding.module._parameters for binding in bindings]
+        self._names = [binding.name for binding in bindings]
+        self._found = self._look(groups)
 
     def still_holds(self, targets: tuple[Target, ...], groups: Mapping[int, Group]) -> bool:
         """Whether each module has its parameter still, as trainable and in the optimizer as then.
 
         Where something else may stand behind a weight it is False: it is then looked for again.
         """
-        return (
-            targets is self._targets
-            and self._places is not None
-            and all(
-                held.get(name) is p and p.requires_grad is trains and (id(p) in groups) is stepped
-                for held, name, p, trains, stepped in self._places
-            )
-        )
+        return targets is self._targets and self._are_direct and self._look(groups) == self._found
+
+    def _look(self, groups: Mapping[int, Group]) -> list[list[Any]]:
+        """What is there now; as columns, since it is looked for in each step."""
+        held = map(dict.get, self._held, self._names)
+        return [
+            list(map(id, held)),
+            list(map(_TRAINS, self._parameters)),
+            list(map(groups.__contains__, map(id, self._parameters))),
+        ]
 
     def at(self, count: Count) -> list[Live]:
         """The targets, strengths as they are after so many steps."""

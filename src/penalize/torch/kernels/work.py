@@ -96,19 +96,20 @@ class Shrinkings:
         self.besides: list[Tensor] = []
         """The second moment of the optimizer; the weight where it keeps none."""
 
-        self.keys: list[Hashable] = []
-        self.on_device: list[bool] = []
-        numbers: dict[Any, int] = {}
+        self.keys: list[tuple[int, tuple[bool, bool]]] = []
+        known: dict[Any, tuple[int, tuple[bool, bool]]] = {}
         for w, step in zip(ws, steps, strict=True):
-            numeric, form = (
-                (step.factor, step.scale, step.offset),
-                (step.second is None, step.is_squared),
-            )
-            on_device = any(isinstance(number, Tensor) for number in numeric)
-            number = -1 if on_device else numbers.setdefault(numeric, len(numbers))
-            self.besides.append(w if step.second is None else step.second)
-            self.keys.append((number, form))
-            self.on_device.append(on_device)
+            factor, second, scale, offset, is_squared, _ = step
+            numbers, form = (factor, scale, offset), (second is None, is_squared)
+            key = known.get((numbers, form))
+            if key is None:
+                on_device = any(isinstance(number, Tensor) for number in numbers)
+                key = (-1 if on_device else len(known), form)
+                if not on_device:
+                    known[numbers, form] = key
+            self.besides.append(w if second is None else second)
+            self.keys.append(key)
+        self.on_device = [key[0] < 0 for key in self.keys]
 
     def local(self) -> Shrinkings:
         """The same on the shards of what is sharded, where Ω treats these as it does the whole."""

@@ -99,8 +99,8 @@ class Gradient(Mode):
         plain = [target for target in targets if not target.binding.effective]
         ws = [target.parameters[0] for target in plain]
         tos = [w.grad if w.grad is not None else self.gradient_of(w) for w in ws]
-        held = [groups[id(w)] for w in ws]
-        keys: list[Any] = [id(group) for group in held]
+        held = list(map(groups.__getitem__, map(id, ws)))
+        keys: list[Any] = list(map(id, held))
         distinct = dict(zip(keys, held, strict=True))
         scales: dict[Any, float | Tensor] = {key: _sign(group) for key, group in distinct.items()}
         if scale is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,8 +38,16 @@ def _sgd(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
 
 def _adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-    correction = 1 - group["betas"][1] ** _count(state)
-    return steps.adam(rate_of(group), second, correction=correction, eps=group["eps"])
+    rate, correction = rate_of(group), 1 - group["betas"][1] ** _count(state)
+    if isinstance(rate, Tensor) or isinstance(correction, Tensor):
+        return steps.adam(rate, second, correction=correction, eps=group["eps"])
+    return _adams_numbers(rate, correction, group["eps"])._replace(second=second)
+
+
+@lru_cache(maxsize=16)
+def _adams_numbers(rate: float, correction: float, eps: float) -> Taken:
+    """The numbers of Adam's step, which are those of thousands of weights."""
+    return steps.adam(rate, None, correction=correction, eps=eps)
 
 
 def _nadam(group: Mapping[str, Any], state: Mapping[str, Any]) -> Taken:
