@@ -30,10 +30,10 @@ from penalize.keras_names import announce
 from penalize.ranges import Search
 from penalize.regularizers.place import Place
 from penalize.regularizers.registry import (
-    classes_below,
     classes_called,
     config_name,
     is_ours,
+    is_taken,
     why_not_one,
 )
 from penalize.steps import Step, bounded
@@ -104,7 +104,7 @@ class Regularizer(ABC):
             cls.on_shards = False
         if is_ours(cls):
             announce(cls)
-        elif cls.__name__ in {c.__name__ for c in classes_below(Regularizer) if is_ours(c)}:
+        elif is_taken(cls.__name__):
             raise RegularizerError(
                 f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
                 "choose another: a saved configuration knows that one by its bare name",

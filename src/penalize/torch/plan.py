@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
@@ -14,13 +14,14 @@ from torch.optim import Optimizer
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, OptimizerError
 from penalize.probes import Probed
-from penalize.torch.acting.attachment import Attachment
-from penalize.torch.acting.balance import Balance, weighed
 from penalize.torch.claims import check_free, claims_of
 from penalize.torch.model.bindings import Binding
 from penalize.torch.model.targets import Target
-from penalize.torch.modes.choice import mode_of
 from penalize.torch.planned import PlannedModel
+
+if TYPE_CHECKING:  # the half of this wing that a penalty in the loss never needs
+    from penalize.torch.acting.attachment import Attachment
+    from penalize.torch.acting.balance import Balance
 
 
 class Plan(Probed, PlannedModel):
@@ -129,6 +130,8 @@ class Plan(Probed, PlannedModel):
         Raises:
             OptimizerError: there are no gradients, or the step is over.
         """
+        from penalize.torch.acting.balance import weighed
+
         attachments = self.attachments()
         inside = set(self.applied.in_loss)
         groups: dict[int, Any] = {}
@@ -211,6 +214,9 @@ class Plan(Probed, PlannedModel):
 
         Nothing is attached if it raises.
         """
+        from penalize.torch.acting.attachment import Attachment
+        from penalize.torch.modes.choice import mode_of
+
         new_mode = mode_of(mode, clip, scaler, values)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.elementwise import L1, L2
 from penalize.regularizers.groups import ByNorm
+from penalize.regularizers.sums import Sum
 from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.jobs import Job, Offer
