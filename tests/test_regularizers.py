@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,17 +56,12 @@ from penalize import (
 from penalize.regularizers.place import Place
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
-with_prox = pytest.mark.parametrize("case", [c for c in CASES if c.has_prox], ids=str)
 PROXIMAL = [
     (case, each)
     for case in CASES
     if case.has_prox
     for each in ([False, True] if case.prox_per_element else [False])
 ]
-each_prox = pytest.mark.parametrize(
-    ("case", "each"), PROXIMAL, ids=[f"{c}-{'steps' if each else 'step'}" for c, each in PROXIMAL]
-)
-penalties = pytest.mark.parametrize("case", [c for c in CASES if c.feasible is None], ids=str)
 smooth_cases = pytest.mark.parametrize(
     "case", [c for c in CASES if c.regularizer.differentiable], ids=str
 )
@@ -81,7 +76,41 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 NUMPY = Framework(lambda w, dtype: w.astype(dtype), lambda w: np.asarray(w, dtype=np.float64), None)
 ALL = {"numpy": NUMPY, **FRAMEWORKS}
 on_each = pytest.mark.parametrize("framework", ALL)
-at_each_width = pytest.mark.parametrize("dtype", TOLERANCE)
+NARROW = ("float32", "float16", "bfloat16")
+
+
+def at_each_width(
+    cases: Sequence[tuple[Case, bool]], frameworks: Iterable[str] = ALL, dtypes: Any = TOLERANCE
+) -> Any:
+    """Parameters case, each, framework and dtype: every combination.
+
+    JAX compiles a case anew for each type, which takes most of this file's time. In the narrow
+    ones it has one case of each kind; the rest is breadth: the formulas are the same on every
+    framework, and ``test_jax_gives_the_type_that_it_got`` traces them all.
+    """
+    return pytest.mark.parametrize(
+        ("case", "each", "framework", "dtype"),
+        [
+            pytest.param(
+                case,
+                each,
+                framework,
+                dtype,
+                id=f"{dtype}-{framework}-{case}{'-steps' if each else ''}",
+                marks=pytest.mark.breadth
+                if framework == "jax" and dtype in NARROW and case not in KINDS
+                else (),
+            )
+            for dtype in dtypes
+            for framework in frameworks
+            for case, each in cases
+        ],
+    )
+
+
+def once(cases: Iterable[Case]) -> list[tuple[Case, bool]]:
+    """For what is not asked with a step per element."""
+    return [(case, False) for case in cases]
 
 
 def weights(case: Case, seed: int = 0) -> np.ndarray:
@@ -99,10 +128,8 @@ def with_zeros(case: Case) -> np.ndarray:
 # --- value ----------------------------------------------------------------------------------
 
 
-@all_cases
-@on_each
-@at_each_width
-def test_value(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(CASES))
+def test_value(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
@@ -114,13 +141,11 @@ def test_value(case: Case, framework: str, dtype: str) -> None:
         np.testing.assert_allclose(back(value), expected, rtol=TOLERANCE[dtype], atol=1e-300)
 
 
-@penalties
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_half_precision_is_reduced_wide(case: Case, framework: str, half: str) -> None:
+@at_each_width(once(c for c in CASES if c.feasible is None), FRAMEWORKS, ["float16", "bfloat16"])
+def test_half_precision_is_reduced_wide(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = FRAMEWORKS[framework]
     r = functions(case.regularizer, framework)
-    array = make(case.scale * weights(case), half)  # squares of 300 overflow float16
+    array = make(case.scale * weights(case), dtype)  # squares of 300 overflow float16
     value = r.value(array)
     assert "float32" in str(value.dtype)
     np.testing.assert_allclose(back(value), case.reference(back(array)), rtol=1e-5)
@@ -131,6 +156,22 @@ def test_half_precision_is_reduced_wide(case: Case, framework: str, half: str) -
 
 
 # --- gradient -------------------------------------------------------------------------------
+
+
+@all_cases
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_jax_gives_the_type_that_it_got(case: Case, dtype: str) -> None:
+    """Traced, not compiled: what the narrow types add to ``float64``."""
+    import jax
+
+    r, w = case.regularizer, jax.ShapeDtypeStruct(case.shape, dtype)
+    assert jax.eval_shape(r, w).dtype == "float32"
+    if r.differentiable:
+        assert jax.eval_shape(r.gradient, w) == w
+    if case.has_prox:
+        assert jax.eval_shape(r.prox, w, 0.5) == w
+    if case.has_prox and case.prox_per_element:
+        assert jax.eval_shape(r.prox, w, w) == w
 
 
 def finite_difference(f: Callable[[np.ndarray], float], w: np.ndarray) -> np.ndarray:
@@ -149,10 +190,8 @@ def test_gradient_away_from_kinks(case: Case) -> None:
     np.testing.assert_allclose(case.regularizer.gradient(w), found, atol=2e-6)
 
 
-@smooth_cases
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@at_each_width
-def test_gradient_is_that_of_numpy(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(c for c in CASES if c.regularizer.differentiable), FRAMEWORKS)
+def test_gradient_is_that_of_numpy(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
@@ -224,9 +263,7 @@ def starts(case: Case) -> list[np.ndarray]:
     return [weights(case), with_zeros(case), 5.0 * weights(case, 4), np.zeros(case.shape)]
 
 
-@each_prox
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@at_each_width
+@at_each_width(PROXIMAL, FRAMEWORKS)
 def test_prox_is_that_of_numpy(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
@@ -263,13 +300,7 @@ def test_prox_is_the_minimum(case: Case, each: bool, step: float) -> None:
             assert f(u) >= (f(p) + proximity(u, p, steps)) * (1 - 1e-12) - 1e-12
 
 
-@pytest.mark.parametrize(
-    ("case", "each"),
-    [(c, e) for c, e in PROXIMAL if isinstance(c.regularizer, Constraint)],
-    ids=str,
-)
-@on_each
-@at_each_width
+@at_each_width([(c, e) for c, e in PROXIMAL if isinstance(c.regularizer, Constraint)])
 def test_prox_of_a_constraint_satisfies_it(
     case: Case, each: bool, framework: str, dtype: str
 ) -> None:
@@ -331,10 +362,10 @@ def test_prox_against_a_brute_force_minimum(case: Case, each: bool) -> None:
     assert f(p) <= found.fun + 1e-9
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.has_prox and c.feasible is None], ids=str)
-@on_each
-@at_each_width
-def test_prox_with_step_zero_is_the_identity(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(c for c in CASES if c.has_prox and c.feasible is None))
+def test_prox_with_step_zero_is_the_identity(
+    case: Case, each: bool, framework: str, dtype: str
+) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     array = make(with_zeros(case), dtype)
@@ -352,10 +383,10 @@ def test_prox_is_firmly_nonexpansive(case: Case, each: bool) -> None:
     assert ((pa - pb) ** 2 / step).sum() <= ((pa - pb) * (a - b) / step).sum() + 1e-12
 
 
-@pytest.mark.parametrize("case", [c for c, each in PROXIMAL if each], ids=str)
-@on_each
-@at_each_width
-def test_equal_steps_for_all_elements_are_one_step(case: Case, framework: str, dtype: str) -> None:
+@at_each_width([(case, each) for case, each in PROXIMAL if each])
+def test_equal_steps_for_all_elements_are_one_step(
+    case: Case, each: bool, framework: str, dtype: str
+) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
