@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import KINDS, Case
+from cases import FEW, Case
 from frameworks import FRAMEWORKS, Jitted
 
 from penalize import L1, L2, ArrayError, GroupLasso, Regularizer
 from penalize.backends import Array
 
-all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
+all_cases = pytest.mark.parametrize("case", FEW, ids=str)
 
 
 def array(case: Case) -> jax.Array:
