@@ -118,6 +118,7 @@ THIRD_PARTY = {
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},
     "penalize.regularizers.constants": {"numpy"},  # when one is made
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
+    "penalize.regularizers.chain_derivatives": {"numpy"},  # the same
     "penalize.torch": {"torch"},
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.torch.selection": {

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import save_context  # TensorFlow exports none
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 Array = Any
 
@@ -215,7 +215,25 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
     return tape.gradient(value, w, unconnected_gradients="zero")
 
 
-def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
-    found = tf.numpy_function(f, [x, *others], x.dtype)
-    found.set_shape(x.shape)
-    return found
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Array) -> Array:
+    def found(*arrays: Array) -> Any:
+        def slopes(g: Array) -> list[Array]:
+            return list(tf.unstack(_once(back, (len(arrays),), g, *arrays)))
+
+        return _once(f, (), *arrays), slopes
+
+    return tf.custom_gradient(found)(*arrays)
+
+
+def _once(f: Callable[..., Any], stacked: tuple[int, ...], *arrays: Array) -> Array:
+    """What a function gives on the host, which has no derivative."""
+
+    def refuse(*_: Array) -> Any:
+        raise NoDerivativeError()
+
+    def called(*arrays: Array) -> Any:
+        found = tf.numpy_function(f, arrays, arrays[0].dtype)
+        found.set_shape((*stacked, *arrays[0].shape))
+        return found, refuse
+
+    return tf.custom_gradient(called)(*arrays)
