@@ -46,12 +46,16 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if isinstance(w, _IN_PARTS):
+        raise ArrayError(f"a {type(w).__name__}", "a dense tensor, such as tf.sparse.to_dense(w)")
     # A variable becomes a tensor; a partitioned one becomes whole.
     x = tf.convert_to_tensor(w)
     if not x.dtype.is_floating:
         raise ArrayError(f"a TensorFlow tensor of {x.dtype!r}", "a real floating-point dtype")
     return x if x.dtype.size >= 4 else tf.cast(x, tf.float32)
 
+
+_IN_PARTS = (tf.SparseTensor, tf.RaggedTensor, tf.TensorArray)
 
 # What get_variable calls a shard; a name that was taken has a number behind it.
 _SHARD = re.compile(r"(.*)/part_\d+(_\d+)?:0")
