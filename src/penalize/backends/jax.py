@@ -45,6 +45,8 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if isinstance(w, np.ndarray):  # what JAX makes of NumPy's when it calls a function of ours
+        w = jnp.asarray(w)
     if not isinstance(w, Array):
         raise ArrayError(f"a JAX {type(w).__name__}", "a dense array, such as w.todense()")
     if not jnp.issubdtype(w.dtype, jnp.floating):
