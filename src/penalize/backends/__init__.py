@@ -144,11 +144,16 @@ class Backend(Protocol):
     def gradient(self, f: Callable[[Array], Array], w: Array) -> Array:
         """The gradient of a scalar function by the framework's own differentiation."""
 
-    def host(self, f: Callable[..., Array], x: Array, *others: Array) -> Array:
-        """What a function of NumPy arrays gives, of x's shape and dtype.
+    def host(self, f: Callable[..., Array], back: Callable[..., Array], *arrays: Array) -> Array:
+        """What a function of NumPy arrays gives, of the shape and dtype that they all have.
 
-        For exact algorithms that go from element to element. The function is one of a module of
-        penalize; it treats all but the last axis alike.
+        For exact algorithms that go from element to element. It is differentiated once, backwards.
+
+        Args:
+            f: the function, one of a module of penalize. It treats all but the last axis alike.
+            back: another, of the gradient by f's result and the same arrays: the gradients by each
+                of them, stacked.
+            arrays: what f takes.
         """
 
     def shares(self, w: Array) -> Sequence[tuple[int, Array]]:

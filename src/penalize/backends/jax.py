@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 framework = "jax"
 sign = jnp.sign
@@ -45,6 +45,8 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if isinstance(w, np.ndarray):  # what JAX makes of NumPy's when it calls a function of ours
+        w = jnp.asarray(w)
     if not isinstance(w, Array):
         raise ArrayError(f"a JAX {type(w).__name__}", "a dense array, such as w.todense()")
     if not jnp.issubdtype(w.dtype, jnp.floating):
@@ -138,9 +140,42 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
     return found
 
 
-def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
-    result = jax.ShapeDtypeStruct(x.shape, x.dtype)  # type: ignore[no-untyped-call]
-    found: Array = jax.pure_callback(
-        lambda *arrays: f(*map(np.asarray, arrays)), result, x, *others, vmap_method="broadcast_all"
-    )
-    return found
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Array) -> Array:
+    @jax.custom_vjp
+    def found(*arrays: Array) -> Array:
+        return _once(f, 1, arrays)[0]
+
+    def forward(*arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+        return found(*arrays), arrays
+
+    def backward(arrays: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
+        return _once(back, len(arrays), (g, *arrays))
+
+    found.defvjp(forward, backward)
+    result: Array = found(*arrays)
+    return result
+
+
+def _once(f: Callable[..., Any], count: int, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The arrays that a function gives on the host, which have no derivative."""
+    of_one = jax.ShapeDtypeStruct(arrays[0].shape, arrays[0].dtype)  # type: ignore[no-untyped-call]
+
+    def called(*arrays: Array) -> tuple[Any, ...]:
+        held = [np.asarray(x) for x in arrays]
+        shape = np.broadcast_shapes(*(x.shape for x in held))  # with the axes of a map in front
+        return tuple(f(*held).reshape(count, *shape))
+
+    @jax.custom_jvp
+    def found(*arrays: Array) -> tuple[Array, ...]:
+        results = (of_one,) * count
+        given: tuple[Array, ...] = jax.pure_callback(
+            called, results, *arrays, vmap_method="broadcast_all"
+        )
+        return given
+
+    @found.defjvp
+    def _refused(primals: Any, tangents: Any) -> Any:
+        raise NoDerivativeError()
+
+    given: tuple[Array, ...] = found(*arrays)
+    return given

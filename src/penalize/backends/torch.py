@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 framework = "torch"
 sign = torch.sgn
@@ -162,27 +162,84 @@ def gradient(f: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
     return found
 
 
-def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
-    found: Tensor = _on_host(f.__module__, f.__name__, [x, *others])
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Tensor) -> Tensor:
+    named = [f"{g.__module__}:{g.__name__}" for g in (f, back)]
+    if is_traced() and not any(x.requires_grad for x in arrays):
+        # So the compiler would take it, but it makes an object of the class, and PyTorch warns.
+        found: Tensor = _on_host(named[0], arrays)[0]
+    else:
+        kind = _OnHost if is_traced() else _OnHostNotTraced
+        found = kind.apply(*named, *arrays)  # type: ignore[no-untyped-call]
     return found
 
 
-# An operator of its own, so that compilers and transformations see one opaque function.
+class _OnHost(torch.autograd.Function):
+    """What ``host`` gives, with its derivative: transformations follow no operator's own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(f: str, back: str, *arrays: Tensor) -> Any:
+        return _on_host(f, arrays)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.back, *arrays = inputs
+        ctx.save_for_backward(*arrays)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        held = (g, *ctx.saved_tensors)
+        if is_traced():  # where there is no second derivative of anything
+            return None, None, *_on_host(ctx.back, held)
+        return None, None, *_Back.apply(ctx.back, *held)  # type: ignore[no-untyped-call]
+
+
+class _OnHostNotTraced(_OnHost):
+    """The same with a sentence; the compiler takes no function that has ``jvp``."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NoDerivativeError()
+
+
+class _Back(torch.autograd.Function):
+    """The derivative, which has none."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(back: str, *arrays: Tensor) -> Any:
+        return tuple(_on_host(back, arrays))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        raise NoDerivativeError()
+
+
+# An operator of its own, so that compilers and transformations see one opaque function. Of two
+# arrays it gives one, of more one for each but the first.
 @torch.library.custom_op("penalize::on_host", mutates_args=())
-def _on_host(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
-    f = getattr(sys.modules[module], name)
-    return torch.from_numpy(f(*map(numpy, arrays))).contiguous().to(arrays[0])
+def _on_host(name: str, arrays: Sequence[Tensor]) -> list[Tensor]:
+    module, _, own = name.partition(":")
+    given = torch.from_numpy(getattr(sys.modules[module], own)(*map(numpy, arrays))).to(arrays[0])
+    return [x.clone() for x in given.reshape(len(arrays) - 1, *arrays[0].shape)]
 
 
 @_on_host.register_fake
-def _(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(arrays[0], memory_format=torch.contiguous_format)
+def _(name: str, arrays: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in arrays[1:]]
 
 
 @_on_host.register_vmap
-def _(info: Any, dims: Any, module: str, name: str, arrays: Sequence[Tensor]) -> Any:
+def _(info: Any, dims: Any, name: str, arrays: Sequence[Tensor]) -> Any:
     whole = [
         x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(arrays, dims[2], strict=True)
+        for x, dim in zip(arrays, dims[1], strict=True)
     ]
-    return _on_host(module, name, whole), 0
+    found = _on_host(name, whole)
+    return found, [0] * len(found)

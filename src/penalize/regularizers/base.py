@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penalize.backends import Array, Backend, is_traced, open_array, undisturbed
-from penalize.callsite import asked_by
+from penalize.callsite import asker
 from penalize.errors import (
     ConfigError,
     NoGradientError,
@@ -27,6 +27,7 @@ from penalize.errors import (
     StrengthError,
 )
 from penalize.keras_names import announce
+from penalize.keras_values import values_kept
 from penalize.ranges import Search
 from penalize.regularizers.place import Place
 from penalize.regularizers.registry import (
@@ -130,10 +131,28 @@ class Regularizer(ABC):
             NoGradientError: a layer of Keras, which has it as a regularizer, asks for a loss term,
                 and Ω acts by its proximal operator alone.
         """
-        self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        if not self.differentiable and not is_traced(xp) and asked_by("keras"):
+        by = "" if is_traced(xp) else asker()
+        if by.startswith("keras."):
+            with values_kept():
+                self._check_slot(by)
+                return self._penalty(w, xp)
+        return self._penalty(w, xp)
+
+    def _check_slot(self, by: str) -> None:
+        """Raise a sentence where Keras asks for no loss term, or Ω has none to give."""
+        if ".optimizers" in by:
+            raise RegularizerError(
+                f"{self!r} stands as the constraint of a Keras variable, which would be set to its "
+                "penalty",
+                "give it as the regularizer, which a plan takes over: "
+                'penalize.keras.regularize(model, mode="proximal"); or take a constraint of Keras',
+            )
+        if not self.differentiable:
             raise NoGradientError(self, "a layer of Keras", _AS_A_LOSS_TERM)
+
+    def _penalty(self, w: Array, xp: Backend) -> Array:
+        self._check_steady()
         with undisturbed(w, xp):
             if self.elementwise:
                 return self._value_of(w, xp)
