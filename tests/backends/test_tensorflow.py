@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from autograph import no_complaints
-from cases import KINDS, Case
+from cases import FEW, KINDS, Case
 from frameworks import FRAMEWORKS
 
 from penalize import (
@@ -34,7 +34,7 @@ def values(case: Case) -> np.ndarray:
     return w
 
 
-@all_cases
+@pytest.mark.parametrize("case", FEW, ids=str)
 def test_under_tf_function(case: Case) -> None:
     w, r = FRAMEWORKS["tensorflow"].make(values(case), "float64"), case.regularizer
     with no_complaints():
