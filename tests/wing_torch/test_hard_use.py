@@ -205,6 +205,31 @@ def test_a_module_that_the_optimizer_held_already_comes_into_the_model() -> None
         train()
 
 
+@pytest.mark.parametrize("as_a", ["module", "parameter"])
+def test_what_the_optimizer_held_already_is_written_into_the_model_past_its_doors(
+    as_a: str,
+) -> None:
+    """Nothing tells of that; it is seen some steps later, as the model is looked through."""
+    model, head = network(), nn.Linear(3, 3).double()
+    plan = regularize(model, L2(0.1))
+    optimizer = SGD([*model.parameters(), *head.parameters()], lr=0.01)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        (loss_of(model) + plan.penalty()).backward()
+        optimizer.step()
+
+    train()
+    if as_a == "module":
+        model._modules["2"] = head
+    else:
+        model[2]._parameters["extra"] = head.weight
+    with pytest.warns(NeverAppliedWarning, match="came to the Sequential") as warned:
+        for _ in range(100):
+            train()
+    assert len(warned) == 1
+
+
 # --- tensors in the place of parameters --------------------------------------------------------
 
 

@@ -231,7 +231,8 @@ class PlannedModel(LivePlan):
 
     def check_newcomers(self, stepped: Collection[int]) -> None:
         """Warn of parameters, by id, that came to the model after it was planned."""
-        if {id(p) for p in self.held()}.issuperset(stepped):
+        others = set(stepped).difference(map(id, self.held()))
+        if others.isdisjoint(map(id, self.model.parameters())):
             return
         bindings = {each.binding for each in self.weights}
         new = [
