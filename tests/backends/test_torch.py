@@ -9,7 +9,7 @@ import pytest
 import torch
 from cases import KINDS, Case
 
-from penalize import Custom, Orthogonal
+from penalize import L1, L2, MCP, Custom, Orthogonal
 
 all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
 
@@ -102,6 +102,22 @@ def test_autocast_still_acts_on_what_stands_beside_it() -> None:
     (pull,) = torch.autograd.grad(soft(w), w)
     torch.testing.assert_close(total, data + pull)
     torch.testing.assert_close(beside, w.detach())  # the function's own parameter, too
+
+
+@pytest.mark.parametrize("make", [L2, MCP, lambda s: s * (L1(1.0) + L2(2.0))])
+def test_a_strength_that_varies_in_a_compiled_function(make: Any) -> None:
+    """PyTorch compiles for a number that varies once; and a break in the graph it would refuse."""
+    w = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(lambda s: make(s)(w), fullgraph=True, backend=backend)
+    for strength in (0.1, 0.2, 0.3, 0.4):
+        torch.testing.assert_close(compiled(strength), make(strength)(w))
+    assert len(graphs) <= 2
 
 
 def test_a_device_without_autocast() -> None:

@@ -426,7 +426,12 @@ class Regularizer(ABC):
     def _beside(self, w: Array, xp: Backend) -> Regularizer:
         """The same penalty; strengths that are arrays, as at a step, in the type of a weight."""
         held = {name: getattr(self, name) for name in self._linear_in()}
-        arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
+        # A compiler knows of a number that varies that it is a float, and not what it has.
+        arrays = {
+            n: xp.like(x, w)
+            for n, x in held.items()
+            if type(x) is not float and hasattr(x, "shape")
+        }
         return self._with(**arrays) if arrays else self
 
     def _with(self, **fields: Any) -> Self:
@@ -601,7 +606,7 @@ def check_above(owner: Regularizer, argument: str, value: object, bound: float) 
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
     number = as_number(value)
-    if not (math.isfinite(number) and number >= 0):
+    if not 0 <= number < math.inf:  # which a compiler follows, of a number that varies, too
         raise StrengthError(owner, argument, value)
     return number
 
