@@ -8,7 +8,6 @@ framework. Arithmetic and comparison operators are the arrays' own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from penalize.errors import ArrayError
@@ -177,16 +176,21 @@ def guarded(value: Array, w: Array, xp: Backend, check: Callable[[], None]) -> A
     return value if own is None else own(value, w, check)
 
 
-_AS_IT_IS: AbstractContextManager[None] = nullcontext()
+def undisturbed(
+    compute: Callable[[Array], Array], w: Array, xp: Backend, *, differentiated: bool
+) -> Array:
+    """What a function gives for w, where no setting of the user's loop narrows its arithmetic.
 
+    Of PyTorch alone, which has its autocast; of the others none has such a setting.
 
-def undisturbed(w: Array, xp: Backend) -> AbstractContextManager[Any]:
-    """A context in which no setting of the user's loop narrows what is computed beside w.
-
-    PyTorch's backend gives one, for its autocast; of the others none has such a setting.
+    Args:
+        compute: the function.
+        w: its argument.
+        xp: the array functions.
+        differentiated: whether to see to its derivatives as well: they may have matrix products.
     """
     own = getattr(xp, "undisturbed", None)
-    return _AS_IT_IS if own is None else own(w)
+    return compute(w) if own is None else own(compute, w, differentiated)
 
 
 def is_cut(xp: Backend) -> bool:

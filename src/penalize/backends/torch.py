@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -31,15 +30,69 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return x.T if axes is None else x.permute(tuple(axes))
 
 
-_UNDISTURBED: AbstractContextManager[None] = nullcontext()
-
-
-def undisturbed(w: Tensor) -> AbstractContextManager[Any]:
-    # autocast turns a product of two matrices to half precision, whatever their dtype.
+def undisturbed(compute: Callable[[Tensor], Tensor], w: Tensor, differentiated: bool) -> Tensor:
+    # autocast turns a product of two matrices to half precision, whatever their dtype, and in a
+    # backward pass those that the derivative consists of.
     kind = w.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return _UNDISTURBED
+    if not torch.amp.is_autocast_available(kind):
+        return compute(w)
+    since = 0 if is_traced() else torch._C._autograd._get_sequence_nr()
+    if not torch.is_autocast_enabled(kind):
+        found = compute(w)
+    else:
+        with torch.autocast(kind, enabled=False):
+            found = compute(w)
+            if differentiated and is_traced() and found.requires_grad and not found.ndim:
+                # A compiler derives the backward pass under the autocast that is around the whole:
+                # so the derivative is computed here. What it is multiplied by is 0, and has one.
+                at = w.detach()
+                slope = torch.func.grad(compute)(at)
+                return compute(at) + 0.5 * torch.sum((slope + slope.detach()) * (w - at))
+    if differentiated and not is_traced():
+        _guard(found, since, kind)
+    return found
+
+
+def _guard(found: Tensor, since: int, kind: str) -> None:
+    """Keep autocast out of the derivatives of what was computed since: out of each node by itself,
+    as the engine may run others in between.
+    """
+    for node in _nodes(found, since):
+        outer: list[tuple[bool, int]] = []
+
+        def before(_: Any, outer: list[tuple[bool, int]] = outer) -> None:
+            outer.append((torch.is_autocast_enabled(kind), torch._C._autograd._get_sequence_nr()))
+            torch.set_autocast_enabled(kind, False)
+
+        def after(found: Any, _: Any, outer: list[tuple[bool, int]] = outer) -> None:
+            was_enabled, since = outer.pop()
+            torch.set_autocast_enabled(kind, was_enabled)
+            for each in found:
+                if each is not None and each.requires_grad:  # with a graph, to be derived again
+                    _guard(each, since, kind)
+
+        node.register_prehook(before)
+        node.register_hook(after)
+
+
+def _nodes(found: Tensor, since: int) -> list[Any]:
+    """The nodes of the graph of what was computed that are not older than it."""
+    levels = [found]  # of the transforms of torch.func, each has a graph of its own
+    while torch._C._functorch.is_functorch_wrapped_tensor(levels[-1]):
+        levels.append(torch._C._functorch.get_unwrapped(levels[-1]))
+    waiting: list[Any] = [level.grad_fn for level in levels]
+    nodes: dict[Any, None] = {}
+    while waiting:
+        node = waiting.pop()
+        # The number of what accumulates into a leaf is greater than all.
+        if node is None or node in nodes or not since <= node._sequence_nr() < _LEAVES:
+            continue
+        nodes[node] = None
+        waiting += [before for before, _ in node.next_functions]
+    return list(nodes)
+
+
+_LEAVES = 2**62
 
 
 def is_traced() -> bool:

@@ -20,6 +20,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from penalize.backends.torch import undisturbed
 from penalize.errors import ModelError
 from penalize.torch.model.sharding import gathered, lasting
 
@@ -120,7 +121,7 @@ class Parametrized:
 
     def read(self) -> Tensor:
         with gathered(self._sources()):
-            return self._compute()
+            return _undisturbed(self._compute, self.module)
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         return _parameters(self._sources())
@@ -155,7 +156,7 @@ class Recomputed:
 
     def read(self) -> Tensor:
         with gathered(self._sources()):
-            return self._compute()
+            return _undisturbed(self._compute, self.module)
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         return _parameters(self._sources())
@@ -163,6 +164,13 @@ class Recomputed:
     def shape(self) -> tuple[int, ...] | None:
         with torch.no_grad(), gathered(self._sources(), values=False):
             return tuple(self._compute().shape)
+
+
+def _undisturbed(compute: Callable[[], Tensor], module: nn.Module) -> Tensor:
+    """A weight as it is without autocast, which is the loop's, for its forward passes."""
+    for parameter in module.parameters():
+        return undisturbed(lambda _: compute(), parameter, differentiated=True)
+    return compute()
 
 
 def _parameters(sources: list[tuple[nn.Module, str]]) -> tuple[nn.Parameter, ...]:
