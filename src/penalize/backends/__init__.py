@@ -193,6 +193,33 @@ def undisturbed(
     return compute(w) if own is None else own(compute, w, differentiated)
 
 
+def repeated(step: Callable[[Array], Array], x: Array, count: int, xp: Backend) -> Array:
+    """step(step(… x)), ``count`` times: as a loop, where there is one that can be differentiated.
+
+    JAX's backend has one: there a program that is written out takes seconds to compile.
+    """
+    own = getattr(xp, "repeated", None)
+    if own is not None:
+        found: Array = own(step, x, count)
+        return found
+    for _ in range(count):
+        x = step(x)
+    return x
+
+
+def implicit(value: Array, f: Callable[..., Array], arrays: Sequence[Array], xp: Backend) -> Array:
+    """The value, a constant, with the derivative that f has at the arrays.
+
+    JAX's backend computes f where a derivative is asked for, and not before.
+    """
+    own = getattr(xp, "implicit", None)
+    if own is not None:
+        found: Array = own(value, f, arrays)
+        return found
+    change = f(*arrays)
+    return value + (change - xp.stop(change))
+
+
 def is_cut(xp: Backend) -> bool:
     """Whether arrays are shards, of which sums have to be asked for."""
     return bool(getattr(xp, "is_cut", False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,3 +179,62 @@ def _once(f: Callable[..., Any], count: int, arrays: tuple[Array, ...]) -> tuple
 
     given: tuple[Array, ...] = found(*arrays)
     return given
+
+
+def repeated(step: Callable[[Array], Array], x: Array, count: int) -> Array:
+    found: Array = jax.lax.fori_loop(0, count, lambda _, x: step(x), x)
+    return found
+
+
+def implicit(value: Array, f: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    @jax.custom_jvp
+    def held(value: Array, *arrays: Array) -> Array:
+        return value
+
+    @held.defjvp
+    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+        return primals[0], jax.jvp(f, primals[1:], tangents[1:])[1]
+
+    found: Array = held(value, *arrays)
+    return found
+
+
+_NEWTON_STEPS, _BISECTIONS, _STEPS = 6, 7, 20
+
+
+class _Search(NamedTuple):
+    """Where the search for a root stands, for each of them."""
+
+    moving: Array
+    low: Array
+    high: Array
+    grown: Array
+    """The part of ``low`` that the last step of Newton's method has added; 0 if it was another."""
+
+
+def settled(
+    closer: Callable[[Array, Array, Array], tuple[Array, Array]], low: Array, high: Array
+) -> Array:
+    """The lower bound, after as many steps as each root needs: what has settled stays as it is."""
+
+    def goes_on(turn: tuple[Array, _Search]) -> Array:
+        count, now = turn
+        return (count < _STEPS) & jnp.any(now.moving)
+
+    def go(turn: tuple[Array, _Search]) -> tuple[Array, _Search]:
+        count, (moving, low, high, before) = turn
+        bisects = (count >= _NEWTON_STEPS) & (count < _NEWTON_STEPS + _BISECTIONS)
+        new_low, new_high = closer(where(bisects, sqrt(low) * sqrt(high), low), low, high)
+        grown = (new_low - low) / new_low
+        # A step is to the one before as the next will be to it, or better: that is lost in
+        # rounding, or it counts. NaN has settled, too.
+        counts = grown * grown > eps(low) * before
+        return count + 1, _Search(
+            moving & (bisects | counts),
+            where(moving, new_low, low),
+            where(moving, new_high, high),
+            where(bisects, 0.0, grown),
+        )
+
+    start = _Search(low >= 0, low, high, 0 * low)  # all of them depend on w, as shard_map asks
+    return jax.lax.while_loop(goes_on, go, (jnp.asarray(0), start))[1].low

@@ -14,7 +14,7 @@ from typing import Any
 framework = "symbols"
 
 
-class NotTraceableError(Exception):
+class NotTraceableError(AttributeError):
     """A regularizer does something that has no place in a kernel."""
 
 
