@@ -202,8 +202,8 @@ def implicit(value: Array, f: Callable[..., Array], arrays: Sequence[Array]) -> 
 _NEWTON_STEPS, _BISECTIONS, _STEPS = 6, 7, 20
 
 
-class _Search(NamedTuple):
-    """Where the search for a root stands, for each of them."""
+class _Root(NamedTuple):
+    """Where the search for it stands, for each of them."""
 
     moving: Array
     low: Array
@@ -217,11 +217,11 @@ def settled(
 ) -> Array:
     """The lower bound, after as many steps as each root needs: what has settled stays as it is."""
 
-    def goes_on(turn: tuple[Array, _Search]) -> Array:
+    def goes_on(turn: tuple[Array, _Root]) -> Array:
         count, now = turn
         return (count < _STEPS) & jnp.any(now.moving)
 
-    def go(turn: tuple[Array, _Search]) -> tuple[Array, _Search]:
+    def go(turn: tuple[Array, _Root]) -> tuple[Array, _Root]:
         count, (moving, low, high, before) = turn
         bisects = (count >= _NEWTON_STEPS) & (count < _NEWTON_STEPS + _BISECTIONS)
         new_low, new_high = closer(where(bisects, sqrt(low) * sqrt(high), low), low, high)
@@ -229,12 +229,12 @@ def settled(
         # A step is to the one before as the next will be to it, or better: that is lost in
         # rounding, or it counts. NaN has settled, too.
         counts = grown * grown > eps(low) * before
-        return count + 1, _Search(
+        return count + 1, _Root(
             moving & (bisects | counts),
             where(moving, new_low, low),
             where(moving, new_high, high),
             where(bisects, 0.0, grown),
         )
 
-    start = _Search(low >= 0, low, high, 0 * low)  # all of them depend on w, as shard_map asks
+    start = _Root(low >= 0, low, high, 0 * low)  # all of them depend on w, as shard_map asks
     return jax.lax.while_loop(goes_on, go, (jnp.asarray(0), start))[1].low

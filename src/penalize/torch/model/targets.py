@@ -13,7 +13,7 @@ from penalize.regularizers.base import Regularizer
 from penalize.torch.model.bindings import Binding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """One weight and its regularizer."""
 
