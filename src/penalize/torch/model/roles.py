@@ -5,7 +5,7 @@ The owner's type decides first, then the parameter's name, then its shape.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from torch import nn
 
@@ -66,7 +66,7 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
     return (0, 1) if ndim is None or ndim == 2 else (None, None)
 
 
-@cache
+@lru_cache(maxsize=128)  # bounded: it keeps the classes alive
 def _is_transformers_conv1d(lineage: tuple[type, ...]) -> bool:
     return any(
         base.__name__ == "Conv1D" and base.__module__ == "transformers.pytorch_utils"
