@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench browser readme catalogue optimizers freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/torch_path.py
 	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/jax_step.py
 	$(BIN)/python benchmarks/tensorflow_step.py
+
+bench-gpu: $(ENV) ## Measure on a GPU, in under ten minutes, and write benchmarks/results/torch_gpu.md
+	$(BIN)/python benchmarks/torch_gpu.py
 
 browser: $(ENV) ## Look at a path's page in headless Chromium, as on a desktop and a phone
 	$(BIN)/python scripts/browser.py

@@ -97,7 +97,9 @@ def functions(r: Regularizer, framework: str) -> Functions:
 
     @jax.jit
     def whole(w: Any) -> tuple[Any, ...]:
-        return (r(w), r.gradient(w), jax.grad(r)(w)) if r.differentiable else (r(w),)
+        found = (r(w), r.gradient(w)) if r.differentiable else (r(w),)
+        # Its own derivative is asked for in the widest type alone.
+        return (*found, jax.grad(r)(w)) if r.differentiable and w.dtype == "float64" else found
 
     prox = jax.jit(r.prox)
     return Functions(

@@ -19,7 +19,7 @@ import penalize
 
 # Lowest first. What stands in one row does not import each other. A new module needs a place here.
 LAYERS = [
-    {"errors", "callsite", "imports", "lazy", "names", "keras_names", "probes"}
+    {"errors", "callsite", "imports", "lazy", "names", "keras_names", "keras_values", "probes"}
     | {"scripts", "tables"},
     {"backends", "ranges"},
     {"schedules", "steps"},
@@ -118,6 +118,7 @@ THIRD_PARTY = {
     "penalize.backends.tensorflow": {"tensorflow", "numpy"},
     "penalize.regularizers.constants": {"numpy"},  # when one is made
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
+    "penalize.regularizers.chain_derivatives": {"numpy"},  # the same
     "penalize.torch": {"torch"},
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},

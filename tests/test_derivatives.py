@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import KINDS, Case
+from cases import FEW, KINDS, Case
 from frameworks import FRAMEWORKS
 
-from penalize import L2, LogDet, NuclearNorm, Regularizer, SpectralNorm
+from penalize import (
+    L2,
+    FusedLasso,
+    LogDet,
+    NuclearNorm,
+    Regularizer,
+    Smoothness,
+    SpectralNorm,
+)
+from penalize.backends import open_array
+from penalize.errors import NoDerivativeError
+from penalize.regularizers import chain_derivatives, chains
 
 PROXIMAL = [
     pytest.param(case, each, id=f"{case}-{'steps' if each else 'step'}")
     for case in KINDS
-    if case.has_prox and not {"FusedLasso", "Smoothness"} & set(re.findall(r"\w+", str(case)))
+    if case.has_prox
     for each in ([False, True] if case.prox_per_element else [False])
 ]
 H = 1e-6
@@ -46,7 +56,9 @@ def sides(f: Callable[[np.ndarray], float], w: np.ndarray) -> tuple[np.ndarray, 
 BY = [
     pytest.param(case, each, framework, id=f"{case}-{'steps' if each else 'step'}-{framework}")
     for case, each in (parameter.values for parameter in PROXIMAL)
-    for framework in (["torch", "jax"] if each or not case.prox_per_element else ["torch"])
+    for framework in ("torch", "jax")
+    # JAX compiles each: once for each class and each kind of groups, as far as it goes.
+    if framework == "torch" or (case in FEW and each == case.prox_per_element)
 ]
 
 
@@ -158,3 +170,56 @@ def test_second_ones(case: Case) -> None:
     step = 1e-6 * np.eye(w.size).reshape(w.size, *w.shape)
     both = [(r.gradient(w + h) - r.gradient(w - h)).ravel() / 2e-6 for h in step]
     np.testing.assert_allclose(found, np.stack(both), atol=2e-5)
+
+
+CHAIN = np.array([[1.0, 1.1, -2.0, -2.3, 0.4, 0.5, 3.0], [0.0, 0.1, 0.3, 2.0, 1.9, 1.8, -1.0]])
+STEPS = np.array([[0.3, 0.2, 0.0, 0.5, 2.0, 0.4, 0.1], [0.0, 0.7, 0.2, 40.0, 0.0, 0.0, 0.5]])
+
+
+@pytest.mark.parametrize("c", [STEPS, 0.0 * STEPS, 0.3 + 0.0 * STEPS, 1e4 * STEPS], ids=str)
+@pytest.mark.parametrize("name", ["fused", "smooth"])
+def test_of_chains(name: str, c: np.ndarray) -> None:
+    """By weights and by steps, of which some or all are 0: what differences upwards say."""
+    f, back = getattr(chains, name), getattr(chain_derivatives, name)
+    g = np.random.default_rng(0).normal(size=CHAIN.shape)
+    found = back(g, CHAIN, c)
+    for which in (0, 1):
+        for index in np.ndindex(CHAIN.shape):
+            moved = [CHAIN.copy(), c.copy()]
+            h = 1e-7 * (1 + abs(moved[which][index]))
+            moved[which][index] += h
+            slope = (g * (f(*moved) - f(CHAIN, c))).sum() / h
+            np.testing.assert_allclose(found[which][index], slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("r", [FusedLasso(0.3), Smoothness(0.4)], ids=repr)
+def test_of_a_step(r: Regularizer, framework: str) -> None:
+    """At 0 the least subgradient backwards, also where weights are tied; in TensorFlow no None."""
+    make, back, differentiate = FRAMEWORKS[framework]
+    total = open_array(make(np.ones(1), "float64"))[1].total
+    w = np.array([[1.0, 1.0, 1.0, 3.0], [0.0, 2.0, 2.0, 1.0]])
+    v = np.random.default_rng(0).normal(size=w.shape)
+    for step in (0.0, 0.1):
+        found = differentiate(
+            lambda s: total(make(v, "float64") * r.prox(make(w, "float64"), s)),
+            make(np.asarray(step), "float64"),
+        )
+        slope = (v * (r.prox(w, step + 1e-7) - r.prox(w, step))).sum() / 1e-7
+        np.testing.assert_allclose(back(found), slope, atol=1e-5)
+        if not step:
+            np.testing.assert_allclose(back(found), -(v * r.gradient(w)).sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_second_ones_of_what_the_host_computes(way: str) -> None:
+    """Refused: they are not silently 0 or None."""
+    w = np.random.default_rng(0).normal(size=(2, 4))
+
+    def f(x: Any) -> Any:
+        u = FusedLasso(0.3).prox(x, 0.4)
+        return L2(1.0)(u)
+
+    expected = (NoDerivativeError, TypeError) if way == "jax" else NoDerivativeError  # JAX' own
+    with pytest.raises(expected, match=r"differentiated once, backwards|forward-mode"):
+        hessian_by(way, f, w)

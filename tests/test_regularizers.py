@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cases import CASES, KINDS, Case
+from cases import CASES, FEW, KINDS, Case
 from frameworks import FRAMEWORKS, Framework, functions
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,17 +56,12 @@ from penalize import (
 from penalize.regularizers.place import Place
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
-with_prox = pytest.mark.parametrize("case", [c for c in CASES if c.has_prox], ids=str)
 PROXIMAL = [
     (case, each)
     for case in CASES
     if case.has_prox
     for each in ([False, True] if case.prox_per_element else [False])
 ]
-each_prox = pytest.mark.parametrize(
-    ("case", "each"), PROXIMAL, ids=[f"{c}-{'steps' if each else 'step'}" for c, each in PROXIMAL]
-)
-penalties = pytest.mark.parametrize("case", [c for c in CASES if c.feasible is None], ids=str)
 smooth_cases = pytest.mark.parametrize(
     "case", [c for c in CASES if c.regularizer.differentiable], ids=str
 )
@@ -81,7 +76,48 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 NUMPY = Framework(lambda w, dtype: w.astype(dtype), lambda w: np.asarray(w, dtype=np.float64), None)
 ALL = {"numpy": NUMPY, **FRAMEWORKS}
 on_each = pytest.mark.parametrize("framework", ALL)
-at_each_width = pytest.mark.parametrize("dtype", TOLERANCE)
+NARROW = ("float32", "float16", "bfloat16")
+
+
+def at_each_width(
+    cases: Sequence[tuple[Case, bool]],
+    frameworks: Iterable[str] = ALL,
+    dtypes: Any = TOLERANCE,
+    slow: Collection[str] = ("jax",),
+) -> Any:
+    """Parameters case, each, framework and dtype: every combination.
+
+    JAX compiles a case anew for each type, and TensorFlow takes its time with each of the many
+    operations of a prox. There a narrow type has one case of each kind, and the rest is breadth:
+    the formulas are the same on every framework, and ``test_jax_gives_the_type_that_it_got`` and
+    ``test_value`` ask what a type adds.
+    """
+    return pytest.mark.parametrize(
+        ("case", "each", "framework", "dtype"),
+        [
+            pytest.param(
+                case,
+                each,
+                framework,
+                dtype,
+                id=f"{dtype}-{framework}-{case}{'-steps' if each else ''}",
+                marks=pytest.mark.breadth
+                if framework in slow and dtype in NARROW and case not in KINDS
+                else (),
+            )
+            for dtype in dtypes
+            for framework in frameworks
+            for case, each in cases
+        ],
+    )
+
+
+SLOW_PROX = ("jax", "tensorflow")
+
+
+def once(cases: Iterable[Case]) -> list[tuple[Case, bool]]:
+    """For what is not asked with a step per element."""
+    return [(case, False) for case in cases]
 
 
 def weights(case: Case, seed: int = 0) -> np.ndarray:
@@ -99,10 +135,8 @@ def with_zeros(case: Case) -> np.ndarray:
 # --- value ----------------------------------------------------------------------------------
 
 
-@all_cases
-@on_each
-@at_each_width
-def test_value(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(CASES))
+def test_value(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
@@ -114,13 +148,11 @@ def test_value(case: Case, framework: str, dtype: str) -> None:
         np.testing.assert_allclose(back(value), expected, rtol=TOLERANCE[dtype], atol=1e-300)
 
 
-@penalties
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_half_precision_is_reduced_wide(case: Case, framework: str, half: str) -> None:
+@at_each_width(once(c for c in CASES if c.feasible is None), FRAMEWORKS, ["float16", "bfloat16"])
+def test_half_precision_is_reduced_wide(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = FRAMEWORKS[framework]
     r = functions(case.regularizer, framework)
-    array = make(case.scale * weights(case), half)  # squares of 300 overflow float16
+    array = make(case.scale * weights(case), dtype)  # squares of 300 overflow float16
     value = r.value(array)
     assert "float32" in str(value.dtype)
     np.testing.assert_allclose(back(value), case.reference(back(array)), rtol=1e-5)
@@ -131,6 +163,22 @@ def test_half_precision_is_reduced_wide(case: Case, framework: str, half: str) -
 
 
 # --- gradient -------------------------------------------------------------------------------
+
+
+@all_cases
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_jax_gives_the_type_that_it_got(case: Case, dtype: str) -> None:
+    """Traced, not compiled: what the narrow types add to ``float64``."""
+    import jax
+
+    r, w = case.regularizer, jax.ShapeDtypeStruct(case.shape, dtype)
+    assert jax.eval_shape(r, w).dtype == "float32"
+    if r.differentiable:
+        assert jax.eval_shape(r.gradient, w) == w
+    if case.has_prox:
+        assert jax.eval_shape(r.prox, w, 0.5) == w
+    if case.has_prox and case.prox_per_element:
+        assert jax.eval_shape(r.prox, w, w) == w
 
 
 def finite_difference(f: Callable[[np.ndarray], float], w: np.ndarray) -> np.ndarray:
@@ -149,10 +197,8 @@ def test_gradient_away_from_kinks(case: Case) -> None:
     np.testing.assert_allclose(case.regularizer.gradient(w), found, atol=2e-6)
 
 
-@smooth_cases
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@at_each_width
-def test_gradient_is_that_of_numpy(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(c for c in CASES if c.regularizer.differentiable), FRAMEWORKS)
+def test_gradient_is_that_of_numpy(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
@@ -224,9 +270,7 @@ def starts(case: Case) -> list[np.ndarray]:
     return [weights(case), with_zeros(case), 5.0 * weights(case, 4), np.zeros(case.shape)]
 
 
-@each_prox
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@at_each_width
+@at_each_width(PROXIMAL, FRAMEWORKS, slow=SLOW_PROX)
 def test_prox_is_that_of_numpy(case: Case, each: bool, framework: str, dtype: str) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
@@ -263,13 +307,9 @@ def test_prox_is_the_minimum(case: Case, each: bool, step: float) -> None:
             assert f(u) >= (f(p) + proximity(u, p, steps)) * (1 - 1e-12) - 1e-12
 
 
-@pytest.mark.parametrize(
-    ("case", "each"),
-    [(c, e) for c, e in PROXIMAL if isinstance(c.regularizer, Constraint)],
-    ids=str,
+@at_each_width(
+    [(c, e) for c, e in PROXIMAL if isinstance(c.regularizer, Constraint)], slow=SLOW_PROX
 )
-@on_each
-@at_each_width
 def test_prox_of_a_constraint_satisfies_it(
     case: Case, each: bool, framework: str, dtype: str
 ) -> None:
@@ -331,10 +371,10 @@ def test_prox_against_a_brute_force_minimum(case: Case, each: bool) -> None:
     assert f(p) <= found.fun + 1e-9
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.has_prox and c.feasible is None], ids=str)
-@on_each
-@at_each_width
-def test_prox_with_step_zero_is_the_identity(case: Case, framework: str, dtype: str) -> None:
+@at_each_width(once(c for c in CASES if c.has_prox and c.feasible is None))
+def test_prox_with_step_zero_is_the_identity(
+    case: Case, each: bool, framework: str, dtype: str
+) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
     array = make(with_zeros(case), dtype)
@@ -352,14 +392,14 @@ def test_prox_is_firmly_nonexpansive(case: Case, each: bool) -> None:
     assert ((pa - pb) ** 2 / step).sum() <= ((pa - pb) * (a - b) / step).sum() + 1e-12
 
 
-@pytest.mark.parametrize("case", [c for c, each in PROXIMAL if each], ids=str)
-@on_each
-@at_each_width
-def test_equal_steps_for_all_elements_are_one_step(case: Case, framework: str, dtype: str) -> None:
+@at_each_width([(case, each) for case, each in PROXIMAL if each], slow=SLOW_PROX)
+def test_equal_steps_for_all_elements_are_one_step(
+    case: Case, each: bool, framework: str, dtype: str
+) -> None:
     make, back, _ = ALL[framework]
     r = functions(case.regularizer, framework)
-    for w in (weights(case), with_zeros(case), np.zeros(case.shape)):
-        for step in (0.0, 0.01, 0.5, 3.0):
+    for w in (with_zeros(case), np.zeros(case.shape)):
+        for step in (0.0, 0.5, 3.0):
             array = make(w, dtype)
             found = r.prox(array, make(np.full(case.shape, step), dtype))
             expected = back(r.prox(array, step))
@@ -927,7 +967,7 @@ def test_a_matrix_penalty_refuses_what_is_no_matrix() -> None:
         Orthogonal(1.0).resolve(Place(("conv",), (3, 3, 2)))
 
 
-@pytest.mark.parametrize("case", KINDS, ids=str)
+@pytest.mark.parametrize("case", FEW, ids=str)
 def test_traceable_by_torch_compile(case: Case) -> None:
     torch._dynamo.reset()
     r = case.regularizer

@@ -21,6 +21,7 @@ from penalize import (
     named,
     norms,
     of_type,
+    rules,
     where,
 )
 from penalize.parameters import Parameter, Site
@@ -270,3 +271,25 @@ def test_a_scope_checks_its_names_only() -> None:
     assert decide({}, [p("w", scopes=(fine,))])["w"].regularizer == L2(1.0)
     with pytest.raises(NoMatchError, match="'encoder'"):
         decide({}, [p("encoder.w", scopes=(scope({"encodr": L1(1.0)}),))])
+
+
+# --- many parameters ------------------------------------------------------------------------
+
+
+def test_what_rules_say_alike_is_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing but these rules has a say; ties and declarations are decided one by one."""
+    asked = []
+    decide_one = rules._decide
+    monkeypatch.setattr(rules, "_decide", lambda *args: asked.append(args) or decide_one(*args))
+    ends = [("weight", Role.KERNEL), ("bias", Role.BIAS)]
+    many = [p(f"{i}.{end}", role=role) for i in range(50) for end, role in ends]
+    declared = p("last", declared=parse(L2(3.0), "declare", "t.py:2"))
+    tied = p("0.tied", "1.tied")
+    found = decide({kernels: L2(1.0), "7": L1(2.0)}, [*many, tied, declared])
+    assert len(asked) == 4 + 2
+    assert found["3.weight"].regularizer == L2(1.0)
+    assert found["7.weight"].regularizer == L1(2.0)
+    assert found["7.bias"].passed_over
+    assert not found["8.bias"].passed_over
+    assert found["last"].regularizer == L2(3.0)
+    assert found["0.tied"].regularizer == L2(1.0)

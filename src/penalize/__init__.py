@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 
 def _define_regularizers() -> None:
-    from importlib import import_module
+    from penalize.regularizers.registry import define_ours
 
-    import_module(f"{__name__}.regularizers")
+    define_ours()
 
 
 class _KerasHook:

@@ -18,20 +18,20 @@ def callsite() -> str:
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
-def asked_by(package: str) -> bool:
-    """Whether the function that asks this was called by code of a package.
+def asker() -> str:
+    """The module whose code called the function that asks this.
 
     What TensorFlow puts between them, where it converts functions, is passed over.
     """
     frame = sys._getframe(2)
-    while frame.f_back is not None and _package_of(frame) == "tensorflow":
+    while frame.f_back is not None and _module_of(frame).startswith("tensorflow."):
         frame = frame.f_back
-    return _package_of(frame) == package
+    return _module_of(frame)
 
 
-def _package_of(frame: FrameType) -> str:
+def _module_of(frame: FrameType) -> str:
     name: str = frame.f_globals.get("__name__") or ""
-    return name.partition(".")[0]
+    return name
 
 
 def _is_ours(path: str) -> bool:

@@ -151,6 +151,17 @@ class NoGradientError(PenalizeError, ValueError):
         )
 
 
+class NoDerivativeError(PenalizeError, NotImplementedError):
+    """A derivative was asked for of what is computed where the framework does not see it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the proximal operators of FusedLasso and Smoothness are computed on the host, and can "
+            "be differentiated once, backwards; a second derivative, or one forwards, was asked "
+            "for. Differentiate the other parts once more, with this result as a constant."
+        )
+
+
 class NoStepError(PenalizeError, ValueError):
     """A penalty follows a schedule, and is computed without a step of training."""
 

@@ -56,14 +56,18 @@ def planned(
     for decision in {id(each.regularizer): each for each in decisions}.values():
         _check_chosen(decision)
     return [
-        Planned(
-            record,
-            decision,
-            decision.regularizer
-            and decision.regularizer.resolve(_place(record, partial(start, number))),
-        )
+        Planned(record, decision, _resolved(decision.regularizer, record, start, number))
         for number, (record, decision) in enumerate(zip(records, decisions, strict=True))
     ]
+
+
+def _resolved(
+    regularizer: Regularizer | None, record: Parameter, start: Callable[[int], Array], number: int
+) -> Regularizer | None:
+    if regularizer is None or type(regularizer).resolve is Regularizer.resolve:
+        return regularizer  # it is the same everywhere
+    names = (record.name, *record.aliases)
+    return regularizer.resolve(Place(names, record.shape, record.layout, partial(start, number)))
 
 
 def _check_chosen(decision: Decision) -> None:
@@ -73,10 +77,6 @@ def _check_chosen(decision: Decision) -> None:
             "yet",
             "Pass the rules to penalize.torch.tune, which chooses it, or write a number.",
         )
-
-
-def _place(record: Parameter, start: Callable[[], Array]) -> Place:
-    return Place((record.name, *record.aliases), record.shape, record.layout, start)
 
 
 def _with_roles(parameters: list[Parameter], roles: Roles) -> list[Parameter]:

@@ -131,8 +131,33 @@ def resolve(parameters: Sequence[Parameter], table: Table) -> list[Decision]:
         for rule in table.rules
         if not any(rule.selector.matches(p, s) for p in parameters for s in p.sites)
     )
-    decisions = [_decide(parameter, table) for parameter in parameters]
-    return [replace(decision, idle=idle) for decision in decisions] if idle else decisions
+    known: dict[Any, Decision] = {}
+    decisions = []
+    for parameter in parameters:
+        said = _said(parameter, table)
+        decision = known.get(said)
+        if decision is None:
+            decision = replace(_decide(parameter, table), idle=idle)
+            if said is not None:
+                known[said] = decision
+        decisions.append(decision)
+    return decisions
+
+
+def _said(parameter: Parameter, table: Table) -> tuple[bool | None, ...] | None:
+    """For each rule whether it acts on a parameter; None where it does not cover it.
+
+    A decision follows, unless scopes, declarations or ties have a say: None.
+    """
+    site = parameter.sites[0]
+    if len(parameter.sites) > 1 or site.scopes or site.declared is not None:
+        return None
+    return tuple(
+        [
+            rule.acts_on_role(parameter, site) if rule.selector.matches(parameter, site) else None
+            for rule in table.rules
+        ]
+    )
 
 
 class _Word(NamedTuple):

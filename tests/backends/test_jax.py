@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import KINDS, Case
+from cases import FEW, Case
 from frameworks import FRAMEWORKS, Jitted
+from jax.extend.core import jaxprs_in_params
 
-from penalize import L1, L2, ArrayError, GroupLasso, Regularizer
+from penalize import L1, L2, ArrayError, GroupLasso, Regularizer, SpectralNorm
 from penalize.backends import Array
+from penalize.backends import jax as backend
 
-all_cases = pytest.mark.parametrize("case", KINDS, ids=str)
+all_cases = pytest.mark.parametrize("case", FEW, ids=str)
 
 
 def array(case: Case) -> jax.Array:
@@ -82,6 +85,69 @@ def test_a_group_of_zeros_has_a_finite_gradient() -> None:
     w = jnp.array([[0.0, 0.0], [3.0, 4.0]])
     found = jax.grad(GroupLasso(1.0, groups=0, size_weighted=False))(w)
     np.testing.assert_allclose(found, [[0, 0], [0.6, 0.8]])
+
+
+# --- loops ----------------------------------------------------------------------------------
+
+
+def length(f: Callable[..., Array], *arrays: Array) -> int:
+    """How many operations are compiled, those within loops and functions once."""
+
+    def of(jaxpr: Any) -> int:
+        return sum(1 + sum(map(of, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
+
+    return of(jax.make_jaxpr(f)(*arrays).jaxpr)
+
+
+def test_power_iterations_are_compiled_once() -> None:
+    w = jnp.ones((3, 2))
+    few, many = (length(SpectralNorm(0.3, iterations=n).gradient, w) for n in (2, 40))
+    assert few == many
+
+
+def test_a_root_is_looked_for_in_one_loop() -> None:
+    """The steps of it are compiled once, and what only a derivative needs is not computed."""
+    w = jnp.ones((3, 2))
+    rows = GroupLasso(1.0, groups=0)
+    with_derivative = length(jax.grad(lambda w, s: rows.prox(w, s).sum()), w, w)
+    assert length(rows.prox, w, w) < 150 < with_derivative
+
+
+@pytest.mark.parametrize("steps", [6, 20], ids=["Newton's steps alone", "and bisections"])
+def test_where_newton_steps_creep_a_loop_bisects(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w, c = np.array([[4e7, 5e-7], [3.0, 4.0]]), np.array([[4e7, 5e-7], [0.1, 0.2]])
+    rows = GroupLasso(1.0, groups=0, size_weighted=False)
+    monkeypatch.setattr(backend, "_STEPS", steps)
+    error = np.abs(np.asarray(rows.prox(jnp.asarray(w), jnp.asarray(c))) - rows.prox(w, c)) / w
+    assert error[1].max() < 1e-14
+    assert (error[0].max() < 1e-10) == (steps == 20)
+
+
+def test_no_scale_is_too_small_to_look_for_a_root() -> None:
+    rng = np.random.default_rng(0)
+    w, c = (x.astype(np.float32) for x in (rng.normal(size=(4, 5)), rng.uniform(0, 3, (4, 5))))
+    prox = jax.jit(GroupLasso(1.0, groups=0, size_weighted=False).prox)
+    u = prox(w, c)
+    assert 0 < np.count_nonzero(u) < u.size
+    tiny = np.float32(2.0**-80)
+    np.testing.assert_array_equal(prox(tiny * w, tiny * c), tiny * u)
+
+
+def test_derivatives_of_a_root_under_transformations() -> None:
+    rng = np.random.default_rng(0)
+    w, s = (jnp.asarray(x) for x in (rng.normal(size=(4, 3, 5)), rng.uniform(0, 2, (4, 3, 5))))
+    rows = GroupLasso(0.5, groups=0)
+
+    def f(w: Array, s: Array) -> Array:
+        return (rows.prox(w, s) ** 2).sum()
+
+    one_by_one = jnp.stack([jax.grad(f)(*x) for x in zip(w, s, strict=True)])
+    found = jax.jit(jax.vmap(jax.grad(f)))(w, s)
+    np.testing.assert_allclose(found, one_by_one, rtol=1e-12, atol=1e-14)
+    _, along = jax.jvp(lambda w: f(w, s[0]), (w[0],), (s[0],))
+    np.testing.assert_allclose(along, (one_by_one[0] * s[0]).sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "complex64"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from autograph import no_complaints
-from cases import KINDS, Case
+from cases import FEW, KINDS, Case
 from frameworks import FRAMEWORKS
 
 from penalize import (
@@ -34,7 +34,7 @@ def values(case: Case) -> np.ndarray:
     return w
 
 
-@all_cases
+@pytest.mark.parametrize("case", FEW, ids=str)
 def test_under_tf_function(case: Case) -> None:
     w, r = FRAMEWORKS["tensorflow"].make(values(case), "float64"), case.regularizer
     with no_complaints():
@@ -209,3 +209,21 @@ def test_what_runs_on_the_host_is_not_compiled_by_xla(r: Regularizer) -> None:
     assert tf.function(L1(0.3).prox, jit_compile=True)(w, 0.5).shape == w.shape
     with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
         tf.function(r.prox, jit_compile=True)(w, 0.5)
+
+
+@pytest.mark.parametrize("r", [L1(0.3), Orthogonal(0.3)], ids=str)
+@pytest.mark.parametrize(
+    "w",
+    [
+        tf.sparse.from_dense([[1.0, 0.0], [0.0, 2.0]]),
+        tf.ragged.constant([[1.0, 2.0], [3.0]]),
+        tf.TensorArray(tf.float32, 1),
+    ],
+    ids=lambda w: type(w).__name__,
+)
+def test_tensors_in_parts_are_refused(w: Any, r: Regularizer) -> None:
+    for call in (r, r.gradient):
+        with pytest.raises(ArrayError, match=f"a {type(w).__name__}; expected a dense tensor"):
+            call(w)
+    with pytest.raises(ArrayError, match="expected a dense tensor"):
+        L1(0.3).prox(w, 0.5)

@@ -27,4 +27,11 @@ def _kind(case: Case) -> tuple[str, ...]:
 KINDS: list[Case] = list({_kind(case): case for case in reversed(CASES)}.values())[::-1]
 """One case of each kind: enough for what asks whether a framework can trace it."""
 
-__all__ = ["CASES", "KINDS", "Case"]
+FEW: list[Case] = [
+    case
+    for n, case in enumerate(KINDS)
+    if not {*_kind(case)} <= {part for other in KINDS[:n] for part in _kind(other)}
+]
+"""Some of these in which each class and each kind of groups comes once: for what takes long."""
+
+__all__ = ["CASES", "FEW", "KINDS", "Case"]

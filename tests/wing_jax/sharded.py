@@ -78,6 +78,14 @@ def check_within_shard_map(plan: Plan, mesh: Mesh) -> None:
         within(P("x", None))
 
 
+def check_a_loop_within_shard_map(mesh: Mesh) -> None:
+    """A root per row, which a loop finds: each device has rows of its own."""
+    rows, steps = GroupLasso(0.1, groups=0), jnp.exp(TARGET)
+    spec = P("x", None)
+    shrink = jax.shard_map(rows.prox, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+    same(jax.jit(shrink)(TARGET, steps), rows.prox(np.asarray(TARGET), np.asarray(steps)))
+
+
 def main() -> None:
     devices = np.array(jax.devices())
     assert len(devices) == 4
@@ -87,6 +95,7 @@ def main() -> None:
     check(plan, pair, P(None, "x"), ["gradient"])
     check(plan, Mesh(devices.reshape(2, 2), ("x", "y")), P("x", "y"), list(MODES))
     check_within_shard_map(plan, pair)
+    check_a_loop_within_shard_map(pair)
     orthogonal = regularize(PARAMS, {"rows": Orthogonal(0.5)})
     sharded = jax.device_put(PARAMS, NamedSharding(pair, P("x", None)))
     same(jax.jit(jax.grad(orthogonal.penalty))(sharded), jax.grad(orthogonal.penalty)(PARAMS))

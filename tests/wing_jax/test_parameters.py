@@ -63,6 +63,15 @@ def test_dictionaries() -> None:
     np.testing.assert_allclose(plan.penalty(params), 0.1 * 12 + 0.2 * 16)
 
 
+def test_a_scope_that_is_called_a_norm() -> None:
+    """It holds no kernel, unless that says so itself, as in every other wing."""
+    norm = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4), "scale": jnp.ones((1, 4))}
+    doubtful = {"weight": jnp.ones((3, 4)), "scale_kernel": jnp.ones((3, 4))}
+    found = roles(regularize({"norm_1": norm, "ln_2": norm, "AdaLayerNorm_0": doubtful}))
+    assert found.pop("norm_1.kernel") == found.pop("ln_2.kernel") == "kernel"
+    assert set(found.values()) == {"norm"}
+
+
 def test_abstract_trees() -> None:
     """Nothing is computed: a plan of what an initializer would return."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from typing import Any
 
@@ -16,6 +17,7 @@ from penalize import (
     L1,
     L2,
     GroupLasso,
+    MissingPackageError,
     ModelError,
     NoProximalOperatorError,
     Orthogonal,
@@ -23,7 +25,7 @@ from penalize import (
     biases,
     kernels,
 )
-from penalize.jax import regularize
+from penalize.jax import regularize, traces
 
 PARAMS = {
     "hidden": {"kernel": jnp.arange(6.0).reshape(2, 3) - 2, "bias": jnp.ones(3)},
@@ -204,3 +206,20 @@ def test_a_branch_that_a_mask_left_out() -> None:
     plan = regularize(PARAMS, {biases: L2(0.1)})
     left = {"hidden": {"kernel": None, "bias": PARAMS["hidden"]["bias"]}, "out": None}
     assert float(plan.penalty(left)) == pytest.approx(0.3)
+
+
+def test_arrays_of_numpy() -> None:
+    """As a checkpoint has them. What JAX calls hands them on as a class of its own."""
+    plan = regularize(PARAMS, GroupLasso(0.3, groups=1))
+    params = jax.tree.map(np.asarray, PARAMS)
+    for penalty in (plan.penalty, jax.jit(plan.penalty)):
+        np.testing.assert_allclose(penalty(params), plan.penalty(PARAMS))
+    found, expected = jax.grad(plan.penalty)(params), jax.grad(plan.penalty)(PARAMS)
+    jax.tree.map(np.testing.assert_allclose, found, expected)
+
+
+def test_an_older_jax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a penalty in the loss beside ``plan.gradient()`` would not be seen."""
+    monkeypatch.setattr(jax, "__version_info__", (0, 7, 0))
+    with pytest.raises(MissingPackageError, match=r"penalize\.jax needs jax>=0\.7\.1, which"):
+        importlib.reload(traces)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from penalize import GroupLasso, LossError, PenaltyError, everything
+from penalize import L2, GroupLasso, LossError, PenaltyError, everything
 from penalize.tensorflow import audit, contrib, regularize, regularized
 
 v1 = tf.compat.v1
@@ -211,3 +211,21 @@ def test_a_plan_of_eager_variables_in_a_tf_function() -> None:
     train()
     expected = step(lambda: cell(X, GroupLasso(0.1, groups=0)))
     np.testing.assert_allclose(w.numpy(), expected, rtol=1e-12)
+
+
+def test_a_call_of_a_defun_hides_what_is_in_it() -> None:
+    """TensorFlow 1's own functions are called by operations of their names."""
+    from tensorflow.python.framework import function  # TensorFlow exports it no more
+
+    with tf.Graph().as_default():
+        w = v1.get_variable("w", initializer=tf.constant(START))
+        plan = regularize([w], {everything: L2(0.5)})
+
+        @function.Defun(tf.float64)
+        def loss_of(x: Any) -> Any:
+            return tf.reduce_sum(x) + plan.penalty()
+
+        loss = loss_of(w)
+        assert np.isnan(audit(loss, plan).rows[0].factor)
+        with pytest.raises(LossError, match="inside of a function"):  # it was added once more
+            regularized(v1.train.GradientDescentOptimizer(1.0), plan=plan).minimize(loss)

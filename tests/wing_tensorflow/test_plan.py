@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -376,3 +377,15 @@ def some_shards() -> Any:
 def test_what_is_refused(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"(?i){message}"):
         make()
+
+
+def test_a_plan_is_pickled_with_its_module() -> None:
+    net = Net()
+    plan = regularize(net, L2(0.1))
+    plan.penalty()
+    other, its = pickle.loads(pickle.dumps((net, plan)))
+    assert float(its.penalty()) == pytest.approx(float(plan.penalty()))
+    for each in other.trainable_variables:
+        each.assign_add(tf.ones_like(each))
+    assert float(its.penalty()) != pytest.approx(float(plan.penalty()))  # one with its module
+    assert str(its) != str(plan)

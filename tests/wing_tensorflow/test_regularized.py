@@ -17,10 +17,12 @@ from penalize import (
     LossError,
     ModeError,
     ModelError,
+    NeverAppliedWarning,
     NoMatchError,
     OptimizerError,
     PenaltyError,
     kernels,
+    warmup,
 )
 from penalize.tensorflow import audit, contrib, regularize, regularized
 
@@ -450,3 +452,24 @@ def test_partitioned_variables_are_penalized_as_a_whole() -> None:
             session.run(v1.global_variables_initializer())
             found.append(np.concatenate(session.run(gradients)))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize("mode", ["gradient", "proximal"])
+def test_a_schedule_that_nobody_advances(mode: str, use_resource: bool) -> None:
+    """A warm-up would stay at its beginning, and the penalty at 0."""
+
+    def minimized(advanced: Callable[[Any], Any], global_step: Any = None) -> None:
+        with tf.Graph().as_default():
+            v1.get_variable_scope().set_use_resource(use_resource)
+            loss = model(None, use_resource=use_resource)
+            step = v1.train.get_or_create_global_step()
+            advanced(step)
+            plan = regularize(v1.trainable_variables(), L1(0.3) * warmup(5))
+            optimizer = regularized(v1.train.GradientDescentOptimizer(0.1), plan=plan, mode=mode)
+            optimizer.minimize(loss, global_step=step if global_step else None)
+
+    with pytest.warns(NeverAppliedWarning, match="nothing advances the global step: it stays"):
+        minimized(lambda step: None)
+    minimized(lambda step: v1.assign_add(step, 1))
+    minimized(lambda step: None, global_step=True)

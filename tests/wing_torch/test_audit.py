@@ -139,6 +139,35 @@ def test_a_loss_term_that_is_clipped_with_the_rest() -> None:
     assert found == pytest.approx([1.0] * 3, rel=1e-3)
 
 
+@pytest.mark.parametrize("clip", ["with", "without"])
+def test_an_audit_while_gradients_wait_for_a_step(clip: str) -> None:
+    """They wait afterwards as they did before, with a penalty in them or not."""
+
+    def trained(audited: bool) -> dict[str, torch.Tensor]:
+        model = network()
+        plan = regularize(model, RULES)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plan.attach(optimizer, clip=clip)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            data_loss(model).backward()
+            optimizer.step()
+
+        step()
+        optimizer.zero_grad()
+        data_loss(model).backward()
+        held = [p.grad for p in model.parameters()]
+        if audited:
+            found = [row.factor for row in audit(step, plan)]
+            assert found == pytest.approx([1.0] * 3, rel=1e-3)
+        assert all(p.grad is g for p, g in zip(model.parameters(), held, strict=True))
+        optimizer.step()
+        return model.state_dict()
+
+    torch.testing.assert_close(trained(True), trained(False))
+
+
 def test_ties_effective_weights_and_compiled_losses() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -201,6 +201,50 @@ class Forgiving(Wrapper):
                 continue
 
 
+class Sometimes(SGD):
+    """Its step raises, every other time."""
+
+    calls = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.calls += 1
+        if self.calls % 2:
+            raise RuntimeError("mine")
+        return super().step(closure)
+
+
+class Stubborn(Sometimes):
+    """Steps as its parent, and again where that raised; ``times`` is how often."""
+
+    times = 2
+
+    def step(self, closure: Any = None) -> Any:
+        for _ in range(self.times):
+            try:
+                return super().step(closure)
+            except RuntimeError:
+                continue
+        return None
+
+
+@pytest.mark.parametrize("times", [2, 1])
+@pytest.mark.parametrize("mode", ["gradient", "decoupled"])
+def test_an_optimizer_that_catches_what_its_parent_raises(mode: str, times: int) -> None:
+    """That is one step, though the hooks of the parent's began it and never ended it."""
+    Sometimes([nn.Parameter(torch.ones(1))], lr=0.1)  # from now on its class runs hooks
+    model, optimizer = model_and(Stubborn)
+    optimizer.times = times  # type: ignore[attr-defined]
+    attachment = regularize(model, L2(1.0)).attach(optimizer, mode)
+    for number in range(4):
+        backward(model)
+        w, data = model.weight.detach().clone(), model.weight.grad.clone()  # type: ignore[union-attr]
+        steps = times == 2 or number % 2 == 1
+        pulled = steps or mode == "decoupled"  # which moves the weights beside the optimizer
+        wanted = 0.1 * (steps * data + pulled * 2 * w)
+        torch.testing.assert_close(moved(optimizer.step, model.weight), wanted)
+        assert attachment.steps == [number + 1]
+
+
 def test_what_follows_a_step_within_that_raised_is_within_all_the_same() -> None:
     model, optimizer = model_and()
     bad = SGD([nn.Parameter(torch.ones(1))], lr=0.1)

@@ -20,6 +20,7 @@ from penalize import (
     L1,
     L2,
     ActivityError,
+    AppliedTwiceError,
     ConflictError,
     InterruptedStepWarning,
     ModeError,
@@ -137,6 +138,37 @@ def test_weights_that_are_tied_between_two_steps() -> None:
     torch.testing.assert_close(model.table.weight.detach(), w - 0.2 * w)
 
 
+def compiled(plan: Any) -> Callable[[], Tensor]:
+    torch.compiler.reset()
+    found: Callable[[], Tensor] = torch.compile(plan.penalty, fullgraph=True, backend="eager")
+    return found
+
+
+def test_weights_that_are_tied_before_a_penalty_is_compiled() -> None:
+    model = Tied()
+    penalty = compiled(regularize(model, {everything: L2(0.1)}))
+    w = tie(model)
+    torch.testing.assert_close(penalty(), 0.1 * w.square().sum())
+
+
+def test_weights_that_are_tied_after_a_penalty_was_compiled() -> None:
+    model = Tied()
+    penalty = compiled(regularize(model, {everything: L2(0.1)}))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    penalty()
+    w = tie(model)
+    penalty().backward()
+    with pytest.raises(AppliedTwiceError, match="compiled before it was tied"):
+        optimizer.step()
+    optimizer.zero_grad()
+    torch.testing.assert_close(penalty(), 0.1 * w.square().sum())
+    penalty().backward()
+    optimizer.step()
+    torch.testing.assert_close(model.out.weight.detach(), 0.98 * w)
+    model.out.weight = nn.Parameter(2 * w)
+    torch.testing.assert_close(penalty(), 0.1 * (0.98**2 + 2**2) * w.square().sum())
+
+
 def test_ties_that_disagree_are_a_conflict() -> None:
     model = Tied()
     plan = regularize(model, {"table.weight": L2(0.1), "out.weight": L2(0.2)})
@@ -203,6 +235,31 @@ def test_a_module_that_the_optimizer_held_already_comes_into_the_model() -> None
     model[2] = head
     with pytest.warns(NeverAppliedWarning, match="came to the Sequential"):
         train()
+
+
+@pytest.mark.parametrize("as_a", ["module", "parameter"])
+def test_what_the_optimizer_held_already_is_written_into_the_model_past_its_doors(
+    as_a: str,
+) -> None:
+    """Nothing tells of that; it is seen some steps later, as the model is looked through."""
+    model, head = network(), nn.Linear(3, 3).double()
+    plan = regularize(model, L2(0.1))
+    optimizer = SGD([*model.parameters(), *head.parameters()], lr=0.01)
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (loss_of(model) + plan.penalty()).backward()
+            optimizer.step()
+
+    train(1)
+    if as_a == "module":
+        model._modules["2"] = head
+    else:
+        model[2]._parameters["extra"] = head.weight
+    with pytest.warns(NeverAppliedWarning, match="came to the Sequential") as warned:
+        train(100)
+    assert len(warned) == 1
 
 
 # --- tensors in the place of parameters --------------------------------------------------------

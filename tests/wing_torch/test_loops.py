@@ -242,6 +242,26 @@ def test_a_parametrization_is_penalized_as_the_effective_weight() -> None:
     torch.testing.assert_close(model.state_dict(), by_hand.state_dict())
 
 
+@pytest.mark.parametrize("attached", [False, True], ids=["in the loss", "attached"])
+def test_a_parametrization_is_not_computed_under_the_autocast_of_the_loop(attached: bool) -> None:
+    """A product of two factors would be rounded to half precision, and its derivative as well."""
+
+    def trained(autocast: bool) -> dict[str, Tensor]:
+        model = network().float()
+        torch.manual_seed(1)
+        parametrize.register_parametrization(model[0], "weight", LowRank(5, 6).float())
+        optimizer = SGD(model.parameters(), lr=0.01)
+        plan = regularize(model, {"0.weight": L2(0.1)})
+        if attached:
+            plan.attach(optimizer)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            (plan.penalty() if not attached else 0.0 * model[2].weight.sum()).backward()
+            optimizer.step()
+        return model.state_dict()
+
+    torch.testing.assert_close(trained(True), trained(False))
+
+
 # --- precision, compilers, devices ----------------------------------------------------------
 
 

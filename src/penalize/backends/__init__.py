@@ -8,7 +8,6 @@ framework. Arithmetic and comparison operators are the arrays' own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from penalize.errors import ArrayError
@@ -144,11 +143,16 @@ class Backend(Protocol):
     def gradient(self, f: Callable[[Array], Array], w: Array) -> Array:
         """The gradient of a scalar function by the framework's own differentiation."""
 
-    def host(self, f: Callable[..., Array], x: Array, *others: Array) -> Array:
-        """What a function of NumPy arrays gives, of x's shape and dtype.
+    def host(self, f: Callable[..., Array], back: Callable[..., Array], *arrays: Array) -> Array:
+        """What a function of NumPy arrays gives, of the shape and dtype that they all have.
 
-        For exact algorithms that go from element to element. The function is one of a module of
-        penalize; it treats all but the last axis alike.
+        For exact algorithms that go from element to element. It is differentiated once, backwards.
+
+        Args:
+            f: the function, one of a module of penalize. It treats all but the last axis alike.
+            back: another, of the gradient by f's result and the same arrays: the gradients by each
+                of them, stacked.
+            arrays: what f takes.
         """
 
     def shares(self, w: Array) -> Sequence[tuple[int, Array]]:
@@ -172,16 +176,48 @@ def guarded(value: Array, w: Array, xp: Backend, check: Callable[[], None]) -> A
     return value if own is None else own(value, w, check)
 
 
-_AS_IT_IS: AbstractContextManager[None] = nullcontext()
+def undisturbed(
+    compute: Callable[[Array], Array], w: Array, xp: Backend, *, differentiated: bool
+) -> Array:
+    """What a function gives for w, where no setting of the user's loop narrows its arithmetic.
 
+    Of PyTorch alone, which has its autocast; of the others none has such a setting.
 
-def undisturbed(w: Array, xp: Backend) -> AbstractContextManager[Any]:
-    """A context in which no setting of the user's loop narrows what is computed beside w.
-
-    PyTorch's backend gives one, for its autocast; of the others none has such a setting.
+    Args:
+        compute: the function.
+        w: its argument.
+        xp: the array functions.
+        differentiated: whether to see to its derivatives as well: they may have matrix products.
     """
     own = getattr(xp, "undisturbed", None)
-    return _AS_IT_IS if own is None else own(w)
+    return compute(w) if own is None else own(compute, w, differentiated)
+
+
+def repeated(step: Callable[[Array], Array], x: Array, count: int, xp: Backend) -> Array:
+    """step(step(… x)), ``count`` times: as a loop, where there is one that can be differentiated.
+
+    JAX's backend has one: there a program that is written out takes seconds to compile.
+    """
+    own = getattr(xp, "repeated", None)
+    if own is not None:
+        found: Array = own(step, x, count)
+        return found
+    for _ in range(count):
+        x = step(x)
+    return x
+
+
+def implicit(value: Array, f: Callable[..., Array], arrays: Sequence[Array], xp: Backend) -> Array:
+    """The value, a constant, with the derivative that f has at the arrays.
+
+    JAX's backend computes f where a derivative is asked for, and not before.
+    """
+    own = getattr(xp, "implicit", None)
+    if own is not None:
+        found: Array = own(value, f, arrays)
+        return found
+    change = f(*arrays)
+    return value + (change - xp.stop(change))
 
 
 def is_cut(xp: Backend) -> bool:

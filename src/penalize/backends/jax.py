@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 framework = "jax"
 sign = jnp.sign
@@ -45,6 +45,8 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if isinstance(w, np.ndarray):  # what JAX makes of NumPy's when it calls a function of ours
+        w = jnp.asarray(w)
     if not isinstance(w, Array):
         raise ArrayError(f"a JAX {type(w).__name__}", "a dense array, such as w.todense()")
     if not jnp.issubdtype(w.dtype, jnp.floating):
@@ -138,9 +140,101 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
     return found
 
 
-def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
-    result = jax.ShapeDtypeStruct(x.shape, x.dtype)  # type: ignore[no-untyped-call]
-    found: Array = jax.pure_callback(
-        lambda *arrays: f(*map(np.asarray, arrays)), result, x, *others, vmap_method="broadcast_all"
-    )
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Array) -> Array:
+    @jax.custom_vjp
+    def found(*arrays: Array) -> Array:
+        return _once(f, 1, arrays)[0]
+
+    def forward(*arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+        return found(*arrays), arrays
+
+    def backward(arrays: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
+        return _once(back, len(arrays), (g, *arrays))
+
+    found.defvjp(forward, backward)
+    result: Array = found(*arrays)
+    return result
+
+
+def _once(f: Callable[..., Any], count: int, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The arrays that a function gives on the host, which have no derivative."""
+    of_one = jax.ShapeDtypeStruct(arrays[0].shape, arrays[0].dtype)  # type: ignore[no-untyped-call]
+
+    def called(*arrays: Array) -> tuple[Any, ...]:
+        held = [np.asarray(x) for x in arrays]
+        shape = np.broadcast_shapes(*(x.shape for x in held))  # with the axes of a map in front
+        return tuple(f(*held).reshape(count, *shape))
+
+    @jax.custom_jvp
+    def found(*arrays: Array) -> tuple[Array, ...]:
+        results = (of_one,) * count
+        given: tuple[Array, ...] = jax.pure_callback(
+            called, results, *arrays, vmap_method="broadcast_all"
+        )
+        return given
+
+    @found.defjvp
+    def _refused(primals: Any, tangents: Any) -> Any:
+        raise NoDerivativeError()
+
+    given: tuple[Array, ...] = found(*arrays)
+    return given
+
+
+def repeated(step: Callable[[Array], Array], x: Array, count: int) -> Array:
+    found: Array = jax.lax.fori_loop(0, count, lambda _, x: step(x), x)
     return found
+
+
+def implicit(value: Array, f: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    @jax.custom_jvp
+    def held(value: Array, *arrays: Array) -> Array:
+        return value
+
+    @held.defjvp
+    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+        return primals[0], jax.jvp(f, primals[1:], tangents[1:])[1]
+
+    found: Array = held(value, *arrays)
+    return found
+
+
+_NEWTON_STEPS, _BISECTIONS, _STEPS = 6, 7, 20
+
+
+class _Root(NamedTuple):
+    """Where the search for it stands, for each of them."""
+
+    moving: Array
+    low: Array
+    high: Array
+    grown: Array
+    """The part of ``low`` that the last step of Newton's method has added; 0 if it was another."""
+
+
+def settled(
+    closer: Callable[[Array, Array, Array], tuple[Array, Array]], low: Array, high: Array
+) -> Array:
+    """The lower bound, after as many steps as each root needs: what has settled stays as it is."""
+
+    def goes_on(turn: tuple[Array, _Root]) -> Array:
+        count, now = turn
+        return (count < _STEPS) & jnp.any(now.moving)
+
+    def go(turn: tuple[Array, _Root]) -> tuple[Array, _Root]:
+        count, (moving, low, high, before) = turn
+        bisects = (count >= _NEWTON_STEPS) & (count < _NEWTON_STEPS + _BISECTIONS)
+        new_low, new_high = closer(where(bisects, sqrt(low) * sqrt(high), low), low, high)
+        grown = (new_low - low) / new_low
+        # A step is to the one before as the next will be to it, or better: that is lost in
+        # rounding, or it counts. NaN has settled, too.
+        counts = grown * grown > eps(low) * before
+        return count + 1, _Root(
+            moving & (bisects | counts),
+            where(moving, new_low, low),
+            where(moving, new_high, high),
+            where(bisects, 0.0, grown),
+        )
+
+    start = _Root(low >= 0, low, high, 0 * low)  # all of them depend on w, as shard_map asks
+    return jax.lax.while_loop(goes_on, go, (jnp.asarray(0), start))[1].low

@@ -137,5 +137,5 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
     )
 
 
-def host(f: Callable[..., Array], x: Array, *others: Array) -> Array:
-    return f(x, *others)
+def host(f: Callable[..., Array], back: Callable[..., Array], *arrays: Array) -> Array:
+    return f(*arrays)

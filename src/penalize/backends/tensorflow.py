@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import save_context  # TensorFlow exports none
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 Array = Any
 
@@ -46,12 +46,16 @@ def shape(w: Array) -> tuple[int, ...]:
 
 
 def wide(w: Array) -> Array:
+    if isinstance(w, _IN_PARTS):
+        raise ArrayError(f"a {type(w).__name__}", "a dense tensor, such as tf.sparse.to_dense(w)")
     # A variable becomes a tensor; a partitioned one becomes whole.
     x = tf.convert_to_tensor(w)
     if not x.dtype.is_floating:
         raise ArrayError(f"a TensorFlow tensor of {x.dtype!r}", "a real floating-point dtype")
     return x if x.dtype.size >= 4 else tf.cast(x, tf.float32)
 
+
+_IN_PARTS = (tf.SparseTensor, tf.RaggedTensor, tf.TensorArray)
 
 # What get_variable calls a shard; a name that was taken has a number behind it.
 _SHARD = re.compile(r"(.*)/part_\d+(_\d+)?:0")
@@ -215,7 +219,25 @@ def gradient(f: Callable[[Array], Array], w: Array) -> Array:
     return tape.gradient(value, w, unconnected_gradients="zero")
 
 
-def host(f: Callable[..., Any], x: Array, *others: Array) -> Array:
-    found = tf.numpy_function(f, [x, *others], x.dtype)
-    found.set_shape(x.shape)
-    return found
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Array) -> Array:
+    def found(*arrays: Array) -> Any:
+        def slopes(g: Array) -> list[Array]:
+            return list(tf.unstack(_once(back, (len(arrays),), g, *arrays)))
+
+        return _once(f, (), *arrays), slopes
+
+    return tf.custom_gradient(found)(*arrays)
+
+
+def _once(f: Callable[..., Any], stacked: tuple[int, ...], *arrays: Array) -> Array:
+    """What a function gives on the host, which has no derivative."""
+
+    def refuse(*_: Array) -> Any:
+        raise NoDerivativeError()
+
+    def called(*arrays: Array) -> Any:
+        found = tf.numpy_function(f, arrays, arrays[0].dtype)
+        found.set_shape((*stacked, *arrays[0].shape))
+        return found, refuse
+
+    return tf.custom_gradient(called)(*arrays)

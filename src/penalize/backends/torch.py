@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from penalize.backends import Fixed
-from penalize.errors import ArrayError
+from penalize.errors import ArrayError, NoDerivativeError
 
 framework = "torch"
 sign = torch.sgn
@@ -31,15 +30,69 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     return x.T if axes is None else x.permute(tuple(axes))
 
 
-_UNDISTURBED: AbstractContextManager[None] = nullcontext()
-
-
-def undisturbed(w: Tensor) -> AbstractContextManager[Any]:
-    # autocast turns a product of two matrices to half precision, whatever their dtype.
+def undisturbed(compute: Callable[[Tensor], Tensor], w: Tensor, differentiated: bool) -> Tensor:
+    # autocast turns a product of two matrices to half precision, whatever their dtype, and in a
+    # backward pass those that the derivative consists of.
     kind = w.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return _UNDISTURBED
+    if not torch.amp.is_autocast_available(kind):
+        return compute(w)
+    since = 0 if is_traced() else torch._C._autograd._get_sequence_nr()
+    if not torch.is_autocast_enabled(kind):
+        found = compute(w)
+    else:
+        with torch.autocast(kind, enabled=False):
+            found = compute(w)
+            if differentiated and is_traced() and found.requires_grad and not found.ndim:
+                # A compiler derives the backward pass under the autocast that is around the whole:
+                # so the derivative is computed here. What it is multiplied by is 0, and has one.
+                at = w.detach()
+                slope = torch.func.grad(compute)(at)
+                return compute(at) + 0.5 * torch.sum((slope + slope.detach()) * (w - at))
+    if differentiated and not is_traced():
+        _guard(found, since, kind)
+    return found
+
+
+def _guard(found: Tensor, since: int, kind: str) -> None:
+    """Keep autocast out of the derivatives of what was computed since: out of each node by itself,
+    as the engine may run others in between.
+    """
+    for node in _nodes(found, since):
+        outer: list[tuple[bool, int]] = []
+
+        def before(_: Any, outer: list[tuple[bool, int]] = outer) -> None:
+            outer.append((torch.is_autocast_enabled(kind), torch._C._autograd._get_sequence_nr()))
+            torch.set_autocast_enabled(kind, False)
+
+        def after(found: Any, _: Any, outer: list[tuple[bool, int]] = outer) -> None:
+            was_enabled, since = outer.pop()
+            torch.set_autocast_enabled(kind, was_enabled)
+            for each in found:
+                if each is not None and each.requires_grad:  # with a graph, to be derived again
+                    _guard(each, since, kind)
+
+        node.register_prehook(before)
+        node.register_hook(after)
+
+
+def _nodes(found: Tensor, since: int) -> list[Any]:
+    """The nodes of the graph of what was computed that are not older than it."""
+    levels = [found]  # of the transforms of torch.func, each has a graph of its own
+    while torch._C._functorch.is_functorch_wrapped_tensor(levels[-1]):
+        levels.append(torch._C._functorch.get_unwrapped(levels[-1]))
+    waiting: list[Any] = [level.grad_fn for level in levels]
+    nodes: dict[Any, None] = {}
+    while waiting:
+        node = waiting.pop()
+        # The number of what accumulates into a leaf is greater than all.
+        if node is None or node in nodes or not since <= node._sequence_nr() < _LEAVES:
+            continue
+        nodes[node] = None
+        waiting += [before for before, _ in node.next_functions]
+    return list(nodes)
+
+
+_LEAVES = 2**62
 
 
 def is_traced() -> bool:
@@ -162,27 +215,84 @@ def gradient(f: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
     return found
 
 
-def host(f: Callable[..., Any], x: Tensor, *others: Tensor) -> Tensor:
-    found: Tensor = _on_host(f.__module__, f.__name__, [x, *others])
+def host(f: Callable[..., Any], back: Callable[..., Any], *arrays: Tensor) -> Tensor:
+    named = [f"{g.__module__}:{g.__name__}" for g in (f, back)]
+    if is_traced() and not any(x.requires_grad for x in arrays):
+        # So the compiler would take it, but it makes an object of the class, and PyTorch warns.
+        found: Tensor = _on_host(named[0], arrays)[0]
+    else:
+        kind = _OnHost if is_traced() else _OnHostNotTraced
+        found = kind.apply(*named, *arrays)  # type: ignore[no-untyped-call]
     return found
 
 
-# An operator of its own, so that compilers and transformations see one opaque function.
+class _OnHost(torch.autograd.Function):
+    """What ``host`` gives, with its derivative: transformations follow no operator's own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(f: str, back: str, *arrays: Tensor) -> Any:
+        return _on_host(f, arrays)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.back, *arrays = inputs
+        ctx.save_for_backward(*arrays)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        held = (g, *ctx.saved_tensors)
+        if is_traced():  # where there is no second derivative of anything
+            return None, None, *_on_host(ctx.back, held)
+        return None, None, *_Back.apply(ctx.back, *held)  # type: ignore[no-untyped-call]
+
+
+class _OnHostNotTraced(_OnHost):
+    """The same with a sentence; the compiler takes no function that has ``jvp``."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NoDerivativeError()
+
+
+class _Back(torch.autograd.Function):
+    """The derivative, which has none."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(back: str, *arrays: Tensor) -> Any:
+        return tuple(_on_host(back, arrays))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        raise NoDerivativeError()
+
+
+# An operator of its own, so that compilers and transformations see one opaque function. Of two
+# arrays it gives one, of more one for each but the first.
 @torch.library.custom_op("penalize::on_host", mutates_args=())
-def _on_host(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
-    f = getattr(sys.modules[module], name)
-    return torch.from_numpy(f(*map(numpy, arrays))).contiguous().to(arrays[0])
+def _on_host(name: str, arrays: Sequence[Tensor]) -> list[Tensor]:
+    module, _, own = name.partition(":")
+    given = torch.from_numpy(getattr(sys.modules[module], own)(*map(numpy, arrays))).to(arrays[0])
+    return [x.clone() for x in given.reshape(len(arrays) - 1, *arrays[0].shape)]
 
 
 @_on_host.register_fake
-def _(module: str, name: str, arrays: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(arrays[0], memory_format=torch.contiguous_format)
+def _(name: str, arrays: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in arrays[1:]]
 
 
 @_on_host.register_vmap
-def _(info: Any, dims: Any, module: str, name: str, arrays: Sequence[Tensor]) -> Any:
+def _(info: Any, dims: Any, name: str, arrays: Sequence[Tensor]) -> Any:
     whole = [
         x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(arrays, dims[2], strict=True)
+        for x, dim in zip(arrays, dims[1], strict=True)
     ]
-    return _on_host(module, name, whole), 0
+    found = _on_host(name, whole)
+    return found, [0] * len(found)

@@ -111,7 +111,8 @@ def _called(leaf: Leaf, owners: list[Any]) -> tuple[str, str]:
 def role_of(own: str, shape: tuple[int, ...], owner: str) -> Role:
     """The role of an array by its name, that of what holds it, and its shape."""
     if is_norm(owner) or role_by_name(owner, ()) is Role.NORM:  # LayerNorm_0; ln_1
-        return Role.NORM
+        # Its bias is the norm's, too; a matrix that is called a kernel is one all the same.
+        return Role.KERNEL if role_by_name(own, shape, "norm") is Role.KERNEL else Role.NORM
     return role_by_name(own, shape, owner)
 
 

@@ -15,7 +15,12 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from penalize.errors import MissingPackageError
 from penalize.regularizers.base import Regularizer
+
+if jax.__version_info__ < (0, 7, 1):
+    # Traces do not tell there what made an array: a penalty would act twice without a word.
+    raise MissingPackageError("jax>=0.7.1", "penalize.jax", "jax")
 
 
 class Mark(NamedTuple):

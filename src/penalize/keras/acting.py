@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import config, ops
 
-from penalize.keras.trainers import values_kept
+from penalize.keras_values import values_kept
 from penalize.regularizers.base import Regularizer
 
 

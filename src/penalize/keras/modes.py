@@ -20,7 +20,8 @@ from penalize.keras.conversion import name_of
 from penalize.keras.parameters import HeldVariable, HoldingLayer
 from penalize.keras.steppers import stepper_of
 from penalize.keras.steps import KNOWN, is_per_element, step_size_of, step_taken
-from penalize.keras.trainers import steps_by_itself, values_kept
+from penalize.keras.trainers import steps_by_itself
+from penalize.keras_values import values_kept
 from penalize.regularizers.base import Regularizer
 
 

@@ -1,24 +1,22 @@
-"""Who trains now, and what Keras keeps of it elsewhere: as far as the functions that run show it.
+"""Who trains now, as far as the functions that run show it.
 
 Keras tells neither a regularizer nor a constraint who asks for it.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import keras
+
+from penalize.keras_values import running
 
 _TRAINING = {"fit", "train_on_batch", "train_step"}
 
 
 def training() -> Any:
     """The model that is being trained by who called this; None where there is none."""
-    for frame in _running():
+    for frame in running():
         if frame.f_code.co_name in _TRAINING:
             model = frame.f_locals.get("self")
             if isinstance(model, keras.Model):
@@ -29,49 +27,3 @@ def training() -> Any:
 def steps_by_itself(model: Any) -> bool:
     """Whether a model is trained by the steps of Keras, and so by its own optimizer alone."""
     return bool(type(model).train_step.__module__.startswith("keras."))
-
-
-@contextmanager
-def values_kept() -> Iterator[None]:
-    """Let no error cost the model its weights.
-
-    While ``fit`` and ``evaluate`` run on JAX, they have taken the values out of the variables, and
-    before the first step is done they do not put them back when an error comes.
-    """
-    try:
-        yield
-    except BaseException:
-        _put_back()
-        raise
-
-
-def _put_back() -> None:
-    state: Any = None
-    for frame in _running():
-        if not frame.f_globals["__name__"].startswith("keras.src.backend.jax."):
-            continue
-        name, seen = frame.f_code.co_name, frame.f_locals
-        if name in ("iterator_step", "fit", "evaluate", "predict") and state is None:
-            state = seen.get("state")  # the newest is that of the innermost
-        if name in ("fit", "evaluate", "predict") and state is not None:
-            _fill(seen["self"], state)
-            state = None
-
-
-def _fill(model: Any, state: tuple[list[Any], ...]) -> None:
-    # In this order Keras takes them out; to evaluate it needs no optimizer.
-    stores = [model.trainable_variables, model.non_trainable_variables]
-    stores += [model.optimizer.variables] if len(state) == 4 else []
-    stores += [model.metrics_variables]
-    for variables, values in zip(stores, state, strict=False):
-        for variable, value in zip(variables, values, strict=True):
-            if variable._value is None:  # set past the scope of the step that is being traced
-                variable._value = value
-    model._jax_state_synced = True
-
-
-def _running() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

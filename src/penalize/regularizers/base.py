@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from penalize.backends import Array, Backend, is_traced, open_array, undisturbed
-from penalize.callsite import asked_by
+from penalize.callsite import asker
 from penalize.errors import (
     ConfigError,
     NoGradientError,
@@ -27,13 +27,14 @@ from penalize.errors import (
     StrengthError,
 )
 from penalize.keras_names import announce
+from penalize.keras_values import values_kept
 from penalize.ranges import Search
 from penalize.regularizers.place import Place
 from penalize.regularizers.registry import (
-    classes_below,
     classes_called,
     config_name,
     is_ours,
+    is_taken,
     why_not_one,
 )
 from penalize.steps import Step, bounded
@@ -104,7 +105,7 @@ class Regularizer(ABC):
             cls.on_shards = False
         if is_ours(cls):
             announce(cls)
-        elif cls.__name__ in {c.__name__ for c in classes_below(Regularizer) if is_ours(c)}:
+        elif is_taken(cls.__name__):
             raise RegularizerError(
                 f"the name of the class {cls.__qualname__} is taken by a regularizer of penalize",
                 "choose another: a saved configuration knows that one by its bare name",
@@ -130,18 +131,29 @@ class Regularizer(ABC):
             NoGradientError: a layer of Keras, which has it as a regularizer, asks for a loss term,
                 and Ω acts by its proximal operator alone.
         """
-        self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        if not self.differentiable and not is_traced(xp) and asked_by("keras"):
+        by = "" if is_traced(xp) else asker()
+        if by.startswith("keras."):
+            with values_kept():
+                self._check_slot(by)
+                return self._penalty(w, xp)
+        return self._penalty(w, xp)
+
+    def _check_slot(self, by: str) -> None:
+        """Raise a sentence where Keras asks for no loss term, or Ω has none to give."""
+        if ".optimizers" in by:
+            raise RegularizerError(
+                f"{self!r} stands as the constraint of a Keras variable, which would be set to its "
+                "penalty",
+                "give it as the regularizer, which a plan takes over: "
+                'penalize.keras.regularize(model, mode="proximal"); or take a constraint of Keras',
+            )
+        if not self.differentiable:
             raise NoGradientError(self, "a layer of Keras", _AS_A_LOSS_TERM)
-        with undisturbed(w, xp):
-            if self.elementwise:
-                return self._value_of(w, xp)
-            (_, first), *others = xp.shares(w)
-            value = self._value_of(first, xp)
-            for sign, part in others:
-                value = value + sign * self._value_of(part, xp)
-            return value
+
+    def _penalty(self, w: Array, xp: Backend) -> Array:
+        self._check_steady()
+        return self._undisturbed(lambda w: self._value_of_shares(w, xp), w, xp)
 
     def gradient(self, w: Array) -> Array:
         """∇Ω(w), of w's shape and dtype. At a kink: the subgradient of least norm.
@@ -155,9 +167,7 @@ class Regularizer(ABC):
         self._check_steady()
         self.check_gradient()
         w, xp = open_array(w, whole=not self.on_shards)
-        with undisturbed(w, xp):
-            x = xp.wide(w)
-            return xp.like(self._beside(x, xp)._gradient(x, xp), w)
+        return self._in_width(lambda r, x: r._gradient(x, xp), w, xp)
 
     def pull(self, w: Array) -> Array:
         """How hard Ω pulls at each element, ≥ 0: what bounds an adaptive proximal step.
@@ -166,9 +176,7 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        with undisturbed(w, xp):
-            x = xp.wide(w)
-            return xp.like(xp.abs(self._beside(x, xp)._pull(x, xp)), w)
+        return self._in_width(lambda r, x: xp.abs(r._pull(x, xp)), w, xp)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """argmin_u ½‖u − w‖² + step·Ω(u), of w's shape and dtype. Exact zeros are exact.
@@ -189,11 +197,10 @@ class Regularizer(ABC):
         """
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        with undisturbed(w, xp):
-            x = xp.wide(w)
-            step, per_element = self._open_step(step, w, xp)
-            self.check_prox(per_element=per_element)
-            return xp.like(self._beside(x, xp)._prox(x, step, xp), w)
+        xp.wide(w)  # refuses what it has to before the step is looked at
+        opened, per_element = self._open_step(step, w, xp)
+        self.check_prox(per_element=per_element)
+        return self._in_width(lambda r, x: r._prox(x, opened, xp), w, xp)
 
     def prox_taken(self, w: Array, step: Step) -> Array:
         """The proximal step behind an optimizer's update, of w's shape and dtype.
@@ -221,12 +228,35 @@ class Regularizer(ABC):
         w, xp = open_array(w, whole=not self.on_shards)
         denominator, _ = self._open_step(step.denominator, w, xp)
         self.check_step(per_element=True)
-        x = xp.wide(w)
-        beside = self._beside(x, xp)
-        return xp.like(beside._prox_taken(x, step._replace(denominator=denominator), xp), w)
+        taken = step._replace(denominator=denominator)
+        return self._in_width(lambda r, x: r._prox_taken(x, taken, xp), w, xp)
 
     @abstractmethod
     def _value(self, w: Array, xp: Backend) -> Array: ...
+
+    def _undisturbed(self, compute: Callable[[Array], Array], w: Array, xp: Backend) -> Array:
+        # What is computed on shards has no products of matrices, nor have its derivatives.
+        return undisturbed(compute, w, xp, differentiated=not self.on_shards)
+
+    def _in_width(
+        self, compute: Callable[[Regularizer, Array], Array], w: Array, xp: Backend
+    ) -> Array:
+        """What is computed with w in float32 or wider, and strengths to match, in w's dtype."""
+
+        def found(w: Array) -> Array:
+            x = xp.wide(w)
+            return xp.like(compute(self._beside(x, xp), x), w)
+
+        return self._undisturbed(found, w, xp)
+
+    def _value_of_shares(self, w: Array, xp: Backend) -> Array:
+        if self.elementwise:
+            return self._value_of(w, xp)
+        (_, first), *others = xp.shares(w)
+        value = self._value_of(first, xp)
+        for sign, part in others:
+            value = value + sign * self._value_of(part, xp)
+        return value
 
     def _value_of(self, w: Array, xp: Backend) -> Array:
         """Ω of the array as it was given, for what depends on how finely its dtype resolves."""
@@ -345,9 +375,12 @@ class Regularizer(ABC):
         """
         self._check_steady()
         g, xp = open_array(gradient, whole=True)
-        with undisturbed(g, xp):
+
+        def found(g: Array) -> Array:
             x = xp.wide(g)
             return self._beside(x, xp)._strength_max(x, xp)
+
+        return self._undisturbed(found, g, xp)
 
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         raise NoStrengthMaxError(self)
@@ -399,7 +432,12 @@ class Regularizer(ABC):
     def _beside(self, w: Array, xp: Backend) -> Regularizer:
         """The same penalty; strengths that are arrays, as at a step, in the type of a weight."""
         held = {name: getattr(self, name) for name in self._linear_in()}
-        arrays = {n: xp.like(x, w) for n, x in held.items() if hasattr(x, "shape")}
+        # A compiler knows of a number that varies that it is a float, and not what it has.
+        arrays = {
+            n: xp.like(x, w)
+            for n, x in held.items()
+            if type(x) is not float and hasattr(x, "shape")
+        }
         return self._with(**arrays) if arrays else self
 
     def _with(self, **fields: Any) -> Self:
@@ -577,7 +615,7 @@ def check_above(owner: Regularizer, argument: str, value: object, bound: float) 
 def check_strength(owner: str, argument: str, value: object) -> float:
     """A finite float ≥ 0. Raises :class:`StrengthError` otherwise."""
     number = as_number(value)
-    if not (math.isfinite(number) and number >= 0):
+    if not 0 <= number < math.inf:  # which a compiler follows, of a number that varies, too
         raise StrengthError(owner, argument, value)
     return number
 

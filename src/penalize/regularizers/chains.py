@@ -21,32 +21,39 @@ _AT_ONCE = 2**20
 
 def smooth(w: Array, c: Array) -> Array:
     """argmin_u ½ Σ (u_i − w_i)²/c_i + Σ (u_{i+1} − u_i)²."""
-    return _by_position(_smooth, w, c)
+    return w.copy() if w.shape[-1] < 2 else by_position(solve_smooth, w, c)
 
 
 def fused(w: Array, c: Array) -> Array:
     """argmin_u ½ Σ (u_i − w_i)²/c_i + Σ |u_{i+1} − u_i|."""
-    return _by_position(_fused, w, c)
+    return w.copy() if w.shape[-1] < 2 else by_position(solve_fused, w, c)
 
 
-def _by_position(f: Callable[[Array, Array], Array], w: Array, c: Array) -> Array:
-    """f of arrays in float64 whose first axis are the positions, the second the chains."""
-    w, c = np.broadcast_arrays(w, c)  # under jax.vmap one of them may be repeated
-    length = w.shape[-1]
-    if length < 2 or not w.size:
-        return w.copy()
-    rows, steps = w.reshape(-1, length), c.reshape(-1, length)
-    out = np.empty(rows.shape, w.dtype)
-    count = max(1, _AT_ONCE // length)
-    for start in range(0, len(rows), count):
+def by_position(f: Callable[..., Array], *arrays: Array, results: int | None = None) -> Array:
+    """f of arrays in float64 whose first axis are the positions, the second the chains.
+
+    Args:
+        f: a function of them. It gives one array of that shape, or several stacked.
+        arrays: all of one shape, or to be repeated.
+        results: how many are stacked; None for one.
+    """
+    arrays = np.broadcast_arrays(*arrays)  # under jax.vmap one of them may be repeated
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    out = np.empty((*([] if results is None else [results]), *shape), dtype)
+    if not out.size:
+        return out
+    rows = [x.reshape(-1, shape[-1]) for x in arrays]
+    into = out.reshape(-1, *rows[0].shape)
+    count = max(1, _AT_ONCE // shape[-1])
+    for start in range(0, len(rows[0]), count):
         part = slice(start, start + count)
-        x, s = (np.array(a[part].T, dtype=np.float64, order="C") for a in (rows, steps))
+        given = (np.array(x[part].T, dtype=np.float64, order="C") for x in rows)
         with np.errstate(all="ignore"):  # NaN and infinity come through
-            out[part] = f(x, s).T
-    return out.reshape(w.shape)
+            into[:, part] = np.swapaxes(f(*given), -1, -2)
+    return out
 
 
-def _smooth(w: Array, c: Array) -> Array:
+def solve_smooth(w: Array, c: Array) -> Array:
     """Elimination in (1 + α_i + β_i)u_i − α_i u_{i−1} − β_i u_{i+1} = w_i.
 
     The pivot is kept as β_i plus a rest r_i, so that only positive numbers are added: nothing
@@ -134,11 +141,11 @@ class _Message:
             self.cut_at[place, chains], self.signs[place, chains] = i, sign
 
 
-def _fused(w: Array, c: Array) -> Array:
+def solve_fused(w: Array, c: Array) -> Array:
     """Johnson's dynamic programming, and the way back."""
     length, chains = w.shape
     bound = c.max(axis=0)
-    fixed = c <= 1e-18 * bound  # it would move by at most 2c, and the sums could not hold its 1/c
+    fixed = is_fixed(c)
     message = _message(w, np.where(fixed, 0.0, bound / np.where(fixed, 1.0, c)), bound)
     low, high = np.empty_like(w), np.empty_like(w)
     for i in range(length):
@@ -158,6 +165,11 @@ def _fused(w: Array, c: Array) -> Array:
         kept = np.minimum(np.maximum(u[i + 1], low[i]), high[i])
         u[i] = np.where(fixed[i], w[i], kept)
     return u
+
+
+def is_fixed(c: Array) -> Array:
+    """Which elements stay: they would move by at most 2c, and the sums could not hold their 1/c."""
+    return c <= 1e-18 * c.max(axis=0)
 
 
 def _message(w: Array, slopes: Array, bound: Array) -> _Message:

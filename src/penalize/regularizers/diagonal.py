@@ -13,7 +13,9 @@ F > 1, Newton's step goes up and never beyond the root.
 
 from __future__ import annotations
 
-from penalize.backends import Array, Backend
+from collections.abc import Callable
+
+from penalize.backends import Array, Backend, implicit
 from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.grouping import Grouping
 from penalize.regularizers.levels import at_least
@@ -25,7 +27,7 @@ _BISECTIONS, _NEWTON_STEPS = 7, 6
 # halves the orders of magnitude between the bounds. After a step from the lower bound, 5 bisections
 # and 7 steps, or 6 and 6, leave |F − 1| at a few rounding errors, in float32 and float64; one more
 # bisection is in reserve. The number is fixed: to ask whether it has converged would wait for the
-# device, and could not be traced.
+# device, and could not be traced. Where a compiled loop can ask, steps go first (see ``_root``).
 _BISECT = (False,) + (True,) * _BISECTIONS + (False,) * _NEWTON_STEPS
 
 
@@ -75,32 +77,53 @@ def _norms(size: Array, c: Array, groups: Grouping, xp: Backend) -> Array:
     # is at least its sum over √|g|. Where that is 0 the root may be 0, too.
     low = groups.sum(soft_threshold(size, c, xp), xp) / groups.root_sizes(size, xp)
 
-    loop = getattr(xp, "settled", None)
+    inverse = getattr(xp, "inverse", None)  # of a backend that waits for divisions
 
-    def closer(r: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
+    def closer(r: Array, low: Array, high: Array) -> tuple[Array, Array]:
         reach = groups.spread(r, size, xp) + c
-        if loop is None:
+        if inverse is None:
             ratio, near = size / reach, unit / reach
-        else:  # a division is what a kernel waits for
-            inverse = 1 / at_least(xp.tiny(size), reach, xp)
-            ratio, near = size * inverse, unit * inverse
+        else:
+            over = inverse(reach)
+            ratio, near = size * over, unit * over
         squares = ratio * ratio
         f = groups.sum(squares, xp)
         short = f > 1
         slope = xp.where(short, groups.sum(squares * near, xp), 1.0)
         grown = r + highest * (f * (xp.sqrt(f) - 1) / slope)
-        return xp.where(short, grown, low), xp.where(short, high, r), f
+        return xp.where(short, grown, low), xp.where(short, high, r)
 
-    if loop is not None:  # a kernel, which nobody differentiates, ends where a group has settled
-        return groups.spread(loop(closer, low, highest), size, xp)
-    high = highest
+    def change(size: Array, c: Array, low: Array, highest: Array) -> Array:
+        """What moves the root: F over −F′."""
+        reach = groups.spread(low, size, xp) + c
+        ratio = size / reach
+        unit = groups.spread(highest, size, xp)
+        steep = xp.stop(groups.sum(ratio * (ratio * (unit / reach)), xp))
+        moves = low > 0
+        rate = highest / (2 * xp.where(moves, steep, 1.0))
+        return xp.where(moves, groups.sum(ratio * ratio, xp) * rate, 0.0)
+
+    low = _root(closer, low, highest, xp)
+    # Its derivative is not that of what has been done to find it.
+    return groups.spread(implicit(low, change, (free_size, free_c, low, highest), xp), size, xp)
+
+
+def _root(
+    closer: Callable[[Array, Array, Array], tuple[Array, Array]],
+    low: Array,
+    high: Array,
+    xp: Backend,
+) -> Array:
+    """The lower bound of each root, when it has moved as far as it goes.
+
+    ``closer`` takes a guess and two bounds, and gives better bounds. A backend whose loops can ask
+    how far a step went has a function for this, which begins with Newton's steps and bisects only
+    where they creep: of Adam's groups, nearly all need two or three.
+    """
+    own = getattr(xp, "settled", None)
+    if own is not None:
+        found: Array = own(closer, low, high)
+        return found
     for bisect in _BISECT:
-        low, high, _ = closer(xp.sqrt(low) * xp.sqrt(high) if bisect else low, low, high)
-    # Its derivative is that of F over −F′, and not that of what has been done to find it.
-    reach = groups.spread(low, size, xp)
-    ratio = free_size / (reach + free_c)
-    f = groups.sum(ratio * ratio, xp)
-    steep = xp.stop(groups.sum(ratio * (ratio * (unit / (reach + c))), xp))
-    moves = low > 0
-    change = (f - xp.stop(f)) * (highest / (2 * xp.where(moves, steep, 1.0)))
-    return groups.spread(low + xp.where(moves, change, 0.0), size, xp)
+        low, high = closer(xp.sqrt(low) * xp.sqrt(high) if bisect else low, low, high)
+    return low

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -52,10 +51,13 @@ class AlongAxis(Regularizer):
         order = _exchange(len(w.shape), self.axis)
         return xp.transpose(xp.reshape(rows, [w.shape[axis] for axis in order]), order)
 
-    def _solved(self, f: Callable[..., Array], w: Array, step: float | Array, xp: Backend) -> Array:
+    def _solved(self, name: str, w: Array, step: float | Array, xp: Backend) -> Array:
         """What a function of :mod:`chains` makes of the rows, with a weight for each element."""
+        from penalize.regularizers import chain_derivatives, chains  # which load NumPy
+
+        f, back = getattr(chains, name), getattr(chain_derivatives, name)
         steps = step + 0.0 * w
-        return self._back(xp.host(f, self._last(w, xp), self._last(steps, xp)), w, xp)
+        return self._back(xp.host(f, back, self._last(w, xp), self._last(steps, xp)), w, xp)
 
     def _why_not_prox(self, per_element: bool) -> str:
         return ""
@@ -100,7 +102,8 @@ class FusedLasso(AlongAxis):
     Neighbours become exactly equal. ``gradient`` is the subgradient of least norm: within a run of
     equal elements what pulls at its two ends is spread evenly over all of them. ``prox`` is exact,
     in linear time, by dynamic programming over the derivative of the minimum so far; with one step
-    or one per element. It is computed in float64 on the host. The value can be differentiated once.
+    or one per element. It is computed in float64 on the host. The value can be differentiated once,
+    and the prox once, backwards.
 
     With an L1 beside it, one step, ``prox`` is soft-thresholding after that of the differences
     (Friedman, Hastie, Höfling and Tibshirani, Pathwise coordinate optimization, 2007).
@@ -157,9 +160,7 @@ class FusedLasso(AlongAxis):
         return self.strength * (before[:, :-1] - after[:, 1:]) / length
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        from penalize.regularizers import chains  # which loads NumPy
-
-        return self._solved(chains.fused, w, step * self.strength, xp)
+        return self._solved("fused", w, step * self.strength, xp)
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,7 +169,7 @@ class Smoothness(AlongAxis):
 
     ``gradient`` is 2λ·DᵀDw, where D takes differences. ``prox`` solves (I + 2·step·λ·DᵀD)u = w, a
     tridiagonal system, in linear time; with one step or one per element. It is computed in float64
-    on the host.
+    on the host, and can be differentiated once, backwards.
 
     Args:
         strength: λ, finite and ≥ 0.
@@ -201,6 +202,4 @@ class Smoothness(AlongAxis):
         return self._back((2 * self.strength) * slopes, w, xp)
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
-        from penalize.regularizers import chains
-
-        return self._solved(chains.smooth, w, step * self.strength, xp)
+        return self._solved("smooth", w, step * self.strength, xp)

@@ -128,8 +128,8 @@ class GroupLasso(ByNorm):
     w_g·max(1 − step·λ√|g|/‖w_g‖, 0).
 
     With a step s_i per element ``prox`` is u_i = w_i·r/(r + c_i), where c_i = s_i·λ√|g| and r is
-    the root of Σ_g w_i²/(r + c_i)² = 1; the group is 0 where Σ_g (w_i/c_i)² ≤ 1. A fixed number of
-    bisections and Newton steps finds the root to rounding.
+    the root of Σ_g w_i²/(r + c_i)² = 1; the group is 0 where Σ_g (w_i/c_i)² ≤ 1. Bisections and
+    Newton steps find the root to rounding.
 
     Args:
         strength: λ, finite and ≥ 0.

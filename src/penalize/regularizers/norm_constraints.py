@@ -35,9 +35,9 @@ class MaxNorm(Constraint, Grouped):
     """The constraint that the ℓ₂ norm of each group is at most a value.
 
     ``prox`` scales a group that is beyond down to it, w_g·min(1, c/‖w_g‖). With a step s_i per
-    element it is the nearest point in their metric, u_i = w_i/(1 + ν·s_i), where ‖u_g‖ = c; a fixed
-    number of bisections and Newton steps finds it to rounding. Elements whose step is 0 move only
-    where they alone are beyond it.
+    element it is the nearest point in their metric, u_i = w_i/(1 + ν·s_i), where ‖u_g‖ = c;
+    bisections and Newton steps find it to rounding. Elements whose step is 0 move only where they
+    alone are beyond it.
 
     Keras' ``MaxNorm(c, axis=0)`` on a dense kernel is ``MaxNorm(c, groups="outputs")``.
 

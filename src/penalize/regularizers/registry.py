@@ -10,7 +10,11 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from typing import Any
+
+from penalize import lazy
 
 _OURS = __name__.partition(".")[0]
 
@@ -18,6 +22,18 @@ _OURS = __name__.partition(".")[0]
 def is_ours(cls: type) -> bool:
     """Whether a class is one of penalize."""
     return cls.__module__.partition(".")[0] == _OURS
+
+
+def is_taken(name: str) -> bool:
+    """Whether a class of penalize goes by this name, loaded or not."""
+    return name in lazy.homes(__package__)
+
+
+@cache
+def define_ours() -> None:
+    """Have the classes of penalize defined, which else are when they are first used."""
+    for module in lazy.homes(__package__).values():
+        import_module(module)
 
 
 def config_name(cls: type) -> str:
@@ -43,8 +59,9 @@ def _walk(base: type[Any]) -> Iterator[type[Any]]:
 def classes_called(base: type[Any], name: Any) -> list[type[Any]]:
     """The classes below a base that the name in a configuration may stand for.
 
-    Nothing is imported to find them: a file must not decide which code runs.
+    Nothing is imported to find them but what is ours: a file must not decide which code runs.
     """
+    define_ours()
     if len(_called(base, name)) != 1:
         gc.collect()  # classes that nobody can reach any more live on until then
     return _called(base, name)

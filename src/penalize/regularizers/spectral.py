@@ -12,7 +12,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from penalize.backends import Array, Backend
+from penalize.backends import Array, Backend, repeated
 from penalize.errors import GroupsError, RegularizerError, ShapeError
 from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_above
@@ -277,8 +277,9 @@ class SpectralNorm(Spectral):
         v = xp.reshape(xp.constant([math.cos(i * i + 1.0) for i in range(width)], matrix), (-1, 1))
         v = _unit(v, xp)
         turned = xp.transpose(matrix)
-        for _ in range(self.iterations or 0):
-            v = _unit(turned @ _unit(matrix @ v, xp), xp)
+        v = repeated(
+            lambda v: _unit(turned @ _unit(matrix @ v, xp), xp), v, self.iterations or 0, xp
+        )
         return _unit(matrix @ v, xp), v
 
     def _why_not_prox(self, per_element: bool) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from penalize.errors import AppliedTwiceError, LossError, OptimizerError, PenaltyError, some
+from penalize.errors import (
+    AppliedTwiceError,
+    LossError,
+    NeverAppliedWarning,
+    OptimizerError,
+    PenaltyError,
+    some,
+)
 from penalize.report import Report
-from penalize.tensorflow.declared import Declared
+from penalize.tensorflow.declared import Declared, global_step
 from penalize.tensorflow.factors import NONLINEAR
 
 v1 = tf.compat.v1
@@ -103,6 +111,28 @@ def check_own_regularization(optimizer: Any, entries: Sequence[Declared]) -> Non
 
 
 _PROXIMAL = (v1.train.ProximalGradientDescentOptimizer, v1.train.ProximalAdagradOptimizer)
+
+
+def warn_of_standing_still(entries: Sequence[Declared]) -> None:
+    """Schedules follow the global step, which stands still unless somebody advances it."""
+    names = [e.name for e in entries if e.regularizer is not None and e.regularizer.scheduled]
+    step = global_step() if names else None
+    if step is None or _is_advanced(step):
+        return
+    warnings.warn(
+        f"The strength on {some(names)} follows a schedule, and nothing advances the global step: "
+        "it stays what it is at first. Call minimize(loss, global_step="
+        "tf.compat.v1.train.get_global_step()).",
+        NeverAppliedWarning,
+        stacklevel=4,
+    )
+
+
+def _is_advanced(step: Any) -> bool:
+    """Whether its graph has an operation that adds to it, or sets it again."""
+    changes = [op for op in step.graph.get_operations() if op.type.startswith("Assign")]
+    own = [op for op in changes if any(tensor.op is step.op for tensor in op.inputs)]
+    return any(op.name != step.initializer.name for op in own)
 
 
 def check_report(report: Report, once: bool) -> None:

@@ -104,10 +104,10 @@ def names_in_functions(ops: Iterable[Any]) -> frozenset[str]:
 
     However deep: what happens in a function is no operation of the graph itself.
     """
-    called = {name for op in ops for name in _functions(op.node_def.attr)}
-    if not called:
-        return frozenset()
     graph = next(iter(ops)).graph
+    called = {name for op in ops for name in _functions(op.node_def)}
+    if called.isdisjoint(graph._functions):
+        return frozenset()
     library = {f.signature.name: f for f in graph.as_graph_def().library.function}
     names: set[str] = set()
     waiting, seen = list(called), set[str]()
@@ -118,7 +118,7 @@ def names_in_functions(ops: Iterable[Any]) -> frozenset[str]:
         seen.add(name)
         for node in _used_nodes(library[name]):
             names.add(node.name)
-            waiting.extend(_functions(node.attr))
+            waiting.extend(_functions(node))
     return frozenset(names)
 
 
@@ -133,8 +133,10 @@ def _used_nodes(function: Any) -> Iterator[Any]:
             waiting.extend(node.input)
 
 
-def _functions(attributes: Any) -> Iterator[str]:
-    for value in attributes.values():
+def _functions(node: Any) -> Iterator[str]:
+    """What may be the name of a function that it calls."""
+    yield node.op  # of a Defun, whose calls are operations of its own name
+    for value in node.attr.values():
         if value.HasField("func"):
             yield value.func.name
         yield from (function.name for function in value.list.func)

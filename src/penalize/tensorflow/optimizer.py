@@ -17,6 +17,7 @@ from penalize.tensorflow.checks import (
     check_not_scaled,
     check_own_regularization,
     check_report,
+    warn_of_standing_still,
 )
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
@@ -209,11 +210,18 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         Raises:
             ModeError: the proximal step cannot act on a variable.
             NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+
+        Warns:
+            NeverAppliedWarning: a strength follows the global step, which nothing advances.
         """
         pairs = list(grads_and_vars)
-        if self._mode == "gradient":
+        if self._mode == "gradient" and global_step is not None:
             return self._optimizer.apply_gradients(pairs, global_step, name)
         declared = self._declared(v1.get_default_graph(), [variable for _, variable in pairs])
+        if global_step is None:
+            warn_of_standing_still(declared)
+        if self._mode == "gradient":
+            return self._optimizer.apply_gradients(pairs, global_step, name)
         targets = targets_of(declared, pairs, self._optimizer)
         counted = steps_before(targets)
         with tf.control_dependencies([] if counted is None else [counted]):

@@ -54,6 +54,13 @@ class Plan(Probed, LivePlan):
         self._prefixes = [f"{scope}/{name}/" for name in scopes]
         self._shown: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what it has made in graphs, which are of this process."""
+        return {**vars(self), "_shown": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _shown=WeakKeyDictionary())
+
     @property
     def rows(self) -> tuple[Row, ...]:
         """One row per parameter, in the model's order; the rows tell what is frozen now."""

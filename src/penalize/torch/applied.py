@@ -51,6 +51,13 @@ class Applied:
         self.in_compiled_loss = False
         """Whether a compiled loss has, which cannot tell of it itself."""
 
+        self.tied_since: tuple[str, ...] = ()
+        """The names of weights that were found to be tied after that was compiled. Where there are
+        more of them, it is compiled anew."""
+
+        self.compiled_for: tuple[int, frozenset[str]] = 0, frozenset()
+        """How many of these there were when it was compiled, and what was tied then."""
+
         self.by_loss = False
         """Whether a loss ever has."""
 

@@ -6,8 +6,8 @@ import gc
 from collections.abc import Iterable, Iterator
 
 from penalize.errors import AppliedTwiceError
-from penalize.regularizers import L1, L2
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.elementwise import L1, L2
 from penalize.torch.doors import Claim, Door, doors_on
 from penalize.torch.model.targets import Target
 

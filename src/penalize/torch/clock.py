@@ -79,14 +79,21 @@ class OptimizerStep:
         self.added: dict[int, object] = {}
         """What has added a penalty to the gradient of a parameter in it, by the parameter's id."""
 
-        self.depth = 1
-        """How many calls of ``step`` it consists of now."""
-
         self.frame = frame
         """What called the hooks: while it is on the stack, the step is running."""
 
+        self.calls = [frame]
+        """The calls of ``step`` that it consists of: what called the hooks of each."""
+
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of an optimizer is in no step
+
+    @property
+    def depth(self) -> int:
+        """How many calls of ``step`` it consists of now, less those that raised."""
+        while self.calls and not _is_on_the_stack(self.calls[-1]):
+            self.calls.pop()
+        return len(self.calls)
 
     @property
     def chain(self) -> Iterator[OptimizerStep]:
@@ -253,7 +260,8 @@ class _Hooks:
 def _begin(optimizer: Optimizer) -> OptimizerStep:
     step = running(optimizer)
     if step is not None:
-        step.depth += 1
+        if step.depth:
+            step.calls.append(_caller())
         return step
     held: ref[OptimizerStep] | None = getattr(_innermost, "step", None)
     around = held() if held is not None else None
@@ -268,9 +276,10 @@ def _begin(optimizer: Optimizer) -> OptimizerStep:
 def _end(step: OptimizerStep | None) -> None:
     if step is None:
         return
-    step.depth -= 1
-    if step.depth:
+    if step.depth > 1:
+        step.calls.pop()
         return
+    step.calls.clear()
     vars(step.optimizer).pop(_STEP, None)
     step.frame = None
     for listener in list(_everywhere.values()):

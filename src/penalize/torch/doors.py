@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 from weakref import finalize, ref
 
@@ -72,6 +73,9 @@ class _Page(NamedTuple):
     version: object
     ids: frozenset[int]
     plans: list[ref[Any]]
+    turns: Iterator[int] | None
+    """Counts how often it was asked for; None where the optimizer has no parameter that is not of
+    a plan, and so none that could have come into a model past the registration."""
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of an optimizer has none
@@ -85,16 +89,27 @@ def _concerned(step: OptimizerStep) -> Iterator[Any]:
     """The plans with a parameter that the step's optimizer holds."""
     page: _Page | None = vars(step.optimizer).get(_PAGE)
     if page is None or page.version is not _version or step.groups.keys() != page.ids:
-        version, ids = _version, frozenset(step.groups)
-        plans = [p for p in plans_alive() if not ids.isdisjoint(map(id, p.held()))]
-        page = vars(step.optimizer)[_PAGE] = _Page(version, ids, [ref(p) for p in plans])
+        page = vars(step.optimizer)[_PAGE] = _page_for(frozenset(step.groups))
+        is_due = True
+    else:
+        is_due = page.turns is not None and next(page.turns) % _EVERY == 0
+    plans = [plan for held in page.plans if (plan := held()) is not None]
+    if is_due:
         for plan in plans:
             if plan.applied.by_loss or plan.applied.attached:
-                plan.check_newcomers(ids)
-    for held in page.plans:
-        plan = held()
-        if plan is not None:
-            yield plan
+                plan.check_newcomers(page.ids)
+    yield from plans
+
+
+def _page_for(ids: frozenset[int]) -> _Page:
+    plans = [p for p in plans_alive() if not ids.isdisjoint(map(id, p.held()))]
+    known = {id(parameter) for plan in plans for parameter in plan.held()}
+    return _Page(_version, ids, [ref(p) for p in plans], None if ids <= known else count(1))
+
+
+_EVERY = 64
+"""A model is looked through again, for parameters that the optimizer held already and that were
+written into it past the registration, once in so many turns: two are a step."""
 
 
 # --- attachments ------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
@@ -14,13 +14,14 @@ from torch.optim import Optimizer
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, OptimizerError
 from penalize.probes import Probed
-from penalize.torch.acting.attachment import Attachment
-from penalize.torch.acting.balance import Balance, weighed
 from penalize.torch.claims import check_free, claims_of
 from penalize.torch.model.bindings import Binding
-from penalize.torch.model.targets import Target
-from penalize.torch.modes.choice import mode_of
+from penalize.torch.model.targets import Target, doubled
 from penalize.torch.planned import PlannedModel
+
+if TYPE_CHECKING:  # the half of this wing that a penalty in the loss never needs
+    from penalize.torch.acting.attachment import Attachment
+    from penalize.torch.acting.balance import Balance
 
 
 class Plan(Probed, PlannedModel):
@@ -95,11 +96,25 @@ class Plan(Probed, PlannedModel):
     def check_loss(self) -> None:
         """Raise :class:`AppliedTwiceError` if a compiled loss has what is attached."""
         self.applied.in_compiled_loss = False
+        standing = self.standing()
+        self._check_ties_of_compiled(standing)
         self._check_free(
-            self.standing(),
+            standing,
             "plan.penalty() in a compiled function, with gradients enabled",
             "; to look at it there, call it under torch.no_grad()",
         )
+
+    def _check_ties_of_compiled(self, standing: Iterable[Target]) -> None:
+        """A compiler does not look again whether two parameters are one."""
+        late = sorted(doubled(standing) - self.applied.compiled_for[1])
+        if late:
+            self.applied.tied_since += tuple(late)
+            raise AppliedTwiceError(
+                late,
+                "plan.penalty() in a function that was compiled before it was tied",
+                "the same under the other name",
+                "Call zero_grad(), and compute the loss again: it is compiled anew",
+            )
 
     def breakdown(self) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging. Synchronises the device."""
@@ -129,6 +144,8 @@ class Plan(Probed, PlannedModel):
         Raises:
             OptimizerError: there are no gradients, or the step is over.
         """
+        from penalize.torch.acting.balance import weighed
+
         attachments = self.attachments()
         inside = set(self.applied.in_loss)
         groups: dict[int, Any] = {}
@@ -211,6 +228,9 @@ class Plan(Probed, PlannedModel):
 
         Nothing is attached if it raises.
         """
+        from penalize.torch.acting.attachment import Attachment
+        from penalize.torch.modes.choice import mode_of
+
         new_mode = mode_of(mode, clip, scaler, values)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (

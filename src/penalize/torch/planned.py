@@ -74,7 +74,6 @@ class PlannedModel(LivePlan):
         )
         """Whatever is penalized, frozen parameters too."""
 
-        self._doubled: frozenset[str] = frozenset()
         self._newcomers: set[str] = set()
         regularizers = [target.regularizer for target in self.all_targets]
         self.applied = Applied(
@@ -114,9 +113,10 @@ class PlannedModel(LivePlan):
             ModelError: the model no longer has a weight as it was planned.
         """
         found = [target for target in self.all_targets if trainable(target.binding)]
-        if not torch.compiler.is_compiling():  # which would not take the identity of a tensor
-            self._doubled = doubled(found)
-        return [t for t in found if t.name not in self._doubled] if self._doubled else found
+        again = doubled(found)
+        if torch.compiler.is_compiling():
+            self.applied.compiled_for = len(self.applied.tied_since), again
+        return [t for t in found if t.name not in again] if again else found
 
     def standing(self) -> list[Target]:
         """The targets, less those that the model no longer has."""
@@ -231,7 +231,8 @@ class PlannedModel(LivePlan):
 
     def check_newcomers(self, stepped: Collection[int]) -> None:
         """Warn of parameters, by id, that came to the model after it was planned."""
-        if {id(p) for p in self.held()}.issuperset(stepped):
+        others = set(stepped).difference(map(id, self.held()))
+        if others.isdisjoint(map(id, self.model.parameters())):
             return
         bindings = {each.binding for each in self.weights}
         new = [

@@ -193,10 +193,15 @@ class Attachment:
         for stepper, number in zip(self._steppers, steps, strict=True):
             stepper.count.steps = number
 
-    def forget_step(self) -> None:
-        """Answer for no step that raised: what it did has been put back."""
-        for stepper in self._steppers:
+    def pending(self) -> list[Any]:
+        """What it knows of gradients that wait for a step, to be put back."""
+        return [stepper.mode.pending() for stepper in self._steppers]
+
+    def forget_step(self, pending: Sequence[Any]) -> None:
+        """Answer for no step that raised: what it did has been put back, and the same waits."""
+        for stepper, waits in zip(self._steppers, pending, strict=True):
             stepper.forget_step()
+            stepper.mode.wait_for(waits)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise OptimizerError(

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from penalize.errors import LossError, ModelError
 from penalize.torch.auditing.models_alive import alive, stepped_by
 from penalize.torch.clock import Listener, OptimizerStep, listen, listen_to_all
+from penalize.torch.modes.gradient import copied
 
 
 class Seen(NamedTuple):
@@ -73,7 +74,8 @@ class Replay:
         self._values = [(t, t.detach().clone()) for t in (*self._parameters, *model.buffers())]
         # A forward pass may put another tensor in a buffer's place.
         self._buffers = [(m._buffers, dict(m._buffers)) for m in model.modules()]
-        self._gradients = [(p, _copied(p.grad)) for p in self._parameters]
+        # These themselves are put back, whoever knows them; what runs has copies.
+        self._gradients = [(p, p.grad) for p in self._parameters]
         self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
         mine = {id(p) for p in self._parameters}
         for optimizer in alive(Optimizer):
@@ -95,6 +97,8 @@ class Replay:
         seen = Seen({}, {}, {}, {}, {})
         with self._kept(), torch.random.fork_rng(), self._listening(seen, act):
             try:
+                for p, gradient in self._gradients:
+                    p.grad = None if gradient is None else copied(gradient)
                 value = call()
                 if not seen.groups:
                     self._differentiate(value, seen)
@@ -148,7 +152,7 @@ class Replay:
             for p in group["params"]:
                 if id(p) not in known:
                     self._values.append((p, p.detach().clone()))
-                    self._gradients.append((p, None if is_stepping else _copied(p.grad)))
+                    self._gradients.append((p, None if is_stepping else p.grad))
 
     def _put_back(self) -> None:
         for buffers, were in self._buffers:
@@ -158,7 +162,7 @@ class Replay:
             for tensor, value in self._values:
                 tensor.copy_(value)
         for p, gradient in self._gradients:
-            p.grad = _copied(gradient)
+            p.grad = gradient
         for optimizer, (state, groups) in self._optimizers.items():
             optimizer.state.clear()
             optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
@@ -229,10 +233,6 @@ class _Last(Listener):
 
     def ready(self, step: OptimizerStep) -> None:
         self._note(step.optimizer)
-
-
-def _copied(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.clone()
 
 
 def _dense(gradient: Tensor) -> Tensor:

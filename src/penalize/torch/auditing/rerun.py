@@ -21,7 +21,7 @@ def at_strength(plan: Plan, strength: float) -> Iterator[None]:
     before = applied.in_loss, applied.in_compiled_loss, applied.by_loss, applied.warned
     applied.warned, applied.muted = True, strength == 0
     try:
-        # A compiled loss takes a number that varies for a dynamic one, which a strength cannot be.
+        # In a compiled loss a value is multiplied: its strengths are constants there.
         with _attached_at(plan, strength), plan.probed(lambda _, penalty: strength * penalty):
             yield
     finally:
@@ -50,16 +50,16 @@ def _scaled(target: Target, factor: float) -> Target:
 
 @contextmanager
 def counts_kept(plan: Plan) -> Iterator[None]:
-    """Steps within the block are not counted once it is over."""
+    """Steps within the block are not counted once it is over; gradients wait as they did before."""
     counts = plan.applied.counts
-    steps = [(attachment, attachment.steps) for attachment in plan.attachments()]
+    attachments = [(each, each.steps, each.pending()) for each in plan.attachments()]
     try:
         yield
     finally:
         plan.applied.counts = counts
-        for attachment, counted in steps:
+        for attachment, counted, pending in attachments:
             attachment.steps = counted
-            attachment.forget_step()
+            attachment.forget_step(pending)
 
 
 def all_counts_kept() -> ExitStack:

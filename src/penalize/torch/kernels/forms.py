@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from penalize.regularizers import L1, L2, Sum
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.elementwise import L1, L2
 from penalize.regularizers.groups import ByNorm
+from penalize.regularizers.sums import Sum
 from penalize.steps import Taken
 from penalize.torch.kernels.symbols import Extent, NotTraceableError, Symbol, Tracer
 

@@ -249,19 +249,16 @@ class _Kernel(Writer):
         self._sections(Plan(turn.operations, turn.closer, keeps=False), inner)
         self._operations = self._operations.parents
         ends = [inner[x.name] if isinstance(x, Symbol) else x for x in turn.closer]
-        for place, end in zip((low, high), ends[:2], strict=True):
+        for place, end in zip((low, high), ends, strict=True):
             self.do(f"store {kind} {self.at(end, Extent.ROW)}, ptr {place}")
-        # Newton's method has settled where it is near the root, and a step is so small that the
-        # next would be lost in rounding: it squares the error. NaN has settled, too.
+        # Newton's method has settled where a step is so small that the next would be lost in
+        # rounding: it squares the error. NaN has settled, too.
         moved = self.let(f"fsub {kind} {self.at(ends[0], Extent.ROW)}, {was}")
         small = 2.0**-35 if self.computed == "double" else 2.0**-15
         least = self.let(f"fmul {kind} {was}, {splat(literal(small, self.computed), kind)}")
-        bits = self.kind(Extent.ROW, "i1")
         moves = self.let(f"fcmp ogt {kind} {moved}, {least}")
-        far = splat(literal(1.0 + 2.0**-10, self.computed), kind)
-        is_far = self.let(f"fcmp ogt {kind} {self.at(ends[2], Extent.ROW)}, {far}")
-        moves = self.let(f"or {bits} {moves}, {is_far}")
         if self.row_lanes > 1:
+            bits = self.kind(Extent.ROW, "i1")
             moves = self.reduced("or", "i1", bits, f"{bits} {moves}")
         following = self.let(f"add i64 {now}, 1")
         self.do(f"store i64 {following}, ptr {count}")

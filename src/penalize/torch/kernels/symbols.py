@@ -118,8 +118,8 @@ class Turn(NamedTuple):
     """Whether it starts between the bounds, and not at the lower one."""
 
     operations: dict[str, Operation]
-    closer: tuple[Operand, Operand, Operand]
-    """The bounds after it, and what is 1 at the root, and more where the lower bound is short."""
+    closer: tuple[Operand, Operand]
+    """The bounds after it."""
 
 
 class Unknown:
@@ -266,8 +266,17 @@ class LoopTracer(Tracer):
         """√length, which is read."""
         return self.symbol("root_size")
 
+    def implicit(self, value: Any, f: Any, arrays: Any) -> Any:
+        """The value: nobody differentiates a kernel."""
+        return value
+
+    def inverse(self, x: Symbol) -> Any:
+        """1/x, for x > 0; finite where x is as small as a number can be."""
+        tiny = self.tiny(x)
+        return 1.0 / self.where(x < tiny, tiny, x)
+
     def settled(
-        self, closer: Callable[[Any, Any, Any], tuple[Any, Any, Any]], low: Any, high: Any
+        self, closer: Callable[[Any, Any, Any], tuple[Any, Any]], low: Any, high: Any
     ) -> Symbol:
         """The lower bound when it moves no more; see :mod:`penalize.regularizers.diagonal`."""
         outside, known = self.operations, self._known

@@ -14,12 +14,12 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
-from torch.nn.utils import parametrize
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from penalize.backends.torch import undisturbed
 from penalize.errors import ModelError
 from penalize.torch.model.sharding import gathered, lasting
 
@@ -58,10 +58,10 @@ def trainable(binding: Binding) -> bool:
 
 def shape_of(held: Tensor) -> tuple[int, ...] | None:
     """Of what a module holds; None while it is lazy."""
-    return None if isinstance(held, UninitializedParameter) else tuple(held.shape)
+    return None if is_lazy(held) else tuple(held.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Direct:
     """A parameter that is the weight."""
 
@@ -79,7 +79,7 @@ class Direct:
 
     def read(self) -> Tensor:
         held = self._held()
-        if isinstance(held, UninitializedParameter):
+        if is_lazy(held):
             raise ModelError(
                 f"{self.name!r} of {type(self.module).__name__} is lazy and has no values yet",
                 "run one batch through the model first",
@@ -120,7 +120,7 @@ class Parametrized:
 
     def read(self) -> Tensor:
         with gathered(self._sources()):
-            return self._compute()
+            return _undisturbed(self._compute, self.module)
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         return _parameters(self._sources())
@@ -155,7 +155,7 @@ class Recomputed:
 
     def read(self) -> Tensor:
         with gathered(self._sources()):
-            return self._compute()
+            return _undisturbed(self._compute, self.module)
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         return _parameters(self._sources())
@@ -163,6 +163,13 @@ class Recomputed:
     def shape(self) -> tuple[int, ...] | None:
         with torch.no_grad(), gathered(self._sources(), values=False):
             return tuple(self._compute().shape)
+
+
+def _undisturbed(compute: Callable[[], Tensor], module: nn.Module) -> Tensor:
+    """A weight as it is without autocast, which is the loop's, for its forward passes."""
+    for parameter in module.parameters():
+        return undisturbed(lambda _: compute(), parameter, differentiated=True)
+    return compute()
 
 
 def _parameters(sources: list[tuple[nn.Module, str]]) -> tuple[nn.Parameter, ...]:
@@ -182,8 +189,9 @@ def _gone(module: nn.Module, name: str, was: str) -> ModelError:
 def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
     """Each weight that a module itself holds: its name, its binding, and a note."""
     hidden: set[str] = set()
-    if parametrize.is_parametrized(module):
-        for name, chain in cast(nn.ModuleDict, module.parametrizations).items():
+    chains = module.parametrizations if "parametrizations" in module._modules else None
+    if isinstance(chains, nn.ModuleDict):
+        for name, chain in chains.items():
             yield name, Parametrized(module, name), _made_of(chain)
     for name, _ in _recomputed(module):
         sources = _sources(module, name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
+from operator import attrgetter
 
 from torch import nn
 from torch.fx import GraphModule
 from torch.jit import ScriptModule
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from penalize.errors import ModelError
 from penalize.parameters import Parameter, Role, Site
@@ -32,16 +33,7 @@ _WRAPPERS = {
     "DeepSpeedEngine",
 }
 
-
-@dataclass
-class _Found:
-    binding: Binding
-    note: str
-    parameters: tuple[nn.Parameter, ...]
-    shape: tuple[int, ...] | None
-    sites: dict[str, Site] = field(default_factory=dict)
-    roles: set[Role] = field(default_factory=set)
-    axes: set[tuple[int | None, int | None]] = field(default_factory=set)
+_REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
@@ -55,27 +47,68 @@ def read(model: nn.Module) -> list[tuple[Parameter, Binding]]:
             f"regularize got a {type(model).__name__} as the model",
             "pass the torch.nn.Module itself",
         )
-    found: dict[Hashable, _Found] = {}
+    found: dict[Hashable, tuple[Parameter, Binding]] = {}
+    readable: set[type] = set()
     for path, enclosing, module in walk(model, (), ()):
-        _check_is_readable(module, enclosing)
+        if type(module) not in readable:
+            _check_is_readable(module, enclosing)
+            if _is_as_written(type(module)):
+                readable.add(type(module))
         for name, binding, note in bindings_of(module):
             parameters = binding.parameters()
             key = (id(module), name) if binding.effective else id(parameters[0])
-            entry = found.get(key)
-            if entry is None:
-                shape = binding.shape() if binding.effective else shape_of(parameters[0])
-                entry = found[key] = _Found(binding, note, parameters, shape)
-            full = ".".join((*path, name))
-            site = Site(full, enclosing, scopes_of(module, name), declared_on(module, name))
-            entry.sites.setdefault(full, site)
-            ndim = None if entry.shape is None else len(entry.shape)
-            entry.roles.add(_role(module, path, name, entry.shape))
-            entry.axes.add(axes_of(module, ndim))
+            scopes, declared = scopes_of(module, name), declared_on(module, name)
+            site = Site(".".join((*path, name)), enclosing, scopes, declared)
+            known = found.get(key)
+            if known is None:
+                found[key] = _record(site, path, binding, note, parameters), binding
+            else:
+                found[key] = _tied(known[0], site, path, binding), known[1]
     if not found:
         raise ModelError(
             f"this {type(model).__name__} has no parameters", "pass a model that has some"
         )
-    return [(_record(entry), entry.binding) for entry in found.values()]
+    return list(found.values())
+
+
+def _record(
+    site: Site,
+    path: tuple[str, ...],
+    binding: Binding,
+    note: str,
+    parameters: tuple[nn.Parameter, ...],
+) -> Parameter:
+    """What one place tells of a weight."""
+    shape = binding.shape() if binding.effective else shape_of(parameters[0])
+    module = binding.module
+    outputs, inputs = axes_of(module, None if shape is None else len(shape))
+    # A plain weight that is lazy has no shape already.
+    lazy = binding.effective and any(map(is_lazy, parameters))
+    return Parameter(
+        sites=(site,),
+        role=_role(module, path, binding.name, shape),
+        shape=None if lazy else shape,
+        trainable=any(map(_REQUIRES_GRAD, parameters)),
+        outputs_axis=outputs,
+        inputs_axis=inputs,
+        note=note,
+    )
+
+
+def _tied(known: Parameter, site: Site, path: tuple[str, ...], binding: Binding) -> Parameter:
+    """What is known of a weight, when it stands in another place as well."""
+    shape = known.shape
+    role = _role(binding.module, path, binding.name, shape)
+    axes = known.outputs_axis, known.inputs_axis
+    if axes_of(binding.module, None if shape is None else len(shape)) != axes:
+        axes = None, None
+    return replace(
+        known,
+        sites=known.sites if site.name in (s.name for s in known.sites) else (*known.sites, site),
+        role=role_of_ties([known.role, role]),
+        outputs_axis=axes[0],
+        inputs_axis=axes[1],
+    )
 
 
 def _role(
@@ -110,6 +143,11 @@ def _check_is_readable(module: nn.Module, enclosing: tuple[type, ...]) -> None:
         )
 
 
+def _is_as_written(kind: type[nn.Module]) -> bool:
+    """Whether what holds for one module of a class holds for all: nothing has replaced them."""
+    return kind is not nn.Module and not issubclass(kind, ScriptModule)
+
+
 def walk(
     module: nn.Module, path: tuple[str, ...], enclosing: tuple[type, ...]
 ) -> Iterator[tuple[tuple[str, ...], tuple[type, ...], nn.Module]]:
@@ -128,20 +166,3 @@ def is_wrapped(module: nn.Module, name: str) -> bool:
     if name in _WRAPPED_ATTRIBUTES:
         return True
     return name == "module" and any(c.__name__ in _WRAPPERS for c in type(module).__mro__)
-
-
-def _record(entry: _Found) -> Parameter:
-    outputs, inputs = next(iter(entry.axes)) if len(entry.axes) == 1 else (None, None)
-    # A plain weight that is lazy has no shape already.
-    lazy = entry.binding.effective and any(
-        isinstance(p, UninitializedParameter) for p in entry.parameters
-    )
-    return Parameter(
-        sites=tuple(entry.sites.values()),
-        role=role_of_ties(entry.roles),
-        shape=None if lazy else entry.shape,
-        trainable=any(p.requires_grad for p in entry.parameters),
-        outputs_axis=outputs,
-        inputs_axis=inputs,
-        note=entry.note,
-    )

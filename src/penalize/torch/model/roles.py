@@ -5,6 +5,8 @@ The owner's type decides first, then the parameter's name, then its shape.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from torch import nn
 
 from penalize.parameters import Role
@@ -59,13 +61,14 @@ def axes_of(owner: nn.Module, ndim: int | None) -> tuple[int | None, int | None]
         return (repeated, 0) if isinstance(owner, _TRANSPOSED) else (0, repeated)
     if isinstance(owner, nn.Bilinear):
         return 0, None
-    if isinstance(owner, _EMBEDDINGS) or _is_transformers_conv1d(type(owner)):
+    if isinstance(owner, _EMBEDDINGS) or _is_transformers_conv1d(type(owner).__mro__):
         return 1, 0
     return (0, 1) if ndim is None or ndim == 2 else (None, None)
 
 
-def _is_transformers_conv1d(owner: type) -> bool:
+@lru_cache(maxsize=128)  # bounded: it keeps the classes alive
+def _is_transformers_conv1d(lineage: tuple[type, ...]) -> bool:
     return any(
         base.__name__ == "Conv1D" and base.__module__ == "transformers.pytorch_utils"
-        for base in owner.__mro__
+        for base in lineage
     )

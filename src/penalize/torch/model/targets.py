@@ -13,7 +13,7 @@ from penalize.regularizers.base import Regularizer
 from penalize.torch.model.bindings import Binding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """One weight and its regularizer."""
 
@@ -55,13 +55,14 @@ def doubled(targets: Iterable[Target | Live]) -> frozenset[str]:
     Raises:
         ConflictError: the two have different regularizers.
     """
-    first: dict[int, Target | Live] = {}
-    again = set()
+    # By the parameters themselves: their ids are nothing to a compiler.
+    first: dict[nn.Parameter, Target | Live] = {}
+    again: set[str] = set()
     for target in targets:
         if target.binding.effective:
             continue  # its parameter is no weight: two may be computed from one
         (parameter,) = target.parameters
-        other = first.setdefault(id(parameter), target)
+        other = first.setdefault(parameter, target)
         if other is target:
             continue
         if other.regularizer != target.regularizer:

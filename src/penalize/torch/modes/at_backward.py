@@ -133,6 +133,12 @@ class AtBackward(Gradient):
         first = optimizer.param_groups[0]["params"][0]
         return self._scaler.scale(torch.ones((), device=first.device))
 
+    def pending(self) -> Any:
+        return dict(self._held)
+
+    def wait_for(self, pending: Any) -> None:
+        self._held = dict(pending)
+
     # --- the step ---------------------------------------------------------------------------
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:

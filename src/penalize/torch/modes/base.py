@@ -113,6 +113,12 @@ class Mode(ABC):
         """Answer for an earlier step that raised after ``before`` had acted."""
         self.take_back()
 
+    def pending(self) -> Any:  # noqa: B027  # most know nothing of them
+        """What it knows of gradients that wait for a step, to be put back by :meth:`wait_for`."""
+
+    def wait_for(self, pending: Any) -> None:  # noqa: B027
+        """Go on from what :meth:`pending` gave: the same gradients wait."""
+
     @abstractmethod
     def effect(self, target: Target, run: Replayed) -> Effect:
         """What one application on a target changes in a step: what an audit compares with."""

@@ -183,6 +183,15 @@ def is_stepped(gradient: Tensor) -> bool:
     return stamp is not None and stamp == version_of(gradient)
 
 
+def copied(gradient: Tensor) -> Tensor:
+    """A copy that is known to have a penalty in it where the gradient is."""
+    copy = gradient.clone()
+    if is_stepped(gradient):
+        setattr(copy, _STEPPED, version_of(copy))
+        setattr(copy, _SAMPLE, getattr(gradient, _SAMPLE, None))
+    return copy
+
+
 def stepped_again(targets: Iterable[Target | Live]) -> list[str]:
     """The names of those whose gradients are as a step has left them.
 

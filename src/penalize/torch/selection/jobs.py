@@ -80,6 +80,7 @@ def _in_its_process(home: Home, function: Callable[[Any], Any], task: Any) -> An
     if here[0] == home[0] and here != home:
         raise PathError(
             "jobs would run in threads, which share what torch draws at random",
-            "take a backend of joblib with processes, such as its default",
+            "take a backend of joblib with processes, such as its default; within a run of joblib "
+            "itself, where the default is threads, leave jobs away",
         )
     return function(task)
