@@ -989,3 +989,20 @@ def test_traceable_by_torch_compile(case: Case) -> None:
         torch.testing.assert_close(gradient, r.gradient(w))
     if case.has_prox:
         torch.testing.assert_close(prox, r.prox(w, step))
+
+
+def test_kernels_are_compiled_beside_every_framework() -> None:
+    """Each brings an LLVM of its own."""
+    import jax
+    import tensorflow as tf
+
+    from penalize.torch.kernels import Additions, Router, at_any_size
+
+    assert float(jax.jit(lambda x: (x * x).sum())(jax.numpy.ones(3))) == 3
+    assert float(tf.function(lambda x: tf.reduce_sum(x * x), jit_compile=True)(tf.ones(3))) == 3
+    w, to = torch.tensor([[3.0, -2.0]]), torch.zeros(1, 2)
+    router = Router()
+    with at_any_size():
+        router.add(Additions(["w"], [w], [to], [L1(0.5)], [0], [False]), {0: 1.0})
+    assert router.taken["w"][0] == "compiled"
+    assert to.tolist() == [[0.5, -0.5]]

@@ -233,7 +233,7 @@ def test_explain_says_compiled_or_why_not(monkeypatch: pytest.MonkeyPatch) -> No
         assert found["two.weight"][0] == "packed"
         assert "its formula has no place in a kernel" in found["two.weight"][1]
         assert found["three.weight"][0] == "plain"
-        monkeypatch.setattr(compiled, "LONGEST", 29)
+        monkeypatch.setattr(compiled, "LONGEST", {"rows": 29})
         assert "longer than 29" in stepped(m, GroupLasso(0.1, groups=0))["one.weight"][1]
         monkeypatch.setattr(native, "why_not_here", lambda: "llvmlite is not installed")
         assert stepped(m, rules)["one.weight"] == ("packed", "llvmlite is not installed")
@@ -244,6 +244,34 @@ def test_small_models_load_no_compiler() -> None:
     m = nn.Linear(30, 20)
     assert stepped(m, L1(0.1))["weight"][0] == "packed"
     assert stepped(nn.Linear(1024, 1024, bias=False), L1(0.1))["weight"][0] == "compiled"
+
+
+@pytest.mark.parametrize("prox", [False, True])
+def test_autograd_sees_what_has_changed(prox: bool) -> None:
+    """A graph that has saved a weight must not be walked once the weight is another."""
+    w, to = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    y = ((w if prox else to) ** 2).sum()
+    with torch.no_grad(), at_any_size():
+        if prox:
+            Router().shrink(shrinkings(L1(0.5), [w], [Taken(0.5)]))
+        else:
+            Router().add(additions(L1(0.5), [w], [to]), {0: 1.0})
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()  # type: ignore[no-untyped-call]
+
+
+def test_what_is_not_in_memory_as_it_is() -> None:
+    """A gradient that is known with the other sign, and one whose memory was given back: PyTorch
+    itself refuses them."""
+    w, router = torch.ones(3), Router()
+    gone = torch.ones(3)
+    gone.untyped_storage().resize_(0)
+    for to in (torch._neg_view(torch.ones(3)), gone):
+        with at_any_size():
+            router.add(additions(L1(0.5), [w], [torch.ones(3)]), {0: 1.0})
+            assert paths(router) == {"compiled"}
+            with pytest.raises(RuntimeError):
+                router.add(additions(L1(0.5), [w], [to]), {0: 1.0})
 
 
 def test_another_strength_rate_or_shape_compiles_nothing() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from penalize.regularizers.base import Regularizer
 from penalize.steps import Taken
@@ -33,8 +34,8 @@ LEAST = 2**20
 BLOCK = 2**14
 """How many elements a thread takes at once."""
 
-LONGEST = 2**16
-"""The longest row, or column, that a thread treats."""
+LONGEST = {"rows": 2**16, "columns": 2**14}
+"""The longest row, or column, that a thread treats: some of them have to fit the cache."""
 
 ALONE = 2**15
 """Up to so many elements one thread is enough."""
@@ -102,7 +103,8 @@ class Compiled(Job):
         self._blocks = _blocks(routine, shapes)
         self._stride = _stride(routine, shapes)
         elements = sum(height * length for height, length in shapes)
-        self._most_threads = 1 if elements <= ALONE else len(self._blocks)
+        # A thread that wakes up for less would come late.
+        self._most_threads = 1 if elements <= ALONE else max(2, len(self._blocks) // 4)
         rows = []
         for layout, (height, length) in zip(self.layouts, shapes, strict=True):
             size = height if routine.layout == "columns" else length
@@ -111,7 +113,9 @@ class Compiled(Job):
         self._factors = _NO_FACTORS
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        if _are_contiguous(ws) and _are_contiguous(besides):
+        if not (_are_in_memory(ws) and _are_in_memory(besides)):
+            return False
+        if all(map(Tensor.is_contiguous, ws)) and all(map(Tensor.is_contiguous, besides)):
             return True
         return all(
             layout.can_view(w, beside)
@@ -159,18 +163,24 @@ class Compiled(Job):
         kept = torch.empty(threads, source.kept * stride, dtype=wide, device="cpu")
         places = [each.data_ptr() for each in kept]
 
-        def task(number: int) -> None:
+        # What is at these addresses lives as long as any thread works on it.
+        alive = (ws, besides, addresses, values, taken, kept, self)
+
+        def task(number: int, _: Any = alive) -> None:
             kernel(*tables, len(blocks), places[number], stride)
 
         workers.in_threads(task, threads)
+        with suppress(RuntimeError):  # inference tensors have no version
+            increment_version(ws if routine.prox else besides)
         return values
 
 
 _NO_FACTORS = (0.0, 0.0, 0.0)
 
 
-def _are_contiguous(xs: Sequence[Tensor]) -> bool:
-    return all(map(Tensor.is_contiguous, xs))
+def _are_in_memory(xs: Sequence[Tensor]) -> bool:
+    """Whether what is at their addresses are their elements, and not these with another sign."""
+    return all(map(Tensor.data_ptr, xs)) and not any(map(Tensor.is_neg, xs))
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:
@@ -189,11 +199,14 @@ def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
     w = work.w
     if layout is None or w.dtype not in _TYPES or not layout.can_view(w, work.beside):
         return "it does not lie in rows or columns that are penalized one by one"
+    if not _are_in_memory([w, work.beside]):
+        return "its elements are not in memory as they are"
     if work.among < LEAST and not _at_any_size:
         return f"compiling pays from {LEAST:,} penalized weights on"
     length = layout.shape_of(w)[layout.layout == "rows"]
-    if layout.layout != "flat" and length > LONGEST:
-        return f"its groups are longer than {LONGEST:,}"
+    longest = LONGEST.get(layout.layout, length)
+    if length > longest:
+        return f"its groups are longer than {longest:,}"
     why = native.why_not_here() or native.why_not_of(_TYPES[w.dtype])
     if why:
         return why

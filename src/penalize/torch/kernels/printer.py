@@ -71,7 +71,8 @@ def printed(routine: Routine) -> Printed:
     """
     xp = LoopTracer(2.0**-52 if routine.computed == "double" else 2.0**-23)
     out, value = traced(routine.form, routine.prox, xp, with_value=routine.with_value)
-    inputs = ("w", "beside") if routine.layout == "columns" else ()
+    turns = routine.prox in ("each", "root")  # it goes over a group many times
+    inputs = ("w", "beside") if turns and routine.layout == "columns" else ()
     plan = Plan(xp.operations, [] if value is None else [value], out, inputs=inputs)
     kept = [name for section in plan.sections for name in section.kept]
     slots = {name: i for i, name in enumerate(kept)}
