@@ -113,7 +113,7 @@ class Compiled(Job):
         self._factors = _NO_FACTORS
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        if not (_are_in_memory(ws) and _are_in_memory(besides)):
+        if _are_negated(ws) or _are_negated(besides):
             return False
         if all(map(Tensor.is_contiguous, ws)) and all(map(Tensor.is_contiguous, besides)):
             return True
@@ -178,9 +178,9 @@ class Compiled(Job):
 _NO_FACTORS = (0.0, 0.0, 0.0)
 
 
-def _are_in_memory(xs: Sequence[Tensor]) -> bool:
-    """Whether what is at their addresses are their elements, and not these with another sign."""
-    return all(map(Tensor.data_ptr, xs)) and not any(map(Tensor.is_neg, xs))
+def _are_negated(xs: Sequence[Tensor]) -> bool:
+    """Whether what is in memory are elements with another sign."""
+    return any(map(Tensor.is_neg, xs))
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:
@@ -199,8 +199,8 @@ def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
     w = work.w
     if layout is None or w.dtype not in _TYPES or not layout.can_view(w, work.beside):
         return "it does not lie in rows or columns that are penalized one by one"
-    if not _are_in_memory([w, work.beside]):
-        return "its elements are not in memory as they are"
+    if _are_negated([w, work.beside]):
+        return "what is in memory has the other sign"
     if work.among < LEAST and not _at_any_size:
         return f"compiling pays from {LEAST:,} penalized weights on"
     length = layout.shape_of(w)[layout.layout == "rows"]
