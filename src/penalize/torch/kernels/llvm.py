@@ -97,6 +97,44 @@ class Writer:
         self.do(f"br label %{name}.head")
         self.label(f"{name}.done")
 
+    # --- memory -----------------------------------------------------------------------------
+
+    def read(self, place: str, stored: str) -> str:
+        """Elements of a type, in the type that is computed in."""
+        kind, held = self.kind(Extent.TILE), self.kind(Extent.TILE, in_memory(stored))
+        x = self.let(f"load {held}, ptr {place}, align {SIZES[stored]}")
+        if stored == "half":
+            return self.let(f"fpext {held} {x} to {kind}")
+        if stored == "bfloat":  # the upper half of a float
+            bits = self.kind(Extent.TILE, "i32")
+            x = self.let(f"zext {held} {x} to {bits}")
+            x = self.let(f"shl {bits} {x}, {splat('16', bits)}")
+            return self.let(f"bitcast {bits} {x} to {kind}")
+        return x
+
+    def write(self, x: str, place: str, stored: str) -> None:
+        """The same back."""
+        kind, held = self.kind(Extent.TILE), self.kind(Extent.TILE, in_memory(stored))
+        if stored == "half":
+            x = self.let(f"fptrunc {kind} {x} to {held}")
+        if stored == "bfloat":
+            x = self._rounded(x, kind)
+        self.do(f"store {held} {x}, ptr {place}, align {SIZES[stored]}")
+
+    def _rounded(self, x: str, kind: str) -> str:
+        """The upper half of a float, rounded to the nearest, to even on a tie."""
+        bits, half = self.kind(Extent.TILE, "i32"), self.kind(Extent.TILE, "i16")
+        lost = self.let(f"fcmp uno {kind} {x}, {x}")
+        x = self.let(f"bitcast {kind} {x} to {bits}")
+        upper = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
+        odd = self.let(f"and {bits} {upper}, {splat('1', bits)}")
+        more = self.let(f"add {bits} {odd}, {splat('32767', bits)}")
+        x = self.let(f"add {bits} {x}, {more}")
+        nan = splat(str(0x7FC00000), bits)
+        x = self.let(f"select {self.kind(Extent.TILE, 'i1')} {lost}, {bits} {nan}, {bits} {x}")
+        x = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
+        return self.let(f"trunc {bits} {x} to {half}")
+
     # --- types ------------------------------------------------------------------------------
 
     def kind(self, level: Extent, element: str = "") -> str:
@@ -154,6 +192,15 @@ class Writer:
         found = self.let(f"select {bits} {larger}, {kind} {xs[0]}, {kind} {xs[1]}")
         lost = self.let(f"fcmp uno {kind} {xs[0]}, {xs[0]}")
         return self.let(f"select {bits} {lost}, {kind} {xs[0]}, {kind} {found}")
+
+
+SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
+"""The bytes of an element, by LLVM's name of its type."""
+
+
+def in_memory(stored: str) -> str:
+    """The type of an element as it is read: the bits of a bfloat16."""
+    return "i16" if stored == "bfloat" else stored
 
 
 def vector(element: str, lanes: int) -> str:

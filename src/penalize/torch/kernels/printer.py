@@ -15,15 +15,21 @@ from functools import cache
 from typing import NamedTuple
 
 from penalize.torch.kernels.forms import Form, traced
-from penalize.torch.kernels.llvm import Computed, Environment, Writer, literal, splat, vector
+from penalize.torch.kernels.llvm import (
+    SIZES,
+    Computed,
+    Environment,
+    Writer,
+    in_memory,
+    literal,
+    splat,
+    vector,
+)
 from penalize.torch.kernels.loops import Plan, Section
 from penalize.torch.kernels.symbols import Extent, LoopTracer, Operation, Symbol, Turn
 
 NEWTON, TURNS = 6, 60
 """How many turns start at the lower bound, before every other one bisects; how many there are."""
-
-SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
-"""The bytes of an element, by LLVM's name of its type."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class _Kernel(Writer):
         self, routine: Routine, plan: Plan, slots: Mapping[str, int], value: Symbol | None
     ) -> None:
         super().__init__(routine.computed)
-        self._program, self._plan, self._slots, self._value = routine, plan, slots, value
+        self._routine, self._plan, self._slots, self._value = routine, plan, slots, value
         self._operations: ChainMap[str, Operation] = ChainMap(dict(plan.operations))
         self._stored: set[str] = set()
         """What has been kept for the elements of this row by now."""
@@ -119,14 +125,14 @@ class _Kernel(Writer):
         for name, table in (("w", "ws"), ("beside", "besides")):
             (address,) = self._entries(table, "i64", which, 1)
             self._at[name] = self.let(f"inttoptr i64 {address} to ptr")
-        names = [f"s{i}" for i in range(self._program.form.count)]
+        names = [f"s{i}" for i in range(self._routine.form.count)]
         names += ["factor", "scale", "offset", "root_size"]
         read = self._entries("numbers", "double", which, len(names))
         env = {name: Computed(x, Extent.NUMBER) for name, x in zip(names, read, strict=True)}
         if self._value is not None:
             self._total = self.place("double", literal(0.0, "double"))
         layout = {"flat": self._flat, "rows": self._rows, "columns": self._columns}
-        layout[self._program.layout](env, first, last, height, length)
+        layout[self._routine.layout](env, first, last, height, length)
         if self._value is not None:
             total = self.let(f"load double, ptr {self._total}")
             self.do(f"store double {total}, ptr {self._address('%values', 'double', block)}")
@@ -157,7 +163,7 @@ class _Kernel(Writer):
         )
 
     def _row(self, env: Environment, start: str, length: str) -> None:
-        lanes = self._program.lanes
+        lanes = self._routine.lanes
         whole = self.let(f"and i64 {length}, -{lanes}")
 
         def elements(body: _Body) -> None:
@@ -172,7 +178,7 @@ class _Kernel(Writer):
         self._whole(elements, env)
 
     def _columns(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
-        lanes, name = self._program.lanes, self.fresh()
+        lanes, name = self._routine.lanes, self.fresh()
 
         def column(at: str) -> None:
             def each(row: str, body: _Body) -> None:
@@ -272,11 +278,10 @@ class _Kernel(Writer):
 
     def _loop_over(self, plan: Plan, section: Section, env: dict[str, Computed]) -> None:
         """One loop over the elements, and the sums that it gives."""
-        zero, widest = literal(0.0, self.computed), self._program.lanes
+        zero = literal(0.0, self.computed)
         # Along a row there is one sum of vectors, and one of what is left over.
-        all_lanes = {self.lanes} if self.row_lanes > 1 else {widest, 1}
-        if self._program.layout == "columns":
-            all_lanes = {self.lanes}
+        in_a_row = self._routine.layout != "columns"
+        all_lanes = {self._routine.lanes, 1} if in_a_row else {self.lanes}
         sums = {
             name: {
                 lanes: self.place(kind, splat(zero, kind))
@@ -301,7 +306,8 @@ class _Kernel(Writer):
                 self.do(f"store {kind} {found.name}, ptr {self._kept(name, kept_at)}, align 4")
             if section.stores and plan.out is not None:
                 out = self._element(plan.out.name, known, index, kept_at)
-                self._store(self.at(out, Extent.TILE), index)
+                place = self._place(self._at["w" if self._routine.prox else "beside"], index)
+                self.write(self.at(out, Extent.TILE), place, self._routine.stored)
 
         self._elements(body)
         self._stored.update(section.kept)
@@ -324,7 +330,8 @@ class _Kernel(Writer):
             kind, place = self.kind(Extent.TILE), self._kept(name, kept_at)
             known[name] = Computed(self.let(f"load {kind}, ptr {place}, align 4"), Extent.TILE)
         elif name in self._at:
-            known[name] = Computed(self._load(self._at[name], index), Extent.TILE)
+            place = self._place(self._at[name], index)
+            known[name] = Computed(self.read(place, self._routine.stored), Extent.TILE)
         else:
             operation = self._operations[name]
             operands = [
@@ -338,41 +345,5 @@ class _Kernel(Writer):
         start = self.let(f"mul i64 %stride, {self._slots[name]}")
         return self._address("%scratch", self.computed, self.let(f"add i64 {start}, {kept_at}"))
 
-    def _load(self, base: str, index: str) -> str:
-        stored, kind = self._program.stored, self.kind(Extent.TILE)
-        held = "i16" if stored == "bfloat" else stored
-        place = self._address(base, held, index)
-        align = SIZES[stored]
-        x = self.let(f"load {self.kind(Extent.TILE, held)}, ptr {place}, align {align}")
-        if stored == "half":
-            return self.let(f"fpext {self.kind(Extent.TILE, held)} {x} to {kind}")
-        if stored == "bfloat":  # the upper half of a float
-            bits = self.kind(Extent.TILE, "i32")
-            x = self.let(f"zext {self.kind(Extent.TILE, held)} {x} to {bits}")
-            x = self.let(f"shl {bits} {x}, {splat('16', bits)}")
-            return self.let(f"bitcast {bits} {x} to {kind}")
-        return x
-
-    def _store(self, x: str, index: str) -> None:
-        stored, kind = self._program.stored, self.kind(Extent.TILE)
-        held = "i16" if stored == "bfloat" else stored
-        place = self._address(self._at["w" if self._program.prox else "beside"], held, index)
-        if stored == "half":
-            x = self.let(f"fptrunc {kind} {x} to {self.kind(Extent.TILE, held)}")
-        if stored == "bfloat":
-            x = self._rounded(x, kind)
-        self.do(f"store {self.kind(Extent.TILE, held)} {x}, ptr {place}, align {SIZES[stored]}")
-
-    def _rounded(self, x: str, kind: str) -> str:
-        """The upper half of a float, rounded to the nearest, to even on a tie."""
-        bits, half = self.kind(Extent.TILE, "i32"), self.kind(Extent.TILE, "i16")
-        lost = self.let(f"fcmp uno {kind} {x}, {x}")
-        x = self.let(f"bitcast {kind} {x} to {bits}")
-        upper = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
-        odd = self.let(f"and {bits} {upper}, {splat('1', bits)}")
-        more = self.let(f"add {bits} {odd}, {splat('32767', bits)}")
-        x = self.let(f"add {bits} {x}, {more}")
-        nan = splat(str(0x7FC00000), bits)
-        x = self.let(f"select {self.kind(Extent.TILE, 'i1')} {lost}, {bits} {nan}, {bits} {x}")
-        x = self.let(f"lshr {bits} {x}, {splat('16', bits)}")
-        return self.let(f"trunc {bits} {x} to {half}")
+    def _place(self, base: str, index: str) -> str:
+        return self._address(base, in_memory(self._routine.stored), index)
