@@ -86,7 +86,7 @@ class Odd(torch.optim.SGD):
 
     def __init__(self, parameters: Any, decay: float, acts: bool) -> None:
         super().__init__(parameters, lr=0.1)
-        self.acts = acts
+        self.decay, self.acts = decay, acts
         for group in self.param_groups:
             group["own_decay"], group["weight_decay"] = 0.0, decay
 
@@ -109,7 +109,12 @@ def test_an_optimizer_of_ones_own_is_not_taken_at_its_word() -> None:
     assert report[0].verdict == "kernel; never applied"
     report = audit(stepping(model, Odd(model.parameters(), 0.1, acts=True)), model)
     assert all(math.isnan(row.factor) for row in report)
-    assert report[0].verdict == "kernel; enters in a way of its own"
+    each = model[0].weight.detach().double().square().reshape(-1) / 0.1  # 0.1·w³ over 0.1·0.1·w
+    low, high = torch.quantile(each, torch.tensor([0.1, 0.9]).double()).tolist()
+    assert report[0].verdict == (
+        f"kernel; enters in a way of its own: {low:.2g} to {high:.2g} times lr·weight_decay·w, "
+        "from weight to weight"
+    )
 
 
 def test_where_weight_decay_cannot_be_seen() -> None:

@@ -55,16 +55,18 @@ def audit(
     ========  ===================================================================
 
     Whatever else regularizes has rows after them, also where there is no plan: the weight decay of
-    the optimizers, with factor 1 where it entered the update; L1 and L2 terms that the loss has
+    the optimizers, with the way in which it entered, and factor 1 where that was in the gradient or
+    lr·weight_decay·w, as under AdamW; L1 and L2 terms that the loss has
     beside the plan's; and parameters that get a gradient and are held by no optimizer. A row is
     wrong (``row.ok`` is False) if the same weight is penalized twice by these, if a term is added
     anew in each accumulated micro-batch, if a bias or norm is decayed where others are exempt, or
     if a parameter never learns.
 
-    What is called runs several times from the same state, up to seven times with one plan and twice
-    more for each further one: the model's parameters, buffers and gradients, everything that its
-    optimizers step and their states, and PyTorch's random numbers are put back each time, and at
-    the end. Parameters that no optimizer holds together with the model's lose their gradients. What
+    What is called runs several times from the same state, up to seven times with one plan (eleven
+    where a weight decay is of an uncommon kind) and twice more for each further one: the model's
+    parameters, buffers and gradients, everything that its optimizers step, their states and the
+    numbers among their attributes, and PyTorch's random numbers are put back each time, and at the
+    end. Parameters that no optimizer holds together with the model's lose their gradients. What
     else it moves, such as a data loader, a scheduler, a ``GradScaler`` or the buffers of another
     model, is moved each time.
 
