@@ -207,7 +207,9 @@ def _beginning(optimizer: Optimizer, p: Tensor) -> str:
     """When the decay of a new optimizer begins, for one that this step has not."""
     try:
         recipe = Recipe(optimizer, p)
-        with_one, without = (run(recipe, lr=1e-2, weight_decay=amount) for amount in (10.0, 0.0))
+        with_one, without = (
+            run(recipe, {"lr": 1e-2, "weight_decay": amount}) for amount in (10.0, 0.0)
+        )
     except NotTriedError:
         return "not applied in this step"
     pairs = zip(with_one, without, strict=True)

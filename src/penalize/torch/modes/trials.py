@@ -54,7 +54,7 @@ class Recipe:
         first, *others = list(inspect.signature(self.kind.__init__).parameters.values())[1:]
         wrapped = vars(optimizer).get(first.name)
         self.inner = Recipe(wrapped, parameter) if isinstance(wrapped, Optimizer) else None
-        names = {each.name for each in others}
+        names = {each.name: each.default for each in others}
         groups = _groups(optimizer, parameter)
         self.groups = _distinct(_settings(optimizer, *group, names) for group in groups)
         self.arguments = {
@@ -64,11 +64,12 @@ class Recipe:
             for value in _argument(optimizer, each)
         }
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What two optimizers have in common for which one trial is enough."""
-        inner = None if self.inner is None else self.inner.key
-        return self.kind, repr(self.groups), repr(self.arguments), inner
+    def key(self, change: Mapping[str, Any]) -> tuple[object, ...]:
+        """What two optimizers have in common for which one trial with these changes is enough."""
+        groups = [({**s, **_changed(s, change)}, axes, device) for s, axes, device in self.groups]
+        arguments = {**self.arguments, **_changed(self.arguments, change)}
+        inner = None if self.inner is None else self.inner.key(change)
+        return self.kind, repr(groups), repr(arguments), inner
 
     def make(self, change: Mapping[str, Any]) -> tuple[Optimizer, list[nn.Parameter]]:
         """A new optimizer, on weights that are the same each time.
@@ -103,17 +104,22 @@ Edit = Callable[[int, Tensor], None]
 """(step, weights) → what is done to the weights before a step; steps count from 1."""
 
 
-def run(recipe: Recipe, edit: Edit | None = None, **change: Any) -> list[Tensor]:
+def run(recipe: Recipe, change: Mapping[str, Any], edit: Edit | None = None) -> list[Tensor]:
     """All weights of a new optimizer, in one vector: at first, and after each step.
+
+    Args:
+        recipe: how it is made.
+        change: settings that are to be others than those of the one in use.
+        edit: what is done beside it.
 
     Raises:
         NotTriedError: it cannot be made, or cannot be stepped by gradients alone.
     """
     with _refusing(), _unseen():
-        return _trained(recipe, edit, change)
+        return _trained(recipe, change, edit)
 
 
-def _trained(recipe: Recipe, edit: Edit | None, change: Mapping[str, Any]) -> list[Tensor]:
+def _trained(recipe: Recipe, change: Mapping[str, Any], edit: Edit | None) -> list[Tensor]:
     optimizer, parameters = recipe.make(change)
     generator = torch.Generator().manual_seed(1)
     towards = [torch.randn(p.shape, generator=generator) for p in parameters]
@@ -187,14 +193,18 @@ def _groups(
 
 
 def _settings(
-    optimizer: Optimizer, group: Mapping[str, Any], held: Sequence[Tensor], arguments: set[str]
+    optimizer: Optimizer,
+    group: Mapping[str, Any],
+    held: Sequence[Tensor],
+    arguments: Mapping[str, Any],
 ) -> _Group:
     settings = {}
     for name, value in group.items():
         # What a step counts on is as it was at first; what the user sets is as it is now.
         is_progress = name in optimizer.defaults and name not in arguments
+        default = arguments.get(name, inspect.Parameter.empty)
         if name not in _OF_OTHERS:
-            settings[name] = _plain(name, optimizer.defaults[name] if is_progress else value)
+            settings[name] = _had(name, optimizer.defaults[name] if is_progress else value, default)
     axes = sorted({p.ndim for p in held})
     device = held[0].device
     return settings, tuple(axes), "cpu" if device.type == "meta" else str(device)
@@ -208,10 +218,15 @@ def _argument(optimizer: Optimizer, wanted: inspect.Parameter) -> Iterator[Any]:
     """The value of an argument; nothing where its default will do."""
     for place in (optimizer.param_groups[0], optimizer.defaults, vars(optimizer)):
         if wanted.name in place:
-            yield _plain(wanted.name, place[wanted.name])
+            yield _had(wanted.name, place[wanted.name], wanted.default)
             return
     if wanted.default is wanted.empty:
         raise NotTriedError(f"what it was given as {wanted.name} is not known")
+
+
+def _had(name: str, value: Any, default: Any) -> Any:
+    """What can be had again: a copy of a setting, or whatever it is by default."""
+    return value if value is default else _plain(name, value)
 
 
 def _plain(name: str, value: Any) -> Any:
