@@ -249,6 +249,7 @@ def test_a_decay_that_begins_later_is_not_one_that_never_comes(kind: Any) -> Non
 
     (row,) = audit(step, model)
     assert row.factor == 0
+    assert "count" not in optimizer.param_groups[0], "what a first step adds to it is put back"
     begins = "not in this step: a new Late begins with step 4"
     assert row.verdict.endswith(begins if kind is Late else "not applied in this step")
     for _ in range(3):

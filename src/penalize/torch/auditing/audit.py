@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from penalize.errors import LossError
 from penalize.report import Finding, Measured, Report
 from penalize.torch.acting.attachment import Attachment
-from penalize.torch.auditing.models_alive import optimizers_of, roster
+from penalize.torch.auditing.models_alive import optimizers_of, roster, stepped_by
 from penalize.torch.auditing.observer import Observer, mark
 from penalize.torch.auditing.replay import Replay, Seen
 from penalize.torch.auditing.rerun import all_counts_kept, at_strength
@@ -139,6 +140,9 @@ def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -
             for target in targets
         ]
         idle = {t.name for t in targets if _is_idle(t, off, once)}
+    if attached and not all(row.ok for row in rows):
+        by_hand = _as_by_hand(call, plan, replay, off, once)
+        rows = [Measured(row.name, 1.0) if row.name in by_hand else row for row in rows]
     if not any(row.factor and row.name in idle for row in rows):
         return rows
     # Perhaps the penalty is too weak to be seen beside the weights, or the optimizer takes signs.
@@ -190,6 +194,43 @@ def _by_step(attachment: Attachment, target: Target, off: Seen, once: Seen) -> M
     if effect.is_linear:
         return _fitted(target, changes, effect.changes)
     return _compared(target, effect, changes, off.weights)
+
+
+def _as_by_hand(
+    call: Callable[[], Any], plan: Plan, replay: Replay, off: Seen, once: Seen
+) -> set[str]:
+    """The targets whose weights are where they are if what a mode says is done to them by hand.
+
+    Where the update follows the weights, a change before it changes that too, by no fixed factor.
+    """
+    (attachment, *_), targets = plan.attachments(), [t.at(plan.steps) for t in plan.targets()]
+    run = Replayed(off.weights, once.groups, once.states, once.optimizers)
+    with torch.no_grad():
+        effects = {target.name: attachment.effect(target, run) for target in targets}
+    linear = {name: e for name, e in effects.items() if e.of == "weights" and e.is_linear}
+    changes = {id(p): change for e in linear.values() for p, change in e.changes.items()}
+
+    @torch.no_grad()
+    def move(optimizer: Optimizer) -> None:
+        for p in stepped_by([optimizer]):
+            if id(p) in changes and once.optimizers.get(id(p)) is optimizer:
+                p.add_(changes[id(p)])
+
+    with at_strength(plan, 0.0):
+        moved = replay.run(call, move)
+    return {name for name, effect in linear.items() if _agree(effect, once, moved, off)}
+
+
+def _agree(effect: Effect, once: Seen, moved: Seen, off: Seen) -> bool:
+    """Whether the weights are where an effect by hand takes them, next to what it changes."""
+    pairs = [
+        (once.weights[id(p)], moved.weights[id(p)], off.weights[id(p)]) for p in effect.changes
+    ]
+    return bool(pairs) and all(
+        bool((found - off).any())
+        and float((found - hand).abs().max()) <= TOLERANCE * float((found - off).abs().max())
+        for found, hand, off in pairs
+    )
 
 
 def _compared(

@@ -124,15 +124,26 @@ def _trained(recipe: Recipe, change: Mapping[str, Any], edit: Edit | None) -> li
     generator = torch.Generator().manual_seed(1)
     towards = [torch.randn(p.shape, generator=generator) for p in parameters]
     passed = [_vector(parameters)]
-    for step in range(1, STEPS + 1):
-        for p, toward in zip(parameters, towards, strict=True):
-            if edit is not None:
-                edit(step, p.detach())
-            gradient = toward + 0.3 * torch.randn(p.shape, generator=generator)
-            p.grad = gradient.to(p.device)
-        optimizer.step()
-        passed.append(_vector(parameters))
+    try:
+        for step in range(1, STEPS + 1):
+            for p, toward in zip(parameters, towards, strict=True):
+                if edit is not None:
+                    edit(step, p.detach())
+                gradient = toward + 0.3 * torch.randn(p.shape, generator=generator)
+                p.grad = gradient.to(p.device)
+            optimizer.step()
+            passed.append(_vector(parameters))
+    finally:
+        _let_go(optimizer)
     return passed
+
+
+def _let_go(optimizer: Optimizer) -> None:
+    """Have nothing in it refer to itself: it is gone now, and not when Python collects it."""
+    if vars(optimizer).pop("step", None) is not None:
+        for inner in list(vars(optimizer).values()):
+            if isinstance(inner, Optimizer):
+                _let_go(inner)
 
 
 @contextmanager
@@ -178,7 +189,7 @@ def _vector(parameters: Sequence[nn.Parameter]) -> Tensor:
 _Group = tuple[dict[str, Any], tuple[int, ...], str]
 """The settings of a param group, the numbers of axes of its parameters, and their device."""
 
-_OF_OTHERS = {"params", "initial_lr", "penalize", "step"}
+_OF_OTHERS = {"params", "param_names", "initial_lr", "penalize", "step"}
 """What is in a param group and no setting: schedulers and attachments write there, and counts."""
 
 
