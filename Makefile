@@ -53,6 +53,9 @@ catalogue: $(ENV) ## Write docs/regularizers.md and its picture from the regular
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
 	cd tests && ../$(BIN)/python -m optimizers
 
+optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/optimizers-elsewhere.md; ONLY="timm heavyball"
+	$(BIN)/python scripts/optimizers.py $(ONLY)
+
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \
 	   echo '# Regenerate with "make freeze", after upgrading packages in .venv with pip.'; \

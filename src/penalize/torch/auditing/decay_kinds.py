@@ -27,8 +27,8 @@ OF_ITS_OWN = "enters in a way of its own"
 CLOSE = 1e-2
 """How far a prediction may be off, next to what it predicts."""
 
-_MANY = 12
-"""The weights that it takes to tell anything from two terms: of two, these make whatever is."""
+_MANY = 16
+"""The weights that it takes to tell anything from three terms: of three, these make whatever is."""
 
 
 class Shrunk(NamedTuple):
@@ -99,15 +99,19 @@ def ways_of(strong: Shrunk) -> list[Way]:
     return [named for _, named in sorted(found, key=lambda each: each[0])]
 
 
-def ratio_of(strong: Shrunk) -> float | None:
-    """How much more than AdamW's it shrank, if it also changed the size of the update."""
+def ratio_of(strong: Shrunk, gradient: Tensor) -> float | None:
+    """How much more than AdamW's it shrank, if it also changed the size of what else there is.
+
+    What else there is of an update: the gradient, and what came from earlier ones.
+    """
     update = strong.without - strong.before
-    terms = torch.stack([update, -strong.x * strong.before], dim=1)
+    terms = torch.stack([-strong.x * strong.before, update, gradient], dim=1)
     if len(update) < _MANY or not bool(update.any()):
         return None
-    solved = torch.linalg.lstsq(terms, (strong.found - strong.before)[:, None]).solution
-    miss = _apart(strong.found, strong.before + (terms @ solved)[:, 0], strong)
-    return float(solved[1]) if miss <= CLOSE else None
+    sizes = terms.norm(dim=0).clamp(min=torch.finfo(terms.dtype).tiny)
+    solved = torch.linalg.lstsq(terms / sizes, (strong.found - strong.before)[:, None]).solution
+    miss = _apart(strong.found, strong.before + ((terms / sizes) @ solved)[:, 0], strong)
+    return float(solved[0] / sizes[0]) if miss <= CLOSE else None
 
 
 def spread_of(strong: Shrunk) -> str:

@@ -19,6 +19,9 @@ from penalize.torch.modes.trials import NotTriedError, Recipe, run
 LARGER = 8
 """The factor of larger gradients."""
 
+_LITTLE = 0.02
+"""A part of a weight, of which rounding may take a part."""
+
 _ANY = Decay("", 1.0)
 _ANOTHER = "not measured: the step differs each time it runs"
 _ALL_ZERO = "its weights are 0 here, so it cannot be seen"
@@ -83,11 +86,19 @@ class Measurement(NamedTuple):
 
     def stronger(self, parameters: Sequence[Tensor]) -> float:
         """How much more it takes where the strong decay shrinks next to nothing."""
+        least = self._least(parameters)
+        return 0.25 / least if least < _LITTLE else 1.0
+
+    def is_strong(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether the strong decay shrinks weights: one that a ratio holds back never does."""
+        return self.strong is not None and self._least(parameters) >= _LITTLE
+
+    def _least(self, parameters: Sequence[Tensor]) -> float:
+        """The least by which the strong decay shrinks what no plain one explains."""
         assert self.strong is not None
-        unclear = [p for p in parameters if not self.is_clear(p) or not self._plain(p, _ANY)]
+        unclear = [p for p in parameters if self._plain(p, _ANY) is None]
         shrunk = [kinds.shrunk_by(self._step(self.strong, p)) for p in unclear]
-        least = min((part for part in shrunk if part), default=1.0)
-        return 0.25 / least if least < 0.02 else 1.0
+        return min((part for part in shrunk if part), default=1.0)
 
     def is_clear(self, p: Tensor) -> bool:
         """Whether no further run would tell more of a parameter."""
@@ -147,8 +158,9 @@ class Measurement(NamedTuple):
             return self._named(named, named.kind, p, decay)
         if self._is_like(self.decoupled, p, CLOSE):
             return decay._replace(factor=1.0, kind=kinds.DECOUPLED)
-        if kinds.ratio_of(strong) is not None:
-            times = kinds.ratio_of(own)
+        gradient = _vector(self.found.gradients[id(p)])
+        if kinds.ratio_of(strong, gradient) is not None:
+            times = kinds.ratio_of(own, gradient)
             factor = math.nan if times is None else times
             return decay._replace(kind=kinds.BY_RATIO, factor=factor, note="")
         return decay._replace(note=kinds.OF_ITS_OWN + kinds.spread_of(strong))

@@ -51,8 +51,10 @@ def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement
     measured = measured._replace(strong=perhaps(strengthen))
     strength = measured.stronger(decayed) if measured.strong is not None else 1.0
     if strength > 1:
-        strengthen = partial(_strengthen, strength)
-        measured = measured._replace(strong=perhaps(strengthen), strength=strength)
+        stronger = partial(_strengthen, strength)
+        further = measured._replace(strong=perhaps(stronger), strength=strength)
+        if further.is_strong(decayed):
+            measured, strengthen = further, stronger
     if all(measured.is_clear(p) for p in decayed):
         return measured
     larger = perhaps(_switch_off, _enlarge), perhaps(strengthen, _enlarge)
