@@ -113,6 +113,9 @@ def ways_to_make(kind: type[Optimizer], settings: Settings) -> Iterator[Make]:
         yield after(lambda m: AdamW(m.parameters(), **inner))
         yield lambda m: kind(AdamW, params=list(m.parameters()), **{**inner, **known})  # type: ignore[arg-type]
     yield lambda m: kind(list(m.parameters()), **known, **inner)  # passed on to a base optimizer
+    for each in ({"momentum": 0.9}, {"relative_step": False, "scale_parameter": False}):
+        if each.keys() <= wanted.keys():
+            yield after(lambda m: list(m.parameters()), **each)
     yield after(lambda m: [{"params": list(m.parameters()), "use_muon": True}])
     yield after(lambda m: list(m.named_parameters()))
     yield after(lambda m: m)

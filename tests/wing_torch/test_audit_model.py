@@ -303,6 +303,30 @@ def test_an_optimizer_that_wraps_another_one(
     assert [row.factor for row in report] == [1.0] * 6
 
 
+class Hookless(torch.optim.Optimizer):
+    """Never calls ``Optimizer.__init__``, as some that wrap another one."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner, self.param_groups = inner, inner.param_groups
+        self.state, self.defaults = inner.state, inner.defaults
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+
+def test_an_optimizer_without_hooks_around_another_one() -> None:
+    """It raised, and left something behind that every later audit heard of."""
+    model = network()
+    optimizer = Hookless(torch.optim.AdamW(model.parameters(), lr=0.1))
+    for _ in range(2):
+        report = audit(stepping(model, optimizer), model)
+        assert {row.what for row in report} == {"weight_decay=0.01 of AdamW, decoupled"}
+        assert [row.factor for row in report] == [1.0] * 6
+
+
 def test_a_gradient_that_is_divided_after_the_passes() -> None:
     model = network()
     plan = regularize(model, L2(0.3))

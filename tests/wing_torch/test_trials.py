@@ -138,6 +138,27 @@ class OfModel(Ours):
         self.model = model
 
 
+class Options:
+    """Settings in an object."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+
+class WithOptions(Ours):
+    """Set by an object, and slow if that says so."""
+
+    def __init__(self, params: Any, options: Options | None = None) -> None:
+        super().__init__(params)
+        self.options = options or Options(0)
+
+    def update(self, w: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        super().update(w, group, state)
+        slow = state.setdefault("slow", w.clone())
+        if self.options.every and state["step"] % self.options.every == 0:
+            w.copy_(slow)
+
+
 class OfData(Ours):
     """Made from something that it does not keep."""
 
@@ -261,6 +282,8 @@ def test_what_it_holds_and_how_it_was_set_decide() -> None:
     assert why_not_edited(Around(Slow(matrices), every=0)) is not None
     assert why_not_edited(Estimating(matrices)) is None, "of the size of a step it says nothing"
     assert why_not_sized(Estimating(matrices)) is not None
+    assert why_not_edited(WithOptions(matrices)) is None
+    assert why_not_edited(WithOptions(matrices, Options(6))) is not None
     rate = torch.tensor(0.0)  # as in a warm-up, and on the device
     assert why_not_sized(Ours(matrices, lr=rate)) is None  # type: ignore[arg-type]
     assert rate == 0

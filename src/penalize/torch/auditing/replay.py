@@ -134,9 +134,9 @@ class Replay:
         """Note what each optimizer is given, after every hook on it has acted."""
         takes = _Takes(self, seen, act)
         end = listen_to_all(takes)
-        for optimizer in self._optimizers:
-            takes.note_last(optimizer)
         try:
+            for optimizer in self._optimizers:
+                takes.note_last(optimizer)
             yield
         finally:
             end()
@@ -200,7 +200,8 @@ class _Takes(Listener):
 
     def note_last(self, optimizer: Optimizer) -> None:
         """Have it noted what an optimizer is given: from before its step, as it may be compiled."""
-        if optimizer not in self._hooks:
+        # One that never called Optimizer.__init__ has no hooks, and steps another one.
+        if optimizer not in self._hooks and hasattr(optimizer, "_optimizer_step_pre_hooks"):
             # The optimizer's own hooks run after this, in their order: this is the last of them.
             last = self._hooks[optimizer] = _Last(self._note)
             self._handles += listen(optimizer, last)

@@ -8,6 +8,7 @@ the random numbers, and whoever listens to steps know nothing of it.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import random
@@ -252,6 +253,10 @@ def _plain(name: str, value: Any) -> Any:
         value, bool | int | float | complex | str | type | torch.dtype | torch.device
     ):
         return value
+    if not callable(value) and getattr(value, "__dict__", None):
+        copied = copy.copy(value)  # settings in an object, as some keep them
+        vars(copied).update(_plain(name, vars(value)))
+        return copied
     raise NotTriedError(f"its {name}, a {type(value).__name__}, cannot be had again")
 
 
