@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers optimizers-elsewhere freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile

@@ -301,8 +301,8 @@ def row_of(name: str, kind: type[Optimizer]) -> list[str]:
     return [name, shown, *decay_cells(kind), copy_cell(kind), *modes]
 
 
-def measured(package: Package) -> dict[str, list[Any]]:
-    """The rows of a package, and what could not be made. Runs where the package is installed."""
+def measured(package: Package) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a package, and what failed. Runs where the package is installed."""
     warnings.simplefilter("ignore")
     places = [Path(place) for place in sys.path]
     for name in package.passed_over:
@@ -314,20 +314,19 @@ def measured(package: Package) -> dict[str, list[Any]]:
         for each in pkgutil.iter_modules(module.__path__):
             with contextlib.suppress(ImportError):
                 vars(module).update(vars(importlib.import_module(f"{package.module}.{each.name}")))
-    rows, failed = [], []
     for name, kind in classes(module):
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                rows.append(row_of(name, kind))
+                cells = row_of(name, kind)
         except Exception as error:  # noqa: BLE001  # theirs
             says = (
-                f"{type(error).__name__}: {error}"
-                if not isinstance(error, RuntimeError)
-                else str(error)
+                str(error)
+                if isinstance(error, RuntimeError)
+                else f"{type(error).__name__}: {error}"
             )
-            failed.append([name, says.splitlines()[0][:120]])
-        print(name, file=sys.stderr, flush=True)
-    return {"rows": rows, "failed": failed}
+            yield "failed", [name, says.splitlines()[0][:120]]
+        else:
+            yield "rows", cells
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -430,21 +429,24 @@ def install_and_measure(package: Package) -> dict[str, list[Any]]:
         path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "TORCHDYNAMO_DISABLE": "1"}
         name = next(name for name, each in PACKAGES.items() if each is package)
-        ran = subprocess.run(
-            [sys.executable, __file__, "--measure", name],
-            env=environment,
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        )
-        found: dict[str, list[Any]] = json.loads(ran.stdout.splitlines()[-1])
+        command = [sys.executable, __file__, "--measure", name]
+        found: dict[str, list[Any]] = {"rows": [], "failed": []}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout is not None
+            for line in running.stdout:
+                where, cells = json.loads(line)
+                found[where].append(cells)
+                print(cells[0], file=sys.stderr)
         return found
 
 
 def main(arguments: list[str]) -> None:
     """All packages, or those that are named."""
     if arguments[:1] == ["--measure"]:
-        print(json.dumps(measured(PACKAGES[arguments[1]])))
+        for each in measured(PACKAGES[arguments[1]]):
+            print(json.dumps(each), flush=True)
         return
     page = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
     parts = sections(page)
