@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers optimizers-elsewhere freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ catalogue: $(ENV) ## Write docs/regularizers.md and its picture from the regular
 
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
 	cd tests && ../$(BIN)/python -m optimizers
+
+optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/optimizers-elsewhere.md; ONLY="timm heavyball"
+	$(BIN)/python scripts/optimizers.py $(ONLY)
 
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \

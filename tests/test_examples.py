@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,19 @@ DIGITS = [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem.endswith("
 
 def run(path: Path) -> dict[str, Any]:
     return runpy.run_path(str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[subprocess.Popen[str]]:
+    """In a process of its own, which waits for others most of the time: the rest runs meanwhile."""
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / "ray_tune.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    ) as process:
+        yield process
 
 
 @pytest.mark.parametrize("path", DIGITS, ids=lambda path: path.stem)
@@ -42,20 +56,14 @@ def test_many_strengths_at_once_in_jax() -> None:
     assert list(found["zeros"]) == sorted(found["zeros"], reverse=True)
 
 
-def test_ray_tune() -> None:
-    """In a process of its own, as Ray starts others."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "ray_tune.py"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "best strength 0.03: loss 0.5" in done.stdout
-
-
 def test_all_are_here_and_short() -> None:
     paths = sorted(EXAMPLES.glob("*.py"))
     assert len(DIGITS) == 3
     for path in paths:
         assert len(path.read_text("utf-8").splitlines()) <= 60, path.name
+
+
+def test_ray_tune(ray: subprocess.Popen[str]) -> None:
+    out, err = ray.communicate()
+    assert ray.returncode == 0, err
+    assert "best strength 0.03: loss 0.5" in out

@@ -28,6 +28,11 @@ def _grows_without_end(row: Row) -> bool:
     return bool(row.kwargs.get("centered")) or row.kwargs.get("momentum") == 1
 
 
+def _has_no_rate(row: Row) -> bool:
+    """Transformers' Adafactor chooses its own, unless it is given one."""
+    return row.origin is LBFGS or (row.origin is Optimizer and not row.kwargs)
+
+
 class Refusal(NamedTuple):
     """One reason, the error it is raised as, and where it is expected."""
 
@@ -60,13 +65,13 @@ REFUSALS = (
         "no learning rate",
         ModeError,
         "needs a learning rate that scales the update",
-        lambda row, r, mode: mode == "decoupled" and row.origin is LBFGS,
+        lambda row, r, mode: mode == "decoupled" and _has_no_rate(row),
     ),
     Refusal(
         "may keep weights of its own",
         ModeError,
         "may keep weights of its own",
-        lambda row, r, mode: mode == "decoupled" and row.origin is Optimizer,
+        lambda row, r, mode: mode == "decoupled" and row.optimizer.startswith("schedulefree"),
     ),
     Refusal(
         "its step is not known",

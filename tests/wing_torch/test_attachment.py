@@ -333,7 +333,7 @@ REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception]
         lambda m: OwnSGD(m.parameters(), {"lr": 0.1}),
         "decoupled",
         ModeError,
-        "OwnSGD is not of torch.optim: it may keep weights of its own",
+        "this OwnSGD: a new one could not be tried (NotImplementedError: )",
     ),
     "momentum without end": (
         L1(1.0),

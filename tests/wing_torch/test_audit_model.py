@@ -86,7 +86,7 @@ class Odd(torch.optim.SGD):
 
     def __init__(self, parameters: Any, decay: float, acts: bool) -> None:
         super().__init__(parameters, lr=0.1)
-        self.acts = acts
+        self.decay, self.acts = decay, acts
         for group in self.param_groups:
             group["own_decay"], group["weight_decay"] = 0.0, decay
 
@@ -109,7 +109,12 @@ def test_an_optimizer_of_ones_own_is_not_taken_at_its_word() -> None:
     assert report[0].verdict == "kernel; never applied"
     report = audit(stepping(model, Odd(model.parameters(), 0.1, acts=True)), model)
     assert all(math.isnan(row.factor) for row in report)
-    assert report[0].verdict == "kernel; enters in a way of its own"
+    each = model[0].weight.detach().double().square().reshape(-1) / 0.1  # 0.1·w³ over 0.1·0.1·w
+    low, high = torch.quantile(each, torch.tensor([0.1, 0.9]).double()).tolist()
+    assert report[0].verdict == (
+        f"kernel; enters in a way of its own: {low:.2g} to {high:.2g} times lr·weight_decay·w, "
+        "from weight to weight"
+    )
 
 
 def test_where_weight_decay_cannot_be_seen() -> None:
@@ -296,6 +301,30 @@ def test_an_optimizer_that_wraps_another_one(
     whats = {row.what.replace(f"{inner.__name__} 1", inner.__name__) for row in report}
     assert whats == {f"weight_decay=0.1 of {inner.__name__}, {kind}"}
     assert [row.factor for row in report] == [1.0] * 6
+
+
+class Hookless(torch.optim.Optimizer):
+    """Never calls ``Optimizer.__init__``, as some that wrap another one."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner, self.param_groups = inner, inner.param_groups
+        self.state, self.defaults = inner.state, inner.defaults
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+
+def test_an_optimizer_without_hooks_around_another_one() -> None:
+    """It raised, and left something behind that every later audit heard of."""
+    model = network()
+    optimizer = Hookless(torch.optim.AdamW(model.parameters(), lr=0.1))
+    for _ in range(2):
+        report = audit(stepping(model, optimizer), model)
+        assert {row.what for row in report} == {"weight_decay=0.01 of AdamW, decoupled"}
+        assert [row.factor for row in report] == [1.0] * 6
 
 
 def test_a_gradient_that_is_divided_after_the_passes() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import local
 from types import FrameType
 from typing import Any
@@ -137,7 +138,8 @@ _everywhere: dict[object, Listener] = {}
 """The listeners that hear of the steps of all optimizers."""
 
 _innermost = local()
-"""Of each thread, the last step that began: weakly, for a step that raised has its optimizer."""
+"""Of each thread, the last step that began: weakly, for a step that raised has its optimizer; and
+whether its steps are nobody's business."""
 
 
 def running(optimizer: Optimizer) -> OptimizerStep | None:
@@ -156,6 +158,17 @@ def listen_to_all(listener: Listener) -> Callable[[], None]:
         _everywhere.pop(key, None)
 
     return end
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within the block, no listener hears of steps that this thread takes."""
+    before = getattr(_innermost, "is_unheard", False)
+    _innermost.is_unheard = True
+    try:
+        yield
+    finally:
+        _innermost.is_unheard = before
 
 
 def listen(optimizer: Optimizer, listener: Listener, kept: object = None) -> list[RemovableHandle]:
@@ -188,6 +201,8 @@ def _start() -> None:
 
 
 def _before_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    if getattr(_innermost, "is_unheard", False):
+        return None
     if torch.compiler.is_compiling():  # it cannot trace a look at the stack
         return torch.compiler.disable(_before_now)(optimizer, args, kwargs)  # type: ignore[no-untyped-call]
     return _before_now(optimizer, args, kwargs)
@@ -205,6 +220,8 @@ def _before_now(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
 
 
 def _after_every_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if getattr(_innermost, "is_unheard", False):
+        return
     if torch.compiler.is_compiling():
         torch.compiler.disable(_after_now)(optimizer)  # type: ignore[no-untyped-call]
     else:

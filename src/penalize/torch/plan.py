@@ -208,6 +208,9 @@ class Plan(Probed, PlannedModel):
         in every step, also one whose ``.grad`` is None. Frozen parameters are left alone and
         followed when they are unfrozen.
 
+        An optimizer that is not PyTorch's is tried before weights are moved beside it: 20 steps of
+        a new one, of its class and settings, on small weights.
+
         Args:
             optimizer: the optimizer, or several that share the model's parameters out.
             mode: how the plan acts.

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from penalize.errors import LossError
 from penalize.report import Finding, Measured, Report
 from penalize.torch.acting.attachment import Attachment
-from penalize.torch.auditing.models_alive import optimizers_of, roster
+from penalize.torch.auditing.models_alive import optimizers_of, roster, stepped_by
 from penalize.torch.auditing.observer import Observer, mark
 from penalize.torch.auditing.replay import Replay, Seen
 from penalize.torch.auditing.rerun import all_counts_kept, at_strength
@@ -55,16 +56,18 @@ def audit(
     ========  ===================================================================
 
     Whatever else regularizes has rows after them, also where there is no plan: the weight decay of
-    the optimizers, with factor 1 where it entered the update; L1 and L2 terms that the loss has
+    the optimizers, with the way in which it entered, and factor 1 where that was in the gradient or
+    lr·weight_decay·w, as under AdamW; L1 and L2 terms that the loss has
     beside the plan's; and parameters that get a gradient and are held by no optimizer. A row is
     wrong (``row.ok`` is False) if the same weight is penalized twice by these, if a term is added
     anew in each accumulated micro-batch, if a bias or norm is decayed where others are exempt, or
     if a parameter never learns.
 
-    What is called runs several times from the same state, up to seven times with one plan and twice
-    more for each further one: the model's parameters, buffers and gradients, everything that its
-    optimizers step and their states, and PyTorch's random numbers are put back each time, and at
-    the end. Parameters that no optimizer holds together with the model's lose their gradients. What
+    What is called runs several times from the same state, up to seven times with one plan (eleven
+    where a weight decay is of an uncommon kind) and twice more for each further one: the model's
+    parameters, buffers and gradients, everything that its optimizers step, their states and the
+    numbers among their attributes, and PyTorch's random numbers are put back each time, and at the
+    end. Parameters that no optimizer holds together with the model's lose their gradients. What
     else it moves, such as a data loader, a scheduler, a ``GradScaler`` or the buffers of another
     model, is moved each time.
 
@@ -137,6 +140,9 @@ def _measured(call: Callable[[], Any], plan: Plan, replay: Replay, once: Seen) -
             for target in targets
         ]
         idle = {t.name for t in targets if _is_idle(t, off, once)}
+    if attached and not all(row.ok for row in rows):
+        by_hand = _as_by_hand(call, plan, replay, off, once)
+        rows = [Measured(row.name, 1.0) if row.name in by_hand else row for row in rows]
     if not any(row.factor and row.name in idle for row in rows):
         return rows
     # Perhaps the penalty is too weak to be seen beside the weights, or the optimizer takes signs.
@@ -188,6 +194,43 @@ def _by_step(attachment: Attachment, target: Target, off: Seen, once: Seen) -> M
     if effect.is_linear:
         return _fitted(target, changes, effect.changes)
     return _compared(target, effect, changes, off.weights)
+
+
+def _as_by_hand(
+    call: Callable[[], Any], plan: Plan, replay: Replay, off: Seen, once: Seen
+) -> set[str]:
+    """The targets whose weights are where they are if what a mode says is done to them by hand.
+
+    Where the update follows the weights, a change before it changes that too, by no fixed factor.
+    """
+    (attachment, *_), targets = plan.attachments(), [t.at(plan.steps) for t in plan.targets()]
+    run = Replayed(off.weights, once.groups, once.states, once.optimizers)
+    with torch.no_grad():
+        effects = {target.name: attachment.effect(target, run) for target in targets}
+    linear = {name: e for name, e in effects.items() if e.of == "weights" and e.is_linear}
+    changes = {id(p): change for e in linear.values() for p, change in e.changes.items()}
+
+    @torch.no_grad()
+    def move(optimizer: Optimizer) -> None:
+        for p in stepped_by([optimizer]):
+            if id(p) in changes and once.optimizers.get(id(p)) is optimizer:
+                p.add_(changes[id(p)])
+
+    with at_strength(plan, 0.0):
+        moved = replay.run(call, move)
+    return {name for name, effect in linear.items() if _agree(effect, once, moved, off)}
+
+
+def _agree(effect: Effect, once: Seen, moved: Seen, off: Seen) -> bool:
+    """Whether the weights are where an effect by hand takes them, next to what it changes."""
+    pairs = [
+        (once.weights[id(p)], moved.weights[id(p)], off.weights[id(p)]) for p in effect.changes
+    ]
+    return bool(pairs) and all(
+        bool((found - off).any())
+        and float((found - hand).abs().max()) <= TOLERANCE * float((found - off).abs().max())
+        for found, hand, off in pairs
+    )
 
 
 def _compared(

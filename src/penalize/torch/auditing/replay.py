@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -39,12 +39,15 @@ class Seen(NamedTuple):
 
     def moved(self, p: Tensor) -> list[Tensor]:
         """What a step changes of a parameter: its weights, and what the optimizer keeps of it."""
-        kept = self.states.get(id(p), {}).values()
-        return [self.weights[id(p)], *(t for t in kept if _is_of_weights(t))]
+        return [self.weights[id(p)], *_of_weights(self.states.get(id(p)))]
 
 
-def _is_of_weights(kept: Any) -> bool:
-    return isinstance(kept, Tensor) and kept.ndim > 0 and kept.is_floating_point()
+def _of_weights(kept: Any) -> Iterator[Tensor]:
+    if isinstance(kept, dict | list | tuple):
+        for each in kept.values() if isinstance(kept, dict) else kept:
+            yield from _of_weights(each)
+    elif isinstance(kept, Tensor) and kept.ndim > 0 and kept.is_floating_point():
+        yield kept
 
 
 Act = Callable[[Optimizer], None]
@@ -64,20 +67,22 @@ class Replay:
 
     def __init__(self, model: nn.Module, kept: Callable[[], ExitStack]) -> None:
         self._kept = kept
-        self._parameters = list(model.parameters())
-        if any(isinstance(p, UninitializedParameter) or p.is_meta for p in self._parameters):
+        self.parameters = list(model.parameters())
+        """The model's."""
+
+        if any(isinstance(p, UninitializedParameter) or p.is_meta for p in self.parameters):
             raise ModelError(
                 f"this {type(model).__name__} has parameters without values (lazy, or on the meta "
                 "device), and an audit has to compute with them",
                 "run one batch through it, or load it, first",
             )
-        self._values = [(t, t.detach().clone()) for t in (*self._parameters, *model.buffers())]
+        self._values = [(t, t.detach().clone()) for t in (*self.parameters, *model.buffers())]
         # A forward pass may put another tensor in a buffer's place.
         self._buffers = [(m._buffers, dict(m._buffers)) for m in model.modules()]
         # These themselves are put back, whoever knows them; what runs has copies.
-        self._gradients = [(p, p.grad) for p in self._parameters]
-        self._optimizers: dict[Optimizer, tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
-        mine = {id(p) for p in self._parameters}
+        self._gradients = [(p, p.grad) for p in self.parameters]
+        self._optimizers: dict[Optimizer, _Kept] = {}
+        mine = {id(p) for p in self.parameters}
         for optimizer in alive(Optimizer):
             # Now: a step may set learning rates before it steps.
             if any(id(p) in mine for p in stepped_by([optimizer])):
@@ -102,12 +107,12 @@ class Replay:
                 value = call()
                 if not seen.groups:
                     self._differentiate(value, seen)
-                for p in self._parameters:
+                for p in self.parameters:
                     seen.weights[id(p)] = p.detach().clone()
                 for optimizer in self._optimizers:
                     for stepped, state in optimizer.state.items():
                         if seen.optimizers.get(id(stepped)) is optimizer:
-                            seen.states[id(stepped)] = copy.deepcopy(state)
+                            seen.states[id(stepped)] = _copies(state)
             finally:
                 self._put_back()
         return seen
@@ -118,7 +123,7 @@ class Replay:
                 f"what was audited returned a {type(value).__name__}, and stepped no optimizer",
                 "return the loss, a scalar tensor, before backward(); or do the whole step",
             )
-        wanted = [p for p in self._parameters if p.requires_grad]
+        wanted = [p for p in self.parameters if p.requires_grad]
         found = torch.autograd.grad(value, wanted, allow_unused=True)
         seen.gradients.update(
             (id(p), _dense(g)) for p, g in zip(wanted, found, strict=True) if g is not None
@@ -129,9 +134,9 @@ class Replay:
         """Note what each optimizer is given, after every hook on it has acted."""
         takes = _Takes(self, seen, act)
         end = listen_to_all(takes)
-        for optimizer in self._optimizers:
-            takes.note_last(optimizer)
         try:
+            for optimizer in self._optimizers:
+                takes.note_last(optimizer)
             yield
         finally:
             end()
@@ -146,7 +151,7 @@ class Replay:
         """
         if optimizer in self._optimizers:
             return
-        self._optimizers[optimizer] = _state_of(optimizer)
+        self._optimizers[optimizer] = _Kept(optimizer)
         known = {id(tensor) for tensor, _ in self._values}
         for group in optimizer.param_groups:
             for p in group["params"]:
@@ -163,11 +168,8 @@ class Replay:
                 tensor.copy_(value)
         for p, gradient in self._gradients:
             p.grad = gradient
-        for optimizer, (state, groups) in self._optimizers.items():
-            optimizer.state.clear()
-            optimizer.state.update({p: copy.deepcopy(held) for p, held in state.items()})
-            for group, values in zip(optimizer.param_groups, groups, strict=True):
-                group.update(copy.deepcopy(values))
+        for optimizer, kept in self._optimizers.items():
+            kept.put_back(optimizer)
 
 
 class _Takes(Listener):
@@ -198,7 +200,8 @@ class _Takes(Listener):
 
     def note_last(self, optimizer: Optimizer) -> None:
         """Have it noted what an optimizer is given: from before its step, as it may be compiled."""
-        if optimizer not in self._hooks:
+        # One that never called Optimizer.__init__ has no hooks, and steps another one.
+        if optimizer not in self._hooks and hasattr(optimizer, "_optimizer_step_pre_hooks"):
             # The optimizer's own hooks run after this, in their order: this is the last of them.
             last = self._hooks[optimizer] = _Last(self._note)
             self._handles += listen(optimizer, last)
@@ -240,10 +243,39 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient.to_dense() if gradient.is_sparse else gradient.clone()
 
 
-def _state_of(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
-    state = {p: copy.deepcopy(held) for p, held in optimizer.state.items()}
-    groups = [
-        {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
-        for group in optimizer.param_groups
-    ]
-    return state, groups
+class _Kept:
+    """What an optimizer was: its state, its param groups, and the numbers among its attributes."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._state = {p: _copies(held) for p, held in optimizer.state.items()}
+        self._groups = [_settings(group) for group in optimizer.param_groups]
+        # Some count their steps there, or keep a step size that they estimate.
+        self._numbers = {k: _copies(v) for k, v in vars(optimizer).items() if _is_number(v)}
+
+    def put_back(self, optimizer: Optimizer) -> None:
+        optimizer.state.clear()
+        optimizer.state.update({p: _copies(held) for p, held in self._state.items()})
+        for group, values in zip(optimizer.param_groups, self._groups, strict=True):
+            for name in group.keys() - values.keys() - {"params"}:
+                del group[name]  # a step that was the first may have added it
+            group.update(_copies(values))
+        vars(optimizer).update(_copies(self._numbers))
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _copies(value) for name, value in group.items() if name != "params"}
+
+
+def _is_number(held: Any) -> bool:
+    return isinstance(held, bool | int | float | Tensor) and not isinstance(held, nn.Parameter)
+
+
+def _copies(held: Any) -> Any:
+    """A copy of what an optimizer keeps; of a tensor in a graph, without the graph."""
+    if isinstance(held, Tensor) and not held.is_leaf:
+        return held.detach().clone()
+    if type(held) in (dict, list):
+        pairs = held.items() if isinstance(held, dict) else enumerate(held)
+        copied = {key: _copies(value) for key, value in pairs}
+        return copied if isinstance(held, dict) else [*copied.values()]
+    return copy.deepcopy(held)

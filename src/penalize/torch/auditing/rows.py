@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from penalize.report import Found, Level, Measured
 from penalize.torch.auditing.gradient_kinds import Kind
 from penalize.torch.auditing.loss_terms import LossTerm
+from penalize.torch.auditing.measured_decay import Measurement
 from penalize.torch.auditing.models_alive import Who
 from penalize.torch.auditing.observer import Received
 from penalize.torch.auditing.verdicts import AuditedWeight, Decay, Entered
-from penalize.torch.auditing.weight_decay import Measurement
 from penalize.torch.clock import groups_of
 from penalize.torch.doors import attached_around, attached_to
 from penalize.torch.model.targets import Target

@@ -19,13 +19,14 @@ class Decay(NamedTuple):
 
     amount: float
     kind: str = ""
-    """``"decoupled"``, or ``"in the gradient"``; empty where it is not known."""
+    """``"decoupled"``, ``"in the gradient"``, or another of ``decay_kinds``; empty where it is not
+    known."""
 
     is_default: bool = False
     """Whether the amount is what the optimizer takes if nobody says anything."""
 
     factor: float = math.nan
-    """How often it entered, where that was measured."""
+    """How often it entered, where that was measured: lr·weight_decay·w, where it is decoupled."""
 
     note: str = ""
 
@@ -157,7 +158,9 @@ def _verdict_on_decay(weight: AuditedWeight, decay: Decay, habit: _Habit) -> tup
         return Level.WRONG, f"{weight.role}: decayed, while the kernels are exempt"
     if is_small:
         return Level.LOOK, f"{weight.role}: usually exempt"
-    return Level.FACT, str(weight.role)
+    # In the units of AdamW it is another number than the one that was set.
+    is_other = math.isfinite(decay.factor) and decay.factor not in (0.0, 1.0)
+    return Level.LOOK if is_other else Level.FACT, str(weight.role)
 
 
 # --- terms of the loss ------------------------------------------------------------------------

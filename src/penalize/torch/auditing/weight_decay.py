@@ -1,61 +1,22 @@
 """The weight decay that really entered a step: measured, not read off the optimizer's name.
 
 The step is replayed without any weight decay; with an L2 in the gradient in its place; and with the
-weights shrunk before the update in its place. What the step did of itself is one of the three.
+weights shrunk before the update in its place. Where what the step did of itself is neither, it is
+replayed with a decay that is too strong to be overlooked, and that is told apart by what it shrank.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from penalize.torch.auditing.measured_decay import LARGER, Measurement, strong_decay
 from penalize.torch.auditing.replay import Act, Replay, Seen
-from penalize.torch.auditing.verdicts import Decay
-
-_ANOTHER = "not measured: the step differs each time it runs"
-
-
-class Measurement(NamedTuple):
-    """The weights after a step."""
-
-    found: Seen
-    """As it is."""
-
-    again: Seen
-    """As it is, a second time."""
-
-    without: Seen
-    coupled: Seen
-    decoupled: Seen
-
-    def of(self, p: Tensor, decay: Decay) -> Decay:
-        """The decay of a parameter, with the factor and kind that were measured."""
-        runs = [run.moved(p) for run in self]
-        if len({len(tensors) for tensors in runs}) > 1:
-            return decay._replace(note=_ANOTHER)
-        # In its first step Adam takes the sign of the gradient, and what a decay adds is in the
-        # state alone: so it is looked for where it is largest.
-        found, again, without, coupled, decoupled = max(
-            zip(*runs, strict=True), key=lambda tensors: _distance(tensors[0], tensors[2])
-        )
-        noise, change = _distance(found, again), _distance(found, without)
-        if noise > 1e-2 * change:
-            return decay._replace(note=_ANOTHER)
-        if not change and not bool(p.any()):
-            return decay._replace(note="its weights are 0 here, so it cannot be seen")
-        if not change:
-            came = id(p) in self.found.gradients
-            note = "never applied" if came else "never applied: no gradient came"
-            return decay._replace(factor=0.0, note=note)
-        for kind, expected in (("in the gradient", coupled), ("decoupled", decoupled)):
-            if _distance(found, expected) <= 1e-2 * change:
-                return decay._replace(factor=1.0, kind=kind)
-        return decay._replace(note="enters in a way of its own")
 
 
 def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement | None:
@@ -65,19 +26,41 @@ def measure(replay: Replay, call: Callable[[], Any], found: Seen) -> Measurement
     # Of an optimizer that wraps another one only the inner one updates, and so decays.
     updating = set(found.optimizers.values())
 
-    def run(vary: Act | None) -> Seen:
-        return replay.run(call, lambda o: vary(o) if vary is not None and o in updating else None)
+    def run_with(*acts: Act) -> Seen:
+        def act(optimizer: Optimizer) -> None:
+            if optimizer in updating:
+                for each in acts:
+                    each(optimizer)
 
-    return Measurement(found, *map(run, (None, _switch_off, _put_in_gradient, _shrink)))
+        return replay.run(call, act)
 
+    def perhaps(*acts: Act) -> Seen | None:
+        """None where a step does not go on from gradients or weights that were changed."""
+        try:
+            return run_with(*acts)
+        except Exception:  # noqa: BLE001  # it is the optimizer's own, and the step as it is raises none
+            return None
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference, next to the size."""
-    if one.shape != other.shape:
-        return math.inf
-    if not one.numel():
-        return 0.0
-    return float((one - other).abs().max()) / (float(one.abs().max()) or 1.0)
+    again, without = run_with(), run_with(_switch_off)
+    coupled, decoupled = perhaps(_put_in_gradient), perhaps(_shrink)
+    measured = Measurement(found, again, without, coupled, decoupled)
+    decayed = [p for p in replay.parameters if found.groups.get(id(p), {}).get("weight_decay")]
+    if all(measured.is_clear(p) for p in decayed):
+        return measured
+    strengthen = partial(_strengthen, 1.0)
+    measured = measured._replace(strong=perhaps(strengthen))
+    strength = measured.stronger(decayed) if measured.strong is not None else 1.0
+    if strength > 1:
+        stronger = partial(_strengthen, strength)
+        further = measured._replace(strong=perhaps(stronger), strength=strength)
+        if further.is_strong(decayed):
+            measured, strengthen = further, stronger
+    if all(measured.is_clear(p) for p in decayed):
+        return measured
+    larger = perhaps(_switch_off, _enlarge), perhaps(strengthen, _enlarge)
+    if larger[0] is None or larger[1] is None:
+        return measured
+    return measured._replace(larger=(larger[0], larger[1]))
 
 
 # --- in place of the optimizer's own ------------------------------------------------------------
@@ -90,11 +73,11 @@ def _switch_off(optimizer: Optimizer) -> None:
 
 
 def _put_in_gradient(optimizer: Optimizer) -> None:
-    with torch.no_grad():
-        for group, p in _decayed(optimizer):
-            sign = -1 if group.get("maximize") else 1
-            assert p.grad is not None
-            p.grad += sign * group["weight_decay"] * p
+    for group, p in _decayed(optimizer):
+        sign = -1 if group.get("maximize") else 1
+        assert p.grad is not None
+        with torch.set_grad_enabled(p.grad.requires_grad):  # which may be differentiated again
+            p.grad = p.grad + sign * group["weight_decay"] * p.detach()
     _switch_off(optimizer)
 
 
@@ -105,12 +88,27 @@ def _shrink(optimizer: Optimizer) -> None:
     _switch_off(optimizer)
 
 
-def _decayed(optimizer: Optimizer) -> Sequence[tuple[dict[str, Any], nn.Parameter]]:
+def _strengthen(strength: float, optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if group.get("weight_decay"):
+            group["weight_decay"] = strength * strong_decay(group)
+
+
+def _enlarge(optimizer: Optimizer) -> None:
+    with torch.no_grad():
+        for _, p in _decayed(optimizer, all_of_them=True):
+            assert p.grad is not None
+            p.grad.mul_(LARGER)
+
+
+def _decayed(
+    optimizer: Optimizer, *, all_of_them: bool = False
+) -> Sequence[tuple[dict[str, Any], nn.Parameter]]:
     """The parameters that an optimizer would decay, each with its group."""
     return [
         (group, p)
         for group in optimizer.param_groups
-        if group.get("weight_decay")
+        if group.get("weight_decay") or all_of_them
         for p in group["params"]
         if p.grad is not None and not p.grad.is_sparse
     ]

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter, is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -79,7 +79,7 @@ class Direct:
 
     def read(self) -> Tensor:
         held = self._held()
-        if is_lazy(held):
+        if isinstance(held, UninitializedParameter):  # as torch.compile can trace it
             raise ModelError(
                 f"{self.name!r} of {type(self.module).__name__} is lazy and has no values yet",
                 "run one batch through the model first",

@@ -11,7 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
-from penalize.torch.clock import Group, OptimizerStep, stepped_by
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -24,6 +24,7 @@ from penalize.torch.modes.base import (
     total,
     warn_if_rounded_away,
 )
+from penalize.torch.modes.edits import why_not_edited, why_not_sized
 from penalize.torch.modes.step_sizes import rate_of
 
 
@@ -36,15 +37,18 @@ class Decoupled(Mode):
     def check(self, target: Target, optimizer: Optimizer) -> None:
         target.regularizer.check_gradient(repr(target.name))
         check_can_be_set(self, target)
-        if not moves_weights(optimizer):
+        kind = type(optimizer).__name__
+        if isinstance(optimizer, LBFGS) or not _has_rate(optimizer):
             raise ModeError(
-                f'mode="decoupled" moves the weights beside the optimizer, and '
-                f"{type(optimizer).__name__} is not of torch.optim: it may keep weights of its own",
+                f'mode="decoupled" needs a learning rate that scales the update, and {kind} has '
+                "none",
                 'use mode="gradient"',
             )
-        if isinstance(optimizer, LBFGS):
+        reason = why_not_edited(optimizer) or why_not_sized(optimizer)
+        if reason is not None:
             raise ModeError(
-                'mode="decoupled" needs a learning rate that scales the update, and LBFGS has none',
+                f'mode="decoupled" moves the weights beside the optimizer by its lr, which cannot '
+                f"be done with this {kind}: {reason}",
                 'use mode="gradient"',
             )
 
@@ -104,10 +108,5 @@ def _decayed(w: Tensor, regularizer: Regularizer, lr: float | Tensor) -> Tensor:
     return w * (1 - lr * (2 * l2))  # rounded as AdamW does it, bit for bit
 
 
-def moves_weights(optimizer: Optimizer) -> bool:
-    """Whether it is known to step from wherever the parameters are, as torch.optim's own do.
-
-    An optimizer that keeps copies of the weights would undo what is done to them beside it.
-    """
-    kinds = set(type(stepped_by(optimizer)).__mro__) - {Optimizer}
-    return any(f"{kind.__module__}.".startswith("torch.optim.") for kind in kinds)
+def _has_rate(optimizer: Optimizer) -> bool:
+    return all(group.get("lr") is not None for group in optimizer.param_groups)
