@@ -162,6 +162,15 @@ class NoDerivativeError(PenalizeError, NotImplementedError):
         )
 
 
+class NoKinkError(PenalizeError, ValueError):
+    """Zeros were asked for of a penalty whose kink at zero is none, or is not of a known size."""
+
+    def __init__(self, regularizer: object, reason: str, where: str = "") -> None:
+        self.regularizer, self.reason = regularizer, reason
+        at = f" (on {where})" if where else ""
+        super().__init__(f"{regularizer!r}{at} has no half-space step: {_open(reason)}.")
+
+
 class NoStepError(PenalizeError, ValueError):
     """A penalty follows a schedule, and is computed without a step of training."""
 

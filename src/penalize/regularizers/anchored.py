@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
-from penalize.errors import AnchorError, ConfigError, RegularizerError
+from penalize.errors import AnchorError, ConfigError, NoKinkError, RegularizerError
 from penalize.regularizers import constants
 from penalize.regularizers.base import Elementwise, Regularizer, described, read_from
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 from penalize.regularizers.wrapped import Wrapped
 
@@ -32,6 +33,12 @@ def toward(reference: Any, regularizer: Regularizer) -> Anchored:
         RegularizerError: the second argument is no regularizer.
     """
     return Anchored(reference, regularizer)
+
+
+_ELSEWHERE = (
+    "its kink is at the reference, and half-space steps find what is 0. Use "
+    'mode="proximal", which arrives at the reference exactly'
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,6 +132,11 @@ class Anchored(Wrapped):
         # What stays is w itself, to the last bit, and not w₀ + (w − w₀).
         return xp.where(new == moved, w, anchor + new)
 
+    def kinks(self) -> Kinks:
+        if not self.regularizer.kinks().none:
+            raise NoKinkError(self, _ELSEWHERE)
+        return Kinks()
+
     def get_config(self) -> dict[str, Any]:
         return {
             "reference": constants.as_data(self.reference),
@@ -214,6 +226,9 @@ class EWC(Elementwise):
         moved, weights = self._weighted(w, xp)
         pull = 2 * step * weights
         return w - moved * (pull / (1 + pull))
+
+    def kinks(self) -> Kinks:
+        return Kinks()
 
     def get_config(self) -> dict[str, Any]:
         arrays = {name: constants.as_data(getattr(self, name)) for name in ("fisher", "reference")}

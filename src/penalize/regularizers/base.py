@@ -19,6 +19,7 @@ from penalize.callsite import asker
 from penalize.errors import (
     ConfigError,
     NoGradientError,
+    NoKinkError,
     NoProximalOperatorError,
     NoStepError,
     NoStrengthMaxError,
@@ -29,6 +30,7 @@ from penalize.errors import (
 from penalize.keras_names import announce
 from penalize.keras_values import values_kept
 from penalize.ranges import Search
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 from penalize.regularizers.registry import (
     classes_called,
@@ -92,6 +94,9 @@ class Regularizer(ABC):
     ``xp.segment_sum`` and ``xp.shape`` alone: no ``@``, no ``w.sum()``, no ``w.shape``. Otherwise
     the array is gathered first. Not inherited: a subclass that overrides something says it again.
     """
+
+    no_kinks: ClassVar[str] = 'it is not known how sharp it is at 0. Use mode="gradient"'
+    """Why there are no half-space steps, as a clause that says what to do; see :meth:`kinks`."""
 
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What a field is called in a configuration, where Keras has another word for it."""
@@ -314,6 +319,27 @@ class Regularizer(ABC):
         """
         if not self.differentiable:
             raise NoGradientError(self, where)
+
+    def kinks(self) -> Kinks:
+        """The kinks of Ω at zero: what a half-space step needs, beside the gradient.
+
+        Raises:
+            NoKinkError: they are not of a known size.
+        """
+        raise NoKinkError(self, self.no_kinks)
+
+    def check_kinks(self, where: str = "") -> None:
+        """Raise :class:`NoKinkError` unless Ω has a kink at zero, of known size.
+
+        Args:
+            where: the parameter's name, for the message.
+        """
+        try:
+            none = self.kinks().none
+        except NoKinkError as error:
+            raise NoKinkError(error.regularizer, error.reason, where) from None
+        if none:
+            raise NoKinkError(self, _SMOOTH, where)
 
     def _why_not_prox(self, per_element: bool) -> str:
         """Why ``prox`` is not exact here, as a clause; empty where it is."""
@@ -550,6 +576,11 @@ factor of step·ρ; the first alone is off by as much as an update moves a weigh
 def _of_another_kind(step: Any, w: Array) -> str:
     return f"step={step!r} ({type(step).__name__}) for a w that is a {type(w).__name__}"
 
+
+_SMOOTH = (
+    'it has no kink at 0, so that it makes no zeros. Use mode="gradient", or add what has one, such '
+    "as L1(1e-4)"
+)
 
 _AS_A_LOSS_TERM = (
     'On a weight a plan takes it over: penalize.keras.regularize(model, mode="proximal"). On the '

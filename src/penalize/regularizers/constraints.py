@@ -27,6 +27,7 @@ class Constraint(Regularizer):
 
     strengths: ClassVar[tuple[str, ...]] = ()
     differentiable: ClassVar[bool] = False
+    no_kinks = 'it is a constraint. Use mode="proximal"'
 
     def _value(self, w: Array, xp: Backend) -> Array:
         return self._indicator(w, xp.eps(w), xp)

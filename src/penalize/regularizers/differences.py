@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from penalize.backends import Array, Backend
 from penalize.errors import RegularizerError, ShapeError
 from penalize.regularizers.base import Regularizer
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 
 
@@ -123,6 +124,7 @@ class FusedLasso(AlongAxis):
     """
 
     l1_follows_prox: ClassVar[bool] = True
+    no_kinks = 'its kinks are where neighbours are equal, not where they are 0. Use mode="proximal"'
     weak_convexity: ClassVar[float | None] = 0.0
 
     strength: float
@@ -200,6 +202,9 @@ class Smoothness(AlongAxis):
         edge = 0.0 * rows[:, :1]
         slopes = xp.concat([edge, d], 1) - xp.concat([d, edge], 1)
         return self._back((2 * self.strength) * slopes, w, xp)
+
+    def kinks(self) -> Kinks:
+        return Kinks()
 
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         return self._solved("smooth", w, step * self.strength, xp)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from penalize.backends import Array, Backend
 from penalize.errors import NoStrengthMaxError
 from penalize.regularizers.base import Elementwise, Regularizer, check_above
+from penalize.regularizers.kinks import Kinks
 
 
 def soft_threshold(w: Array, threshold: float | Array, xp: Backend) -> Array:
@@ -67,6 +68,9 @@ class L1(Elementwise):
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         return largest(xp.abs(gradient), xp) / above_zero(self, self.strength)
 
+    def kinks(self) -> Kinks:
+        return Kinks(self.strength)
+
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.strength, 0.0, ()
 
@@ -118,6 +122,9 @@ class L2(Elementwise):
     def _prox(self, w: Array, step: float | Array, xp: Backend) -> Array:
         return w / (1 + (2 * self.strength) * step)
 
+    def kinks(self) -> Kinks:
+        return Kinks()
+
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return 0.0, self.strength, ()
 
@@ -157,6 +164,9 @@ class L1L2(Elementwise):
 
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         return largest(xp.abs(gradient), xp) / above_zero(self, self.l1)
+
+    def kinks(self) -> Kinks:
+        return Kinks(None if isinstance(self.l1, float) and not self.l1 else self.l1)
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.l1, self.l2, ()
@@ -203,3 +213,6 @@ class Huber(Elementwise):
         shrink = step * self.strength
         inside = xp.clip(w / (1 + shrink), -self.delta, self.delta)
         return w - shrink * inside
+
+    def kinks(self) -> Kinks:
+        return Kinks()

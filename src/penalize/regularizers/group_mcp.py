@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from penalize.backends import Array, Backend
 from penalize.regularizers.base import Regularizer, check_number
 from penalize.regularizers.groups import ByNorm, GroupLasso, Norms, sums_only
+from penalize.regularizers.kinks import Kinks
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +78,9 @@ class GroupMCP(ByNorm):
     def _slopes(self, norms: Array, weights: Any, xp: Backend) -> Array:
         """MCP'(‖w_g‖), without the factor."""
         return xp.where(norms > self.gamma * weights, 0.0, weights - norms / self.gamma)
+
+    def kinks(self) -> Kinks:
+        return self._kinks_of(self.factor * self.strength)
 
     def _gradient(self, w: Array, xp: Backend) -> Array:
         norms, weights = self._norms(w, xp)

@@ -10,6 +10,7 @@ from penalize.regularizers import grouping
 from penalize.regularizers.base import Regularizer, check_number
 from penalize.regularizers.diagonal import shrink_groups
 from penalize.regularizers.elementwise import L1, above_zero, largest, soft_threshold
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 
 
@@ -119,6 +120,12 @@ class ByNorm(Grouped):
         weights = self.strength * (groups.root_sizes(w, xp) if self.size_weighted else 1.0)
         return norms_of(w, groups, xp), weights
 
+    def _kinks_of(self, size: Any) -> Kinks:
+        """A kink of this size at each group that is 0, times √|g| where groups are so weighted."""
+        if self.size_weighted:
+            return Kinks(groups=self.groups, by_size=size)
+        return Kinks(groups=self.groups, plain=size)
+
 
 @dataclass(frozen=True, repr=False)
 class GroupLasso(ByNorm):
@@ -173,6 +180,9 @@ class GroupLasso(ByNorm):
         above_zero(self, self.strength)
         norms, weights = self._norms(gradient, xp)
         return largest(norms.groups.spread(norms.each / weights, gradient, xp), xp)
+
+    def kinks(self) -> Kinks:
+        return self._kinks_of(self.strength)
 
     def _prox_per_element(self, w: Array, steps: Array, xp: Backend) -> Array:
         groups = self._grouping(w, xp)
@@ -243,6 +253,12 @@ class SparseGroupLasso(Grouped):
 
     def _why_not_prox(self, per_element: bool) -> str:
         return ""  # one step or an array
+
+    def kinks(self) -> Kinks:
+        lasso, groups = self._parts()
+        both = lasso.kinks().joined(groups.kinks())
+        assert both is not None  # one has no groups
+        return both
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         lasso, groups = self._parts()

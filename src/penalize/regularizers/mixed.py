@@ -11,6 +11,12 @@ from penalize.regularizers.groups import Grouped
 from penalize.regularizers.levels import at_least, level
 
 
+_OF_ANOTHER_SHAPE = (
+    "the kink of a group that is 0 is not that of a norm ‖w_g‖₂. Use "
+    'mode="proximal", or a GroupLasso'
+)
+
+
 @dataclass(frozen=True, repr=False)
 class LInf1(Grouped):
     """The ℓ₁,∞ norm: λ Σ_g max_{i∈g} |w_i|. Groups vanish, or their largest elements become alike.
@@ -36,6 +42,7 @@ class LInf1(Grouped):
     """
 
     prox_follows_l1: ClassVar[bool] = True
+    no_kinks = _OF_ANOTHER_SHAPE
     weak_convexity: ClassVar[float | None] = 0.0
 
     strength: float
@@ -99,6 +106,7 @@ class ExclusiveLasso(Grouped):
     """
 
     prox_follows_l1: ClassVar[bool] = True
+    no_kinks = _OF_ANOTHER_SHAPE
     weak_convexity: ClassVar[float | None] = 0.0
 
     strength: float

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from penalize.backends import Array, Backend, guarded
 from penalize.regularizers.base import Elementwise, Regularizer, check_above
 from penalize.regularizers.elementwise import L1, soft_threshold
+from penalize.regularizers.kinks import Kinks
 
 
 def _functions_of(s: float | Array, xp: Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -73,6 +74,7 @@ class L0(_Even, Elementwise):
     on_shards: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
     weak_convexity: ClassVar[float | None] = math.inf
+    no_kinks = 'it jumps at 0. Use mode="proximal"'
 
     strength: float
 
@@ -132,6 +134,9 @@ class MCP(_Flattening, Elementwise):
     def _each(self, size: Array, xp: Backend) -> Array:
         inner = xp.clip(size, 0.0, self.gamma * self.strength)
         return self.factor * (inner * (self.strength - inner / (2 * self.gamma)))
+
+    def kinks(self) -> Kinks:
+        return Kinks(self.factor * self.strength)
 
     def _slope(self, size: Array, xp: Backend) -> Array:
         return self.factor * xp.clip(self.strength - size / self.gamma, 0.0, self.strength)
@@ -198,6 +203,9 @@ class SCAD(_Flattening, Elementwise):
         bent = xp.clip(size, slope, flat) - slope
         return self.factor * (slope * inner - bent * bent / (2 * (self.gamma - 1)))
 
+    def kinks(self) -> Kinks:
+        return Kinks(self.factor * self.strength)
+
     def _slope(self, size: Array, xp: Backend) -> Array:
         left = self.gamma * self.strength - size
         return self.factor * xp.clip(left / (self.gamma - 1), 0.0, self.strength)
@@ -254,6 +262,9 @@ class LogSum(_Flattening, Elementwise):
 
     def _each(self, size: Array, xp: Backend) -> Array:
         return self.strength * xp.log1p(size / self.epsilon)
+
+    def kinks(self) -> Kinks:
+        return Kinks(self.strength / self.epsilon)
 
     def _slope(self, size: Array, xp: Backend) -> Array:
         return self.strength / (size + self.epsilon)

@@ -33,6 +33,7 @@ class Hoyer(Regularizer):
     """
 
     on_shards: ClassVar[bool] = True
+    no_kinks = 'the size of its kink depends on all other weights. Use mode="gradient"'
 
     strength: float
     squared: bool = True

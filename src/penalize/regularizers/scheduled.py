@@ -11,6 +11,7 @@ from penalize import schedules
 from penalize.backends import Array, Backend
 from penalize.errors import ConfigError
 from penalize.regularizers.base import Regularizer, check_strength, described, read_from
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 from penalize.regularizers.wrapped import Wrapped
 
@@ -58,6 +59,9 @@ class Scheduled(Wrapped):
 
     def split(self) -> tuple[float, float, tuple[Regularizer, ...]]:
         return self.regularizer.split()
+
+    def kinks(self) -> Kinks:
+        return self.regularizer.kinks()
 
     def resolve(self, place: Place) -> Self:
         return replace(self, regularizer=self.regularizer.resolve(place))

@@ -85,6 +85,8 @@ class Spectral(OfMatrix):
     is not there.
     """
 
+    no_kinks = 'what becomes 0 is singular values, not elements. Use mode="proximal"'
+
     def _of(self, s: Array, xp: Backend) -> Array:
         """φ."""
         raise NotImplementedError

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
-from penalize.errors import ConfigError, NoStrengthMaxError, RegularizerError
+from penalize.errors import ConfigError, NoKinkError, NoStrengthMaxError, RegularizerError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.elementwise import L1, soft_threshold
+from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.place import Place
 
 
@@ -115,6 +116,15 @@ class Sum(Regularizer):
     def _tangent(self, w: Array, xp: Backend) -> Regularizer:
         return Sum(tuple(term._tangent(w, xp) for term in self.terms))
 
+    def kinks(self) -> Kinks:
+        found = Kinks()
+        for term in self.terms:
+            both = found.joined(term.kinks())
+            if both is None:
+                raise NoKinkError(self, _TWO_FAMILIES)
+            found = both
+        return found
+
     def _strength_max(self, gradient: Array, xp: Backend) -> Array:
         # A quadratic is flat at 0, and so changes nothing there.
         l1, _, rest = self.split()
@@ -194,6 +204,12 @@ class Sum(Regularizer):
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.terms))
+
+
+_TWO_FAMILIES = (
+    "its groups are of two kinds, which overlap, and no subgradient of least norm is known in closed "
+    'form. Take one kind, or use mode="gradient"'
+)
 
 
 def _merge(terms: list[Regularizer], new: Regularizer) -> None:
