@@ -24,7 +24,7 @@ LAYERS = [
     {"backends", "ranges"},
     {"schedules", "steps"},
     {"regularizers"},
-    {"parameters", "contrib", "report"},
+    {"parameters", "contrib", "report", "halfspace"},
     {"selectors", "roles"},
     {"rules"},
     {"plan", "planning", "rules_file"},

@@ -103,11 +103,14 @@ def before(
         average: how much of an average stays in a step.
         xp: the array functions.
     """
-    memory = _averaged(g, memory, average, xp)
+    memory = noted(g, memory, average, xp)
+    regularizer = regularizer._beside(w, xp)
     smooth = regularizer._gradient(w, xp)
     kinks = regularizer.kinks()
     zeros = zeros_of(w, kinks, xp)
-    given = _where_zero(zeros, _held_back(smooth, zeros, kinks, memory, average, xp), g + smooth, xp)
+    given = _where_zero(
+        zeros, _held_back(smooth, zeros, kinks, memory, average, xp), g + smooth, xp
+    )
     if zeros.groups is not None:
         along = _living(w, _mean(memory, xp) + smooth, zeros, xp)
         added = xp.sum(given * along)
@@ -128,6 +131,7 @@ def after(
         average: how much of an average stays in a step.
         xp: the array functions.
     """
+    regularizer = regularizer._beside(w, xp)
     kinks = regularizer.kinks()
     zeros = zeros_of(w, kinks, xp)
     smooth = regularizer._gradient(w, xp)
@@ -146,6 +150,21 @@ def after(
     return found, _counted(w, found, zeros, memory, average, xp)
 
 
+def stay(
+    regularizer: Regularizer, w: Array, new: Array, memory: Memory, average: float, xp: Backend
+) -> tuple[Array, Memory]:
+    """As :func:`after`, where the update made the zeros itself: those stay that are held.
+
+    The memory is what :func:`noted` gave in this step.
+    """
+    regularizer = regularizer._beside(w, xp)
+    kinks = regularizer.kinks()
+    zeros = zeros_of(w, kinks, xp)
+    pull = _held_back(regularizer._gradient(w, xp), zeros, kinks, memory, average, xp)
+    found = _where_zero(zeros, xp.where(xp.abs(pull) <= 0, 0.0, new), new, xp)
+    return found, _counted(w, found, zeros, memory, average, xp)
+
+
 def share_left(memory: Memory, average: float, xp: Backend) -> Array:
     """The share of the zeros that were left in the last 1/(1 − average) steps."""
     none = memory.zeros <= 0
@@ -156,7 +175,8 @@ def share_left(memory: Memory, average: float, xp: Backend) -> Array:
 # --- the averages -----------------------------------------------------------------------------
 
 
-def _averaged(g: Array, memory: Memory, average: float, xp: Backend) -> Memory:
+def noted(g: Array, memory: Memory, average: float, xp: Backend) -> Memory:
+    """What is remembered with one more gradient of the data in the average."""
     fine = xp.abs(g) < math.inf
     seen = xp.where(fine, g, _mean(memory, xp))
     mean = average * memory.mean + (1 - average) * seen

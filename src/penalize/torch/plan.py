@@ -191,6 +191,7 @@ class Plan(Probed, PlannedModel):
         clip: str = "without",
         scaler: GradScaler | None = None,
         values: bool = False,
+        average: float | None = None,
     ) -> Attachment:
         """Apply the plan in each step of the optimizer; nothing else changes in the loop.
 
@@ -202,6 +203,9 @@ class Plan(Probed, PlannedModel):
         ``"decoupled"``  w ← w − lr·∇Ω(w) before the update, as AdamW decays weights
         ``"proximal"``   w ← prox of step·Ω at w after the update, with the step that
                         the optimizer really took; exact zeros
+        ``"halfspace"``  as ``"gradient"``; what is 0 stays until the averaged gradient of
+                        the data overcomes the penalty, and what leaves its side is set
+                        to 0: exact zeros under any optimizer, on mini-batches
         ==============  ============================================================
 
         The penalty does not depend on the data: every trainable parameter of the plan is penalized
@@ -221,6 +225,12 @@ class Plan(Probed, PlannedModel):
             scaler: the ``GradScaler`` of the loop. Only ``clip="with"`` has to know it.
             values: whether ``attachment.penalty`` is to have Σ Ω(w) of each step. It is computed
                 with the gradient, while the weights are in the cache; not for ``"proximal"``.
+            average: how much of the running average of the data's gradient stays in a step, from 0
+                to below 1. By default 0.999 in ``"halfspace"``, the average of about a thousand
+                steps; in ``"proximal"`` there is none, and with one a zero is left only when the
+                average overcomes the penalty. It costs 4 bytes per penalized weight (8 for float64
+                weights), is saved with ``attachment.state_dict()``, and begins anew where a
+                parameter is unfrozen. Give the last 3/(1 − average) steps a small learning rate.
 
         Raises:
             ModeError: there is no such mode, or it cannot act on a parameter or optimizer.
@@ -228,13 +238,14 @@ class Plan(Probed, PlannedModel):
                 middle of a step.
             AppliedTwiceError: a penalty is attached already, or an L2 meets ``weight_decay``.
             NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+            NoKinkError: in ``"halfspace"``, a regularizer has no kink at 0, or none of known size.
 
         Nothing is attached if it raises.
         """
         from penalize.torch.acting.attachment import Attachment
         from penalize.torch.modes.choice import mode_of
 
-        new_mode = mode_of(mode, clip, scaler, values)
+        new_mode = mode_of(mode, clip, scaler, values, average)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
         if not (
             isinstance(optimizers, Sequence)

@@ -15,7 +15,7 @@ from penalize.errors import OptimizerError, StateError
 from penalize.regularizers.base import Regularizer
 from penalize.torch import doors
 from penalize.torch.acting.checks import check_can_act, share_out
-from penalize.torch.acting.state import check_same, state_of
+from penalize.torch.acting.state import check_averages, check_same, state_of
 from penalize.torch.acting.stepper import Source, Stepper
 from penalize.torch.claims import check_free, claims_of
 from penalize.torch.clock import Group, groups_of, listen
@@ -23,6 +23,7 @@ from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.base import Effect, Mode, Replayed
+from penalize.torch.modes.memories import Memories
 
 
 class AttachedPlan(Source, Protocol):
@@ -89,7 +90,7 @@ class Attachment:
 
     @property
     def mode(self) -> str:
-        """``"gradient"``, ``"decoupled"`` or ``"proximal"``."""
+        """``"gradient"``, ``"decoupled"``, ``"proximal"`` or ``"halfspace"``."""
         return self._mode.name
 
     @property
@@ -129,14 +130,20 @@ class Attachment:
 
         ``path`` is one of those in :mod:`penalize.torch.kernels`, or ``"autograd"`` for a weight
         that is computed from other parameters. ``why`` says what kept a weight from a fast path.
+
+        Of a mode that keeps an average, ``left`` is the share of the zeros that were left in the
+        last 1/(1 − average) steps: where it is not small, raise ``average``. It waits for the
+        device, and of a sharded weight it is that of this rank's shard.
         """
         taken = {name: how for s in self._steppers for name, how in s.mode.router.taken.items()}
         autograd = ("autograd", "it is computed from other parameters")
+        left = {name: share for each in self._memories for name, share in each.left().items()}
         return Routes(
             Route(
                 t.name,
                 t.regularizer,
                 *(autograd if t.binding.effective else taken.get(t.name, ("", ""))),
+                left.get(t.name),
             )
             for t in self._plan.all_targets
         )
@@ -158,29 +165,36 @@ class Attachment:
     def state_dict(self) -> dict[str, Any]:
         """What is applied, and how, as plain data; it loads under ``weights_only=True``.
 
-        It has the number of steps, which schedules follow, and the values at the start that
-        parameters are drawn toward; and it is checked when training goes on: that the same
+        It has the number of steps, which schedules follow, the values at the start that parameters
+        are drawn toward, and the averages of a mode that keeps some; and it is checked when training goes on: that the same
         penalties are applied in the same way as before.
         """
         how = {"mode": self._mode.name, "clip": self._mode.clip, "steps": self.steps}
+        if self._memories:
+            how["average"] = self._memories[0].average
+            how["averages"] = [each.state(self._plan.all_targets) for each in self._memories]
         return state_of(self._plan.all_targets, **how, **self._plan.activity_state())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that what was saved is what is attached here, and go on from there.
 
-        Taken from it are the number of steps and the values at the start. Nothing is, if it raises.
+        Taken from it are the number of steps, the values at the start and the averages. Nothing is,
+        if it raises.
 
         Raises:
             StateError: it was not saved by an attachment, or by one with other parameters,
                 regularizers or another mode; the message names every difference.
         """
         found = check_same(state, self.state_dict())
+        averages = check_averages(state.get("averages", []), len(self._memories))
         steps = state["steps"]
         if len(steps) != len(self._steppers):
             raise StateError(
                 f"it has the steps {steps!r}, and there are {len(self._steppers)} optimizers here"
             )
         self.steps = steps
+        for memories, saved in zip(self._memories, averages, strict=True):
+            memories.load(saved)
         self._plan.restore(found, max(steps))
 
     @property
@@ -193,8 +207,12 @@ class Attachment:
         for stepper, number in zip(self._steppers, steps, strict=True):
             stepper.count.steps = number
 
+    @property
+    def _memories(self) -> list[Memories]:
+        return [s.mode.memories for s in self._steppers if s.mode.memories is not None]
+
     def pending(self) -> list[Any]:
-        """What it knows of gradients that wait for a step, to be put back."""
+        """What it knows of the steps before, and of gradients that wait for one, to be put back."""
         return [stepper.mode.pending() for stepper in self._steppers]
 
     def forget_step(self, pending: Sequence[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from penalize.errors import StateError
@@ -26,7 +26,7 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     Raises:
         StateError: the two states do not agree; with every difference.
     """
-    beside = {"activities"}  # where there are any
+    beside = {"activities", "average", "averages"}  # where there are any
     if not (isinstance(saved, Mapping) and saved.keys() - beside == here.keys() - beside):
         raise StateError("it was not saved by one of these")
     if type(saved["version"]) is not int or saved["version"] != VERSION:
@@ -36,7 +36,7 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
         raise StateError("its penalties are no mapping from name to regularizer")
     problems = [
         f"it has {key}={saved[key]!r}, and here it is {here[key]!r}"
-        for key in ("mode", "clip")
+        for key in ("mode", "clip", "average")
         if saved.get(key) != here.get(key)
     ]
     outputs = [state.get("activities", {}) for state in (saved, here)]
@@ -51,6 +51,13 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
         for name, found in saved["penalties"].items()
         if found != here["penalties"][name]
     }
+
+
+def check_averages(saved: object, wanted: int) -> Sequence[Any]:
+    """The averages of each optimizer. Raises :class:`StateError` if they are none."""
+    if not isinstance(saved, list) or len(saved) != wanted:
+        raise StateError(f"it has no averages for {wanted} optimizers")
+    return saved
 
 
 def _differences(saved: Mapping[Any, Any], here: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,7 @@ class Stepper(Listener, Active):
 
     def begins(self, step: OptimizerStep) -> None:
         self._acted = False
+        self.mode.begins()
 
     def ready(self, step: OptimizerStep) -> None:
         applied = self._plan.applied

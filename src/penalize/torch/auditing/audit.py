@@ -185,7 +185,7 @@ def _by_loss(target: Target, off: Seen, once: Seen, twice: Seen) -> Measured:
 
 def _by_step(attachment: Attachment, target: Target, off: Seen, once: Seen) -> Measured:
     """By what its mode says that one application changes, in the gradients or the weights."""
-    run = Replayed(off.weights, once.groups, once.states, once.optimizers)
+    run = Replayed(off.weights, off.gradients, once.groups, once.states, once.optimizers)
     effect = attachment.effect(target, run)
     if effect.of == "gradients":
         changes = _changes(target, once.gradients, off.gradients)

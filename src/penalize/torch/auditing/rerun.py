@@ -50,7 +50,7 @@ def _scaled(target: Target, factor: float) -> Target:
 
 @contextmanager
 def counts_kept(plan: Plan) -> Iterator[None]:
-    """Steps within the block are not counted once it is over; gradients wait as they did before."""
+    """Steps within the block are neither counted nor remembered; gradients wait as before."""
     counts = plan.applied.counts
     attachments = [(each, each.steps, each.pending()) for each in plan.attachments()]
     try:

@@ -21,6 +21,9 @@ class Route:
     why: str
     """Why it is no faster path; empty where there is nothing to say."""
 
+    left: float | None = None
+    """The share of its zeros that were left lately; None where the mode keeps no average."""
+
 
 class Routes(tuple[Route, ...]):
     """One row per penalized parameter; prints as a table."""
@@ -34,6 +37,8 @@ class Routes(tuple[Route, ...]):
             "path": lambda row: row.path or "not stepped yet",
             "why": lambda row: row.why,
         }
+        if any(row.left is not None for row in self):
+            columns["zeros left"] = lambda row: "" if row.left is None else f"{row.left:.1%}"
         return laid_out(columns, self)
 
     __repr__ = __str__

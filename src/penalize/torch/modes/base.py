@@ -21,6 +21,7 @@ from penalize.errors import ModeError, RoundedAwayWarning, some
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Router
 from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.memories import Memories
 from penalize.torch.modes.step_sizes import rate_of
 
 
@@ -37,6 +38,9 @@ class Replayed(NamedTuple):
 
     weights: Mapping[int, Tensor]
     """The weights after it, without the penalty."""
+
+    gradients: Mapping[int, Tensor]
+    """What the optimizers were given in it, without the penalty."""
 
     groups: Mapping[int, Group]
     """The param groups of what was stepped."""
@@ -83,6 +87,9 @@ class Mode(ABC):
         self.router = Router()
         """Decides how each weight is computed with."""
 
+        self.memories: Memories | None = None
+        """What it remembers of each weight between steps, if anything."""
+
     @abstractmethod
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
@@ -97,6 +104,11 @@ class Mode(ABC):
     ) -> list[RemovableHandle]:
         """Further hooks that it needs. They hold neither the optimizer nor ``active``."""
         return []
+
+    def begins(self) -> None:
+        """A step begins: whatever an earlier one left that never ended is forgotten."""
+        if self.memories is not None:
+            self.memories.forget_step()
 
     @abstractmethod
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
@@ -113,11 +125,14 @@ class Mode(ABC):
         """Answer for an earlier step that raised after ``before`` had acted."""
         self.take_back()
 
-    def pending(self) -> Any:  # noqa: B027  # most know nothing of them
-        """What it knows of gradients that wait for a step, to be put back by :meth:`wait_for`."""
+    def pending(self) -> Any:
+        """What it knows of the steps before, to be put back by :meth:`wait_for`."""
+        return None if self.memories is None else self.memories.kept
 
-    def wait_for(self, pending: Any) -> None:  # noqa: B027
-        """Go on from what :meth:`pending` gave: the same gradients wait."""
+    def wait_for(self, pending: Any) -> None:
+        """Go on from what :meth:`pending` gave."""
+        if self.memories is not None:
+            self.memories.kept = pending
 
     @abstractmethod
     def effect(self, target: Target, run: Replayed) -> Effect:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from penalize.backends import torch as xp
 from penalize.errors import ModeError
+from penalize.halfspace import noted, stay
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
 from penalize.torch.model.targets import Live, Target
@@ -21,6 +22,8 @@ from penalize.torch.modes.base import (
     check_can_be_set,
     warn_if_rounded_away,
 )
+from penalize.torch.modes.gradient import check_dense
+from penalize.torch.modes.memories import Memories, data_gradient, factor_of, opened_again
 from penalize.torch.modes.step_sizes import (
     KNOWN,
     is_per_element,
@@ -33,6 +36,10 @@ class Proximal(Mode):
     """w ← prox of step·Ω at w after the update, with the step that the optimizer really took."""
 
     name = "proximal"
+
+    def __init__(self, *, values: bool = False, average: float | None = None) -> None:
+        super().__init__(values=values)
+        self.memories = None if average is None else Memories(average)
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         check_can_be_set(self, target)
@@ -53,6 +60,8 @@ class Proximal(Mode):
             per_element=is_per_element(optimizer),
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
+        if self.memories is not None:
+            target.regularizer.kinks()  # refuses those of no known size
 
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
@@ -71,6 +80,16 @@ class Proximal(Mode):
         for target in targets:
             # Without one the optimizer would take no step here, and the prox would have no size.
             self.gradient_of(target.parameters[0])
+        if self.memories is not None:
+            check_dense(targets)
+            for target in targets:
+                self._note(target, step, self.memories)
+
+    def _note(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
+        (p,) = target.parameters
+        opened = memories.reopen(target)
+        g = data_gradient(target, opened, factor_of(p, step.groups[id(p)], step.scale))
+        memories.note(target, noted(g, opened.memory, memories.average, opened.xp))
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         step_size = step_size_of(step.optimizer)
@@ -85,7 +104,19 @@ class Proximal(Mode):
         else:
             names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
+        if self.memories is not None:
+            for target in targets:
+                self._stay(target, step, self.memories)
+            self.memories.close(targets, step)
         self.take_back()
+
+    def _stay(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
+        (p,) = target.parameters
+        w, xp, memory = memories.open(target)
+        new = opened_again(target)
+        found, memory = stay(target.regularizer, w, new, memory, memories.average, xp)
+        memories.note(target, memory)
+        step.assign(p, xp.like(found, p))
 
     def effect(self, target: Target, run: Replayed) -> Effect:
         (parameter,) = target.binding.parameters()

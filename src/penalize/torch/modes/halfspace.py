@@ -1,0 +1,113 @@
+"""``mode="halfspace"``: exact zeros under any optimizer, on mini-batches.
+
+The rule is in :mod:`penalize.halfspace`. Here it is put around a step of PyTorch: what is given in
+place of the gradient before it, and zeros after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from penalize import halfspace
+from penalize.backends import undisturbed
+from penalize.errors import ModeError
+from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.model.targets import Live, Target
+from penalize.torch.modes.base import (
+    Effect,
+    Replayed,
+    check_can_be_set,
+    total,
+    warn_if_rounded_away,
+)
+from penalize.torch.modes.editing import why_not_edited
+from penalize.torch.modes.gradient import Gradient
+from penalize.torch.modes.memories import Memories, data_gradient, factor_of, opened_again
+
+
+class Halfspace(Gradient):
+    """As ``"gradient"``; zeros stay until the averaged gradient overcomes the penalty."""
+
+    name = "halfspace"
+
+    def __init__(self, *, values: bool = False, average: float = halfspace.AVERAGE) -> None:
+        super().__init__(values=values)
+        self.memories: Memories = Memories(average)
+
+    def check(self, target: Target, optimizer: Optimizer) -> None:
+        super().check(target, optimizer)
+        check_can_be_set(self, target)
+        target.regularizer.check_kinks(repr(target.name))
+        reason = why_not_edited(optimizer)
+        if reason:
+            raise ModeError(
+                f'mode="halfspace" sets weights to 0 after the step of {type(optimizer).__name__}, '
+                f"and {reason}",
+                'use mode="gradient"',
+            )
+
+    def advise(
+        self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
+    ) -> None:
+        def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
+            return cast(Tensor, w - lr * target.regularizer.gradient(w))
+
+        if all("lr" in groups[id(p)] for t in targets for p in t.parameters):
+            warn_if_rounded_away(self, targets, groups, moved)
+
+    def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
+        if self._values:
+            self.value = total(t.regularizer(t.parameters[0]) for t in targets)
+        self.router.pass_by((t.name for t in targets), _ONE_BY_ONE)
+        for target in targets:
+            (p,) = target.parameters
+            gradient = self.gradient_of(p)
+            opened = self.memories.reopen(target)
+            factor = factor_of(p, groups[id(p)], scale)
+            g = data_gradient(target, opened, factor)
+            with undisturbed(opened.w, opened.xp):
+                given, memory = halfspace.before(
+                    target.regularizer, opened.w, g, opened.memory, self.average, opened.xp
+                )
+            self.memories.note(target, memory)
+            gradient.copy_(opened.xp.like(factor * given, gradient))
+
+    def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+        super().after(targets, step)
+        for target in targets:
+            (p,) = target.parameters
+            w, xp, memory = self.memories.open(target)
+            new = opened_again(target)
+            with undisturbed(w, xp):
+                found, memory = halfspace.after(
+                    target.regularizer, w, new, memory, self.average, xp
+                )
+            self.memories.note(target, memory)
+            step.assign(p, xp.like(found, p))
+        self.memories.close(targets, step)
+
+    def effect(self, target: Target, run: Replayed) -> Effect:
+        (p,) = target.parameters
+        if id(p) not in run.gradients:
+            return Effect("gradients", {})
+        live = Live(target.name, target.binding, target.regularizer, target.parameters)
+        opened = self.memories.open(live)
+        self.memories.forget_step()
+        factor = factor_of(p, run.groups[id(p)], None)
+        g = run.gradients[id(p)]
+        given, _ = halfspace.before(
+            target.regularizer, opened.w, factor * g, opened.memory, self.average, opened.xp
+        )
+        return Effect("gradients", {p: factor * given - g})
+
+    @property
+    def average(self) -> float:
+        """How much of an average stays in a step."""
+        return self.memories.average
+
+
+_ONE_BY_ONE = "there are no kernels for half-space steps"

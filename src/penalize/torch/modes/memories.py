@@ -1,0 +1,164 @@
+"""What a mode remembers of each weight between steps: running averages of the data's gradient.
+
+They live where the weight lives, in float32 or wider: each rank has those of its own shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from penalize.backends import Backend, open_array
+from penalize.backends import torch as local
+from penalize.errors import StateError
+from penalize.halfspace import SCALARS, Memory, begun, share_left
+from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.model.targets import Live
+
+
+class Opened(NamedTuple):
+    """One weight in a step, as the mathematics takes it."""
+
+    w: Tensor
+    """A copy, as it was when the step began: in float32 or wider, a shard where that is enough."""
+
+    xp: Backend
+    memory: Memory
+
+
+def opened_again(target: Live) -> Tensor:
+    """The weight as it is now, as it was opened."""
+    (parameter,) = target.parameters
+    array, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
+    now: Tensor = xp.wide(array)
+    return now
+
+
+class Memories:
+    """The memory of each weight of one optimizer, by its name.
+
+    A step that is skipped or raises leaves it as it was; of several evaluations of a closure the
+    last one counts.
+    """
+
+    def __init__(self, average: float) -> None:
+        self.average = average
+        self.kept: dict[str, Memory] = {}
+        """As the last step left them. What is in it is replaced, and never written to."""
+
+        self._opened: dict[str, Opened] = {}
+        self._loaded: Mapping[str, Mapping[str, Any]] = {}
+        """What was saved, and not asked for yet."""
+
+    def open(self, target: Live) -> Opened:
+        """A weight as it was at the beginning of the step."""
+        opened = self._opened.get(target.name)
+        if opened is None:
+            (parameter,) = target.parameters
+            whole = not target.regularizer.on_shards
+            array, xp = open_array(parameter.detach(), whole=whole)
+            w = xp.wide(array)
+            w = w.clone() if w is array or w.data_ptr() == parameter.data_ptr() else w
+            opened = Opened(w, xp, self._memory_of(target.name, w, xp, whole))
+            self._opened[target.name] = opened
+        return opened
+
+    def note(self, target: Live, memory: Memory) -> None:
+        """What is remembered of a weight, if the step is taken."""
+        self._opened[target.name] = self._opened[target.name]._replace(memory=memory)
+
+    def reopen(self, target: Live) -> Opened:
+        """As :meth:`open`, with the memory of before the step: a closure is evaluated again."""
+        opened = self.open(target)
+        kept = self.kept.get(target.name)
+        return opened if kept is None else opened._replace(memory=kept)
+
+    def close(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+        """The step is over. What was frozen in it is forgotten."""
+        found, skipped = {}, step.found_inf
+        for target in targets:
+            memory = self._opened[target.name].memory
+            before = self.kept.get(target.name)
+            if skipped is not None and before is not None:
+                there = skipped.to(memory.mass.device) > 0
+                memory = Memory(*(torch.where(there, *pair) for pair in zip(before, memory)))
+            found[target.name] = memory
+        self.kept, self._opened = found, {}
+
+    def forget_step(self) -> None:
+        """The step was not taken."""
+        self._opened = {}
+
+    def _memory_of(self, name: str, w: Tensor, xp: Backend, whole: bool) -> Memory:
+        memory = self.kept.get(name)
+        if memory is None and name in self._loaded:
+            memory = self._read(name, self._loaded[name], w, whole)
+        if memory is None:
+            memory = begun(w, xp)
+        if memory.mean.device != w.device or memory.mean.dtype != w.dtype:
+            memory = Memory(*(x.to(w.device, w.dtype) for x in memory))
+        self.kept = {**self.kept, name: memory}
+        return memory
+
+    def left(self) -> dict[str, float]:
+        """The share of the zeros of each weight that were left in the last 1/(1 − average) steps."""
+        return {
+            name: float(share_left(memory, self.average, local))
+            for name, memory in self.kept.items()
+        }
+
+    # --- saving and resuming ----------------------------------------------------------------
+
+    def state(self, targets: Sequence[Any]) -> dict[str, dict[str, Any]]:
+        """The memory of each weight as tensors and numbers, sharded as the weights are."""
+        return {
+            target.name: _written(self.kept[target.name], target)
+            for target in targets
+            if target.name in self.kept
+        }
+
+    def load(self, state: object) -> None:
+        """Go on from what :meth:`state` gave. Raises :class:`StateError` if that is not it."""
+        if not isinstance(state, Mapping) or not all(
+            isinstance(each, Mapping) and set(each) == set(Memory._fields)
+            for each in state.values()
+        ):
+            raise StateError(
+                "its averages are no mapping from name to what a half-space step keeps"
+            )
+        self.kept, self._opened, self._loaded = {}, {}, dict(state)
+
+    def _read(self, name: str, saved: Mapping[str, Any], w: Tensor, whole: bool) -> Memory:
+        mean, _ = open_array(saved["mean"], whole=whole)
+        if mean.shape != w.shape:
+            raise StateError(
+                f"the average of {name!r} has the shape {tuple(mean.shape)}, and {tuple(w.shape)} "
+                "is what is stepped here"
+            )
+        numbers = [w.new_tensor(float(saved[field])) for field in SCALARS]
+        return Memory(mean.to(w.device, w.dtype).clone(), *numbers)
+
+
+def _written(memory: Memory, target: Any) -> dict[str, Any]:
+    (parameter,) = target.parameters
+    _, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
+    numbers = {field: float(getattr(memory, field)) for field in SCALARS}
+    return {"mean": xp.like(memory.mean, memory.mean), **numbers}
+
+
+def data_gradient(target: Live, opened: Opened, factor: Any) -> Tensor:
+    """The gradient of the data beside a weight, of what ``.grad`` has factor times."""
+    (parameter,) = target.parameters
+    assert parameter.grad is not None  # modes give one to what has none
+    array, xp = open_array(parameter.grad.detach(), whole=not target.regularizer.on_shards)
+    gradient: Tensor = xp.wide(array).to(opened.w.dtype) / factor
+    return gradient
+
+
+def factor_of(parameter: nn.Parameter, group: Group, scale: Tensor | None) -> Any:
+    """What ``.grad`` is multiplied by: −1 where the objective is maximized, and a scaler's factor."""
+    sign = -1.0 if group.get("maximize", False) else 1.0
+    return sign if scale is None else sign * scale.to(parameter.device)
