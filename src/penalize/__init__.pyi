@@ -19,6 +19,7 @@ from penalize.errors import ModelError as ModelError
 from penalize.errors import NeverAppliedWarning as NeverAppliedWarning
 from penalize.errors import NoDerivativeError as NoDerivativeError
 from penalize.errors import NoGradientError as NoGradientError
+from penalize.errors import NoKinkError as NoKinkError
 from penalize.errors import NoMatchError as NoMatchError
 from penalize.errors import NoProximalOperatorError as NoProximalOperatorError
 from penalize.errors import NoStepError as NoStepError

@@ -2,7 +2,7 @@
 
 Around the optimizer's own update of a weight w, with the gradient g of the data:
 
-- Before it, ĝ is the running average of g, and h = ĝ + the gradient of all of Ω that is smooth.
+- Before it, ĝ is the running average of g, and h is ĝ + the gradient of all of Ω that is smooth.
   Where w is 0 and a kink of Ω holds it, the optimizer is given g̃, the element of h + ∂Ω(0) of least
   norm (:mod:`penalize.regularizers.least_norm`), and elsewhere g + ∇Ω(w), as in the loss.
 - After it, what left its half-space is set to 0. The side of w is w, and −g̃ where that is 0. An
@@ -18,18 +18,20 @@ Around the optimizer's own update of a weight w, with the gradient g of the data
 The average is what tells zeros under noise, as in dual averaging (Lee and Wright, Manifold
 identification in dual averaging for regularized stochastic online learning, 2012). It has the units
 of the gradient, and is never multiplied by a learning rate. A kink of size 0, as at a step of a
-schedule, does nothing at all. An element of g that is not finite is passed on, and leaves ĝ as it is.
+schedule, does nothing at all. An element of g that is not finite is passed on, and leaves ĝ as it
+is.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from penalize.backends import Array, Backend
 from penalize.errors import ModeError
-from penalize.regularizers.base import Regularizer
+from penalize.regularizers.base import Regularizer, as_number
 from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.groups import norms_of
 from penalize.regularizers.kinks import Kinks
@@ -43,7 +45,7 @@ SPARSE = 0.01
 
 
 class Memory(NamedTuple):
-    """What is remembered of one weight. Sums over the steps are weighted by averageᵏ(1 − average)."""
+    """What is remembered of one weight. Sums are over steps, weighted by averageᵏ(1 − average)."""
 
     mean: Array
     """Σ g, of the weight's shape: its average is this over the mass."""
@@ -73,8 +75,9 @@ SCALARS = Memory._fields[1:]
 
 def check_average(average: object) -> float:
     """The average as a float. Raises :class:`ModeError` unless it is a number in [0, 1)."""
-    if isinstance(average, numbers.Real) and not isinstance(average, bool) and 0 <= average < 1:
-        return float(average)
+    number = as_number(average)
+    if 0 <= number < 1:
+        return number
     raise ModeError(
         f"average={average!r}",
         f"expected a number from 0 to below 1, how much of the average stays in a step: {AVERAGE} "
@@ -83,86 +86,19 @@ def check_average(average: object) -> float:
 
 
 def begun(w: Array, xp: Backend) -> Memory:
-    """Nothing is remembered yet of a weight."""
+    """What is remembered of a weight before the first step."""
     nothing = xp.full((), 0.0, w)
     share = _count(xp.abs(w) <= 0, w, xp) / max(math.prod(xp.shape(w)), 1)
     held = xp.where((share > SPARSE) & (share < 1), 1.0, nothing)
-    return Memory(0.0 * xp.where(xp.abs(w) <= 0, w, nothing), *[nothing] * 3, held, *[nothing] * 2)
+    mean = xp.full(tuple(w.shape), 0.0, w)
+    return Memory(mean, nothing, nothing, nothing, held, nothing, nothing)
 
 
-def before(
-    regularizer: Regularizer, w: Array, g: Array, memory: Memory, average: float, xp: Backend
-) -> tuple[Array, Memory]:
-    """What the optimizer is to be given in place of the gradient, and what is then remembered.
-
-    Args:
-        regularizer: Ω, at this step.
-        w: the weight, opened and wide.
-        g: the gradient of the data.
-        memory: from the last step.
-        average: how much of an average stays in a step.
-        xp: the array functions.
-    """
-    memory = noted(g, memory, average, xp)
-    regularizer = regularizer._beside(w, xp)
-    smooth = regularizer._gradient(w, xp)
-    kinks = regularizer.kinks()
-    zeros = zeros_of(w, kinks, xp)
-    given = _where_zero(
-        zeros, _held_back(smooth, zeros, kinks, memory, average, xp), g + smooth, xp
-    )
-    if zeros.groups is not None:
-        along = _living(w, _mean(memory, xp) + smooth, zeros, xp)
-        added = xp.sum(given * along)
-        memory = memory._replace(pulled=_added(memory.pulled, added, average, xp))
-    return given, memory
-
-
-def after(
-    regularizer: Regularizer, w: Array, new: Array, memory: Memory, average: float, xp: Backend
-) -> tuple[Array, Memory]:
-    """The weight after the update with exact zeros, and what is then remembered.
-
-    Args:
-        regularizer: Ω, at this step.
-        w: the weight before the update.
-        new: the weight after it.
-        memory: as :func:`before` gave it in this step.
-        average: how much of an average stays in a step.
-        xp: the array functions.
-    """
-    regularizer = regularizer._beside(w, xp)
-    kinks = regularizer.kinks()
-    zeros = zeros_of(w, kinks, xp)
-    smooth = regularizer._gradient(w, xp)
-    side = _where_zero(zeros, -_held_back(smooth, zeros, kinks, memory, average, xp), w, xp)
-    found = new
-    if zeros.elements is not None:
-        gone = ((new >= 0) & (side <= 0)) | ((new <= 0) & (side >= 0))  # a NaN stays
-        gone = gone if isinstance(kinks.element, numbers.Real) else gone & (kinks.element > 0)
-        found = xp.where(gone, 0.0, new)
-    if zeros.groups is not None:
-        along = _living(w, _mean(memory, xp) + smooth, zeros, xp)
-        moved = xp.sum((w - new) * along)
-        memory = memory._replace(moved=_added(memory.moved, moved, average, xp))
-        gone = _gone(w, side, found, smooth, zeros, kinks, memory, average, xp)
-        found = xp.where(gone, 0.0, found)
-    return found, _counted(w, found, zeros, memory, average, xp)
-
-
-def stay(
-    regularizer: Regularizer, w: Array, new: Array, memory: Memory, average: float, xp: Backend
-) -> tuple[Array, Memory]:
-    """As :func:`after`, where the update made the zeros itself: those stay that are held.
-
-    The memory is what :func:`noted` gave in this step.
-    """
-    regularizer = regularizer._beside(w, xp)
-    kinks = regularizer.kinks()
-    zeros = zeros_of(w, kinks, xp)
-    pull = _held_back(regularizer._gradient(w, xp), zeros, kinks, memory, average, xp)
-    found = _where_zero(zeros, xp.where(xp.abs(pull) <= 0, 0.0, new), new, xp)
-    return found, _counted(w, found, zeros, memory, average, xp)
+def noted(g: Array, memory: Memory, average: float, xp: Backend) -> Memory:
+    """What is remembered with one more gradient of the data in the average."""
+    seen = xp.where(xp.abs(g) < math.inf, g, _mean(memory, xp))
+    mean = average * memory.mean + (1 - average) * seen
+    return memory._replace(mean=mean, mass=average * memory.mass + (1 - average))
 
 
 def share_left(memory: Memory, average: float, xp: Backend) -> Array:
@@ -172,15 +108,139 @@ def share_left(memory: Memory, average: float, xp: Backend) -> Array:
     return xp.where(none, 0.0, share)
 
 
-# --- the averages -----------------------------------------------------------------------------
+@dataclass(frozen=True)
+class HalfSpace:
+    """The half-space step of one weight.
 
+    Args:
+        penalty: Ω, at this step.
+        w: the weight before the update, opened and wide.
+        average: how much of an average stays in a step.
+        xp: the array functions.
+    """
 
-def noted(g: Array, memory: Memory, average: float, xp: Backend) -> Memory:
-    """What is remembered with one more gradient of the data in the average."""
-    fine = xp.abs(g) < math.inf
-    seen = xp.where(fine, g, _mean(memory, xp))
-    mean = average * memory.mean + (1 - average) * seen
-    return memory._replace(mean=mean, mass=average * memory.mass + (1 - average))
+    penalty: Regularizer
+    w: Array
+    average: float
+    xp: Backend
+
+    def before(self, g: Array, memory: Memory) -> tuple[Array, Memory]:
+        """What the optimizer is to be given, and what is then remembered.
+
+        Args:
+            g: the gradient of the data.
+            memory: of the last step.
+        """
+        memory = noted(g, memory, self.average, self.xp)
+        slope = self._slope()
+        given = self._at_zeros(self._pull(slope, memory), g + slope)
+        if self._zeros.groups is not None:
+            pulled = self._along(given, slope, memory)
+            memory = memory._replace(pulled=self._added(memory.pulled, pulled))
+        return given, memory
+
+    def after(self, new: Array, memory: Memory) -> tuple[Array, Memory]:
+        """The weight after the update with its zeros, and what is then remembered.
+
+        Args:
+            new: the weight after the update.
+            memory: as :meth:`before` gave it.
+        """
+        slope, found = self._slope(), new
+        side = self._at_zeros(-self._pull(slope, memory), self.w)
+        if self._zeros.elements is not None:
+            crossed = ((new >= 0) & (side <= 0)) | ((new <= 0) & (side >= 0))  # a NaN stays
+            found = self.xp.where(_and_on(crossed, self._kinks.element), 0.0, new)
+        if self._zeros.groups is not None:
+            moved = self._along(self.w - new, slope, memory)
+            memory = memory._replace(moved=self._added(memory.moved, moved))
+            found = self.xp.where(self._gone(found, side, slope, memory), 0.0, found)
+        return found, self._counted(found, memory)
+
+    def stay(self, new: Array, memory: Memory) -> tuple[Array, Memory]:
+        """As :meth:`after`, where the update made the zeros itself: those stay that are held.
+
+        Args:
+            new: the weight after the update.
+            memory: as :func:`noted` gave it in this step.
+        """
+        pull = self._pull(self._slope(), memory)
+        held = self.xp.where(self.xp.abs(pull) <= 0, 0.0, new)
+        found = self._at_zeros(held, new)
+        return found, self._counted(found, memory)
+
+    # --- what holds before the update -------------------------------------------------------
+
+    @cached_property
+    def _own(self) -> Regularizer:
+        return self.penalty._beside(self.w, self.xp)
+
+    @cached_property
+    def _kinks(self) -> Kinks:
+        return self._own.kinks()
+
+    @cached_property
+    def _zeros(self) -> Zeros:
+        return zeros_of(self.w, self._kinks, self.xp)
+
+    def _slope(self) -> Array:
+        """∇Ω(w): at zeros, that of what is smooth. (As large as the weight, so it is not kept.)"""
+        return self._own._gradient(self.w, self.xp)
+
+    def _at_zeros(self, there: Array, elsewhere: Array) -> Array:
+        for zeros in (self._zeros.elements, self._zeros.groups):
+            if zeros is not None:
+                elsewhere = self.xp.where(zeros, there, elsewhere)
+        return elsewhere
+
+    def _pull(self, slope: Array, memory: Memory) -> Array:
+        """g̃, at the zeros."""
+        pull = least_norm(_mean(memory, self.xp) + slope, self._zeros, self._kinks, self.xp)
+        full = 1 - self.average ** (1 / (1 - self.average) - 0.5)  # half a step for rounding
+        stays = (memory.held > 0) & (memory.mass < full)
+        return self.xp.where(stays, 0.0, pull)
+
+    # --- groups -----------------------------------------------------------------------------
+
+    def _along(self, x: Array, slope: Array, memory: Memory) -> Array:
+        """⟨x, ĝ + ∇Ω(w)⟩ over what is not 0: elsewhere a gradient is not what moves a weight."""
+        along = _mean(memory, self.xp) + slope
+        return self.xp.sum(x * self.xp.where(self.xp.abs(self.w) <= 0, 0.0, along))
+
+    def _added(self, total: Array, new: Array) -> Array:
+        both = self.average * total + (1 - self.average) * new
+        return self.xp.where(self.xp.abs(new) < math.inf, both, total)
+
+    def _gone(self, new: Array, side: Array, slope: Array, memory: Memory) -> Array:
+        """Whether the group of each element is to be 0 now."""
+        xp, kinks = self.xp, self._kinks
+        groups, size = kinks.sizes(self.w, xp)
+        turned = groups.sum(new * norms_of(side, groups, xp).parts, xp) <= 0
+        norms = norms_of(self.w, groups, xp)
+        kink = norms.parts * groups.spread(size / norms.lengths, self.w, xp)
+        element = 0.0 if self._zeros.elements is None else kinks.element
+        smooth = slope - kink - element * xp.sign(self.w)
+        way = self._way(memory)
+        moved = new - way * (_mean(memory, xp) + smooth)
+        left = norms_of(soft_threshold(moved, way * element, xp), groups, xp)
+        reached = (left.each <= way * size) & (way > 0) & ~norms.zero
+        return spread(_and_on(turned | reached, size), groups, self.w, xp)
+
+    def _way(self, memory: Memory) -> Array:
+        """How far a gradient moves a weight within the window of the average, over the gradient."""
+        known = (memory.pulled > 0) & (memory.moved > 0)
+        rate = self.xp.where(known, memory.moved, 0.0) / self.xp.where(known, memory.pulled, 1.0)
+        return rate * memory.mass / (1 - self.average)
+
+    # --- what is told -----------------------------------------------------------------------
+
+    def _counted(self, new: Array, memory: Memory) -> Memory:
+        held = self._at_zeros(self.xp.full((), 1.0, self.w), 0.0 * self.xp.sign(self.w)) > 0
+        left = _count(held & (self.xp.abs(new) > 0), self.w, self.xp)
+        zeros, a = _count(held, self.w, self.xp), self.average
+        return memory._replace(
+            zeros=a * memory.zeros + (1 - a) * zeros, left=a * memory.left + (1 - a) * left
+        )
 
 
 def _mean(memory: Memory, xp: Backend) -> Array:
@@ -188,76 +248,10 @@ def _mean(memory: Memory, xp: Backend) -> Array:
     return memory.mean / xp.where(memory.mass <= 0, 1.0, memory.mass)
 
 
-def _added(total: Array, new: Array, average: float, xp: Backend) -> Array:
-    return xp.where(xp.abs(new) < math.inf, average * total + (1 - average) * new, total)
-
-
-def _living(w: Array, along: Array, zeros: Zeros, xp: Backend) -> Array:
-    """What is along, and 0 where a weight is 0: there the optimizer's steps are not its own."""
-    return xp.where(xp.abs(w) <= 0, 0.0, along)
-
-
-# --- zeros ------------------------------------------------------------------------------------
-
-
-def _where_zero(zeros: Zeros, a: Array, b: Array, xp: Backend) -> Array:
-    for where in (zeros.elements, zeros.groups):
-        if where is not None:
-            b = xp.where(where, a, b)
-    return b
-
-
-def _held_back(
-    smooth: Array, zeros: Zeros, kinks: Kinks, memory: Memory, average: float, xp: Backend
-) -> Array:
-    """g̃ where there are zeros. The gradient of Ω there is that of what is smooth."""
-    left = least_norm(_mean(memory, xp) + smooth, zeros, kinks, xp)
-    full = 1 - average ** (1 / (1 - average))
-    stays = (memory.held > 0) & (memory.mass < full)
-    return xp.where(stays, 0.0, left)
-
-
-def _gone(
-    w: Array,
-    side: Array,
-    new: Array,
-    smooth: Array,
-    zeros: Zeros,
-    kinks: Kinks,
-    memory: Memory,
-    average: float,
-    xp: Backend,
-) -> Array:
-    """Whether the group of an element is to be 0 now."""
-    groups, size = kinks.sizes(w, xp)
-    inner = groups.sum(new * norms_of(side, groups, xp).parts, xp)
-    pulls = (memory.pulled > 0) & (memory.moved > 0)
-    rate = xp.where(pulls, memory.moved, 0.0) / xp.where(pulls, memory.pulled, 1.0)
-    way = rate * memory.mass / (1 - average)
-    norms = norms_of(w, groups, xp)
-    kink = norms.parts * groups.spread(size / norms.lengths, w, xp)
-    element = 0.0
-    if zeros.elements is not None:
-        element = kinks.element
-        kink = kink + element * xp.sign(w)
-    moved = soft_threshold(new - way * (_mean(memory, xp) + smooth - kink), way * element, xp)
-    reached = (norms_of(moved, groups, xp).each <= way * size) & (way > 0) & ~norms.zero
-    gone = ((inner <= 0) | reached) & (size > 0)
-    return spread(gone, groups, w, xp)
-
-
-# --- what explain() tells ---------------------------------------------------------------------
+def _and_on(condition: Array, size: Any) -> Array:
+    """A condition, where a kink is above 0."""
+    return condition if type(size) is float else condition & (size > 0)  # it was on
 
 
 def _count(which: Array, w: Array, xp: Backend) -> Array:
     return xp.sum(xp.where(which, xp.full((), 1.0, w), xp.full((), 0.0, w)))
-
-
-def _counted(
-    w: Array, new: Array, zeros: Zeros, memory: Memory, average: float, xp: Backend
-) -> Memory:
-    held = _where_zero(zeros, xp.full((), 1.0, w), 0.0 * w, xp) > 0
-    known = _count(held, w, xp), _count(held & (xp.abs(new) > 0), w, xp)
-    both = (memory.zeros, memory.left)
-    zeros_, left = (average * a + (1 - average) * b for a, b in zip(both, known, strict=True))
-    return memory._replace(zeros=zeros_, left=left)

@@ -39,7 +39,7 @@ class Kinks:
         return self.plain is not None or self.by_size is not None
 
     def joined(self, other: Kinks) -> Kinks | None:
-        """Those of a sum; None where the groups of the two are not the same."""
+        """The kinks of a sum; None where the groups of the two are not the same."""
         if self.grouped and other.grouped and self.groups != other.groups:
             return None
         return Kinks(

@@ -14,7 +14,7 @@ from penalize.regularizers.kinks import Kinks
 
 @dataclass(frozen=True)
 class Zeros:
-    """Where a weight is 0 and a kink holds it. Each is an array of booleans, or None for nowhere."""
+    """Where a weight is 0 and a kink holds it: arrays of booleans, or None for nowhere."""
 
     elements: Array | None
     groups: Array | None
@@ -23,7 +23,9 @@ class Zeros:
 
 def is_on(size: Any) -> Any:
     """Whether a kink has a size above 0: a boolean, or an array of them."""
-    return False if size is None else size > 0
+    if size is None or isinstance(size, float):
+        return bool(size)
+    return size > 0
 
 
 def has_groups(kinks: Kinks) -> bool:

@@ -10,7 +10,6 @@ from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.groups import Grouped
 from penalize.regularizers.levels import at_least, level
 
-
 _OF_ANOTHER_SHAPE = (
     "the kink of a group that is 0 is not that of a norm ‖w_g‖₂. Use "
     'mode="proximal", or a GroupLasso'

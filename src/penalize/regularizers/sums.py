@@ -207,8 +207,8 @@ class Sum(Regularizer):
 
 
 _TWO_FAMILIES = (
-    "its groups are of two kinds, which overlap, and no subgradient of least norm is known in closed "
-    'form. Take one kind, or use mode="gradient"'
+    "its groups are of two kinds, which overlap, and no subgradient of least norm is known in "
+    'closed form. Take one kind, or use mode="gradient"'
 )
 
 

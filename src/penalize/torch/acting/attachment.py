@@ -166,10 +166,14 @@ class Attachment:
         """What is applied, and how, as plain data; it loads under ``weights_only=True``.
 
         It has the number of steps, which schedules follow, the values at the start that parameters
-        are drawn toward, and the averages of a mode that keeps some; and it is checked when training goes on: that the same
-        penalties are applied in the same way as before.
+        are drawn toward, and the averages of a mode that keeps some; and it is checked when
+        training goes on: that the same penalties are applied in the same way as before.
         """
-        how = {"mode": self._mode.name, "clip": self._mode.clip, "steps": self.steps}
+        how: dict[str, Any] = {
+            "mode": self._mode.name,
+            "clip": self._mode.clip,
+            "steps": self.steps,
+        }
         if self._memories:
             how["average"] = self._memories[0].average
             how["averages"] = [each.state(self._plan.all_targets) for each in self._memories]

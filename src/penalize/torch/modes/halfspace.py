@@ -12,9 +12,9 @@ from typing import Any, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
-from penalize import halfspace
 from penalize.backends import undisturbed
 from penalize.errors import ModeError
+from penalize.halfspace import AVERAGE
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -34,7 +34,7 @@ class Halfspace(Gradient):
 
     name = "halfspace"
 
-    def __init__(self, *, values: bool = False, average: float = halfspace.AVERAGE) -> None:
+    def __init__(self, *, values: bool = False, average: float = AVERAGE) -> None:
         super().__init__(values=values)
         self.memories: Memories = Memories(average)
 
@@ -69,25 +69,20 @@ class Halfspace(Gradient):
             opened = self.memories.reopen(target)
             factor = factor_of(p, groups[id(p)], scale)
             g = data_gradient(target, opened, factor)
-            with undisturbed(opened.w, opened.xp):
-                given, memory = halfspace.before(
-                    target.regularizer, opened.w, g, opened.memory, self.average, opened.xp
-                )
+            with undisturbed(opened.space.w, opened.space.xp):
+                given, memory = opened.space.before(g, opened.memory)
             self.memories.note(target, memory)
-            gradient.copy_(opened.xp.like(factor * given, gradient))
+            gradient.copy_(opened.space.xp.like(factor * given, gradient))
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
         for target in targets:
             (p,) = target.parameters
-            w, xp, memory = self.memories.open(target)
-            new = opened_again(target)
-            with undisturbed(w, xp):
-                found, memory = halfspace.after(
-                    target.regularizer, w, new, memory, self.average, xp
-                )
+            space, memory = self.memories.open(target)
+            with undisturbed(space.w, space.xp):
+                found, memory = space.after(opened_again(target), memory)
             self.memories.note(target, memory)
-            step.assign(p, xp.like(found, p))
+            step.assign(p, space.xp.like(found, p))
         self.memories.close(targets, step)
 
     def effect(self, target: Target, run: Replayed) -> Effect:
@@ -99,15 +94,8 @@ class Halfspace(Gradient):
         self.memories.forget_step()
         factor = factor_of(p, run.groups[id(p)], None)
         g = run.gradients[id(p)]
-        given, _ = halfspace.before(
-            target.regularizer, opened.w, factor * g, opened.memory, self.average, opened.xp
-        )
+        given, _ = opened.space.before(factor * g, opened.memory)
         return Effect("gradients", {p: factor * given - g})
-
-    @property
-    def average(self) -> float:
-        """How much of an average stays in a step."""
-        return self.memories.average
 
 
 _ONE_BY_ONE = "there are no kernels for half-space steps"

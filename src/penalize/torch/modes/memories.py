@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from penalize.backends import Backend, open_array
 from penalize.backends import torch as local
 from penalize.errors import StateError
-from penalize.halfspace import SCALARS, Memory, begun, share_left
+from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, share_left
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live
 
@@ -22,10 +22,9 @@ from penalize.torch.model.targets import Live
 class Opened(NamedTuple):
     """One weight in a step, as the mathematics takes it."""
 
-    w: Tensor
-    """A copy, as it was when the step began: in float32 or wider, a shard where that is enough."""
+    space: HalfSpace
+    """With a copy of it as it was when the step began, a shard where that is enough."""
 
-    xp: Backend
     memory: Memory
 
 
@@ -62,7 +61,8 @@ class Memories:
             array, xp = open_array(parameter.detach(), whole=whole)
             w = xp.wide(array)
             w = w.clone() if w is array or w.data_ptr() == parameter.data_ptr() else w
-            opened = Opened(w, xp, self._memory_of(target.name, w, xp, whole))
+            space = HalfSpace(target.regularizer, w, self.average, xp)
+            opened = Opened(space, self._memory_of(target.name, w, xp, whole))
             self._opened[target.name] = opened
         return opened
 
@@ -84,7 +84,9 @@ class Memories:
             before = self.kept.get(target.name)
             if skipped is not None and before is not None:
                 there = skipped.to(memory.mass.device) > 0
-                memory = Memory(*(torch.where(there, *pair) for pair in zip(before, memory)))
+                memory = Memory(
+                    *(torch.where(there, *pair) for pair in zip(before, memory, strict=True))
+                )
             found[target.name] = memory
         self.kept, self._opened = found, {}
 
@@ -104,7 +106,7 @@ class Memories:
         return memory
 
     def left(self) -> dict[str, float]:
-        """The share of the zeros of each weight that were left in the last 1/(1 − average) steps."""
+        """The share of its zeros that each weight has left in the last 1/(1 − average) steps."""
         return {
             name: float(share_left(memory, self.average, local))
             for name, memory in self.kept.items()
@@ -154,11 +156,11 @@ def data_gradient(target: Live, opened: Opened, factor: Any) -> Tensor:
     (parameter,) = target.parameters
     assert parameter.grad is not None  # modes give one to what has none
     array, xp = open_array(parameter.grad.detach(), whole=not target.regularizer.on_shards)
-    gradient: Tensor = xp.wide(array).to(opened.w.dtype) / factor
+    gradient: Tensor = xp.wide(array).to(opened.space.w.dtype) / factor
     return gradient
 
 
 def factor_of(parameter: nn.Parameter, group: Group, scale: Tensor | None) -> Any:
-    """What ``.grad`` is multiplied by: −1 where the objective is maximized, and a scaler's factor."""
+    """What ``.grad`` is multiplied by: a scaler's factor, and −1 where it is maximized."""
     sign = -1.0 if group.get("maximize", False) else 1.0
     return sign if scale is None else sign * scale.to(parameter.device)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from penalize.backends import torch as xp
 from penalize.errors import ModeError
-from penalize.halfspace import noted, stay
+from penalize.halfspace import noted
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
 from penalize.torch.model.targets import Live, Target
@@ -89,7 +89,7 @@ class Proximal(Mode):
         (p,) = target.parameters
         opened = memories.reopen(target)
         g = data_gradient(target, opened, factor_of(p, step.groups[id(p)], step.scale))
-        memories.note(target, noted(g, opened.memory, memories.average, opened.xp))
+        memories.note(target, noted(g, opened.memory, memories.average, opened.space.xp))
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         step_size = step_size_of(step.optimizer)
@@ -112,11 +112,10 @@ class Proximal(Mode):
 
     def _stay(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
         (p,) = target.parameters
-        w, xp, memory = memories.open(target)
-        new = opened_again(target)
-        found, memory = stay(target.regularizer, w, new, memory, memories.average, xp)
+        space, memory = memories.open(target)
+        found, memory = space.stay(opened_again(target), memory)
         memories.note(target, memory)
-        step.assign(p, xp.like(found, p))
+        step.assign(p, space.xp.like(found, p))
 
     def effect(self, target: Target, run: Replayed) -> Effect:
         (parameter,) = target.binding.parameters()
