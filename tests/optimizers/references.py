@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from halfspace_reference import HalfSpace
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizers.problem import model_for, train, train_in_backward, weights
 from optimizers.rows import Row
 from penalize import L1, L2, Regularizer, everything
+from penalize.halfspace import AVERAGE
 from penalize.torch import regularize
 
 STRENGTH = 0.03
@@ -54,6 +58,54 @@ def decoupled_by_hand(row: Row, regularizer: Regularizer) -> list[Tensor]:
     model = model_for(row)
     optimizers = row.build(list(model.parameters()))
     return train(row, model, optimizers, before_update=lambda _, o: _move(regularizer, o))
+
+
+# --- the half-space step --------------------------------------------------------------------
+
+
+class _Loop:
+    """A plain loop in NumPy, around each step of an optimizer."""
+
+    def __init__(self, optimizer: Optimizer, row: Row) -> None:
+        self._held = [p for group in optimizer.param_groups for p in group["params"]]
+        self._rules = [HalfSpace(_flat(p), AVERAGE, element=STRENGTH) for p in self._held]
+        self._before = [_flat(p) for p in self._held]
+        self._sign = row.sign
+        self._step = optimizer.step
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        self._before = [_flat(p) for p in self._held]
+        for p, rule, w in zip(self._held, self._rules, self._before, strict=True):
+            gradient = _flat(torch.zeros_like(p) if p.grad is None else p.grad)
+            given = torch.tensor(self._sign * rule.before(w, self._sign * gradient))
+            p.grad = given.reshape(p.shape)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        def ready() -> Any:
+            loss = None if closure is None else closure()
+            self.begin()
+            return loss
+
+        if closure is None:
+            ready()
+        self._step(*([] if closure is None else [ready]))
+        for p, rule, w in zip(self._held, self._rules, self._before, strict=True):
+            p.data.copy_(torch.tensor(rule.after(w, _flat(p))).reshape(p.shape))
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    return x.detach().numpy().reshape(-1).copy()
+
+
+def halfspace_by_hand(row: Row, regularizer: Regularizer) -> list[Tensor]:
+    """``"halfspace"``: the rule by hand, before and after each step."""
+    model = model_for(row)
+    optimizers = row.build(list(model.parameters()))
+    for optimizer in optimizers:
+        vars(optimizer)["step"] = _Loop(optimizer, row).step
+    loop = train_in_backward if row.in_backward else train
+    return loop(row, model, optimizers)
 
 
 # --- the proximal step ----------------------------------------------------------------------

@@ -19,7 +19,14 @@ from torch.optim import (
 )
 
 from optimizers.rows import Row
-from penalize import L2, AppliedTwiceError, ModeError, OptimizerError, Regularizer
+from penalize import (
+    L2,
+    AppliedTwiceError,
+    ModeError,
+    NoKinkError,
+    OptimizerError,
+    Regularizer,
+)
 
 STEP_IS_KNOWN = (SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, RMSprop)
 
@@ -56,12 +63,6 @@ REFUSALS = (
         lambda row, r, mode: row.decays and isinstance(r, L2),
     ),
     Refusal(
-        "sparse gradient",
-        ModeError,
-        "has a sparse gradient",
-        lambda row, r, mode: mode == "gradient" and row.sparse,
-    ),
-    Refusal(
         "no learning rate",
         ModeError,
         "needs a learning rate that scales the update",
@@ -72,6 +73,24 @@ REFUSALS = (
         ModeError,
         "may keep weights of its own",
         lambda row, r, mode: mode == "decoupled" and row.optimizer.startswith("schedulefree"),
+    ),
+    Refusal(
+        "what is set does not stay",
+        ModeError,
+        "sets weights to 0 after the step of",
+        lambda row, r, mode: mode == "halfspace" and (row.origin is LBFGS or row.averages),
+    ),
+    Refusal(
+        "makes no zeros",
+        NoKinkError,
+        "it has no kink at 0",
+        lambda row, r, mode: mode == "halfspace" and isinstance(r, L2),
+    ),
+    Refusal(
+        "sparse gradient",
+        ModeError,
+        "has a sparse gradient",
+        lambda row, r, mode: mode in ("gradient", "halfspace") and row.sparse,
     ),
     Refusal(
         "its step is not known",

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from optimizers.references import (
     attached,
     decoupled_by_hand,
+    halfspace_by_hand,
     proximal,
     proximal_by_hand,
     with_loss_term,
@@ -31,6 +32,7 @@ MODES: dict[str, tuple[Reference, Reference]] = {
     "gradient": (functools.partial(attached, mode="gradient"), with_loss_term),
     "decoupled": (functools.partial(attached, mode="decoupled"), decoupled_by_hand),
     "proximal": (proximal, proximal_by_hand),
+    "halfspace": (functools.partial(attached, mode="halfspace"), halfspace_by_hand),
 }
 """What each mode does, and what it should do."""
 

@@ -78,7 +78,7 @@ def test_a_loss_term(loss: Loss, factor: float, whole_step: bool) -> None:
         assert report[0].note.startswith("no fixed factor: clipping, a penalty of a penalty")
 
 
-@pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
+@pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal", "halfspace"])
 @pytest.mark.parametrize(
     "make",
     [

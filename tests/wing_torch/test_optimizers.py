@@ -143,8 +143,9 @@ def test_a_learning_rate_of_zero_moves_nothing(kind: Any, mode: str) -> None:
     row = Row(kind.__name__, settings, builder(kind, settings), origin=kind)
     start = nn.utils.parameters_to_vector(model_for(row).parameters()).detach()
     for regularizer in REGULARIZERS:
-        for passed in attached(row, regularizer, mode):
-            assert torch.equal(passed, start)
+        if expected(row, regularizer, mode) is None:
+            for passed in attached(row, regularizer, mode):
+                assert torch.equal(passed, start)
 
 
 def test_why_schedule_free_optimizers_are_refused_beside_gradients() -> None:

@@ -578,8 +578,8 @@ def _of_another_kind(step: Any, w: Array) -> str:
 
 
 _SMOOTH = (
-    'it has no kink at 0, so that it makes no zeros. Use mode="gradient" (with a plan of its own, '
-    "where other penalties are to make zeros), or add what has one, such as L1(1e-4)"
+    'it has no kink at 0, so that it makes no zeros. Use mode="gradient", or add what has one, '
+    "such as L1(1e-4)"
 )
 
 _AS_A_LOSS_TERM = (

@@ -11,11 +11,13 @@ import pytest
 import torch
 from ranks import on_ranks
 from shardings import WAYS, assert_same_weights, data, net, share, train
+from torch import nn
 from torch.distributed.tensor import DTensor
 
-from penalize import L1, L1L2, L2, GroupLasso, Orthogonal, Regularizer, biases
+from penalize import L1, L1L2, L2, GroupLasso, Orthogonal, Regularizer, biases, kernels
 from penalize.backends import Array, Backend
-from penalize.errors import NoProximalOperatorError
+from penalize.errors import NoKinkError, NoProximalOperatorError
+from penalize.torch import regularize
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +52,14 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0),
 }
 
-MODES = ("loss", "gradient", "decoupled", "proximal")
+MODES = ("loss", "gradient", "decoupled", "proximal", "halfspace")
 
 
 EVERY_PAIR = [(mode, optimizer) for mode in MODES for optimizer in OPTIMIZERS]
-EVERY_MODE = [("loss", "SGD"), ("gradient", "AdamW"), ("decoupled", "AdamW"), ("proximal", "SGD")]
+EVERY_MODE = [
+    *(("loss", "SGD"), ("gradient", "AdamW"), ("decoupled", "AdamW")),
+    *(("proximal", "SGD"), ("halfspace", "AdamW")),
+]
 WITHOUT_PROX = EVERY_MODE[:2]
 
 
@@ -84,8 +89,8 @@ def compare(
     mine = share(way, x), share(way, y)
     try:
         plan, penalties = train(reference, rules, mode, optimizer, x, y)
-    except NoProximalOperatorError:
-        with pytest.raises(NoProximalOperatorError):
+    except (NoProximalOperatorError, NoKinkError) as error:
+        with pytest.raises(type(error)):
             train(sharded, rules, mode, optimizer, *mine)
         return
     found, found_penalties = train(sharded, rules, mode, optimizer, *mine)
@@ -97,3 +102,27 @@ def compare(
     assert [row.shape for row in found.rows] == [row.shape for row in plan.rows]
     for parameter in sharded.parameters():
         assert parameter.grad is None or type(parameter.grad) is type(parameter.data)
+
+
+@on_ranks(2)
+def test_averages_are_saved_as_the_weights_are_sharded() -> None:
+    x, y = data()
+
+    def run(model: Any, steps: int, state: Any = None) -> Any:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plan = regularize(model, {kernels: GroupLasso(0.05, groups="outputs") + L1(0.02)})
+        attachment = plan.attach(optimizer, mode="halfspace", average=0.8)
+        if state is not None:
+            attachment.load_state_dict(state)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+        return attachment.state_dict()
+
+    model, reference = WAYS["fsdp"](net()), net()
+    state = run(model, 5)
+    assert all(isinstance(a["mean"], DTensor) for a in state["averages"][0].values())
+    run(model, 5, state)
+    run(reference, 5, run(reference, 5))
+    assert_same_weights(model, reference)

@@ -65,6 +65,7 @@ class Attachment:
         shares = share_out(plan.all_targets, optimizers)
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
             _check(mode, optimizer, share)
+        modes[0].check_all(plan.all_targets)
         check_free(self.claims, str(self), "Call detach() on the first one")
 
         for mode, optimizer, share in zip(modes, optimizers, shares, strict=True):
@@ -132,8 +133,8 @@ class Attachment:
         that is computed from other parameters. ``why`` says what kept a weight from a fast path.
 
         Of a mode that keeps an average, ``left`` is the share of the zeros that were left in the
-        last 1/(1 − average) steps: where it is not small, raise ``average``. It waits for the
-        device, and of a sharded weight it is that of this rank's shard.
+        last 1/(1 − average) steps, over 1 where they are left again and again: where it is not
+        small, raise ``average``. It waits for the device.
         """
         taken = {name: how for s in self._steppers for name, how in s.mode.router.taken.items()}
         autograd = ("autograd", "it is computed from other parameters")

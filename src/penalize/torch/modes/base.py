@@ -94,6 +94,9 @@ class Mode(ABC):
     def check(self, target: Target, optimizer: Optimizer) -> None:
         """Raise a sentence if the mode cannot act on this target with this optimizer."""
 
+    def check_all(self, targets: Sequence[Target]) -> None:  # noqa: B027  # most have none
+        """Raise a sentence if it would do nothing for any target of a plan."""
+
     def advise(  # noqa: B027  # most have nothing to say
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:

@@ -26,7 +26,13 @@ from penalize.torch.modes.base import (
 )
 from penalize.torch.modes.editing import why_not_edited
 from penalize.torch.modes.gradient import Gradient
-from penalize.torch.modes.memories import Memories, data_gradient, factor_of, opened_again
+from penalize.torch.modes.memories import (
+    Memories,
+    check_known,
+    data_gradient,
+    factor_of,
+    opened_again,
+)
 
 
 class Halfspace(Gradient):
@@ -41,7 +47,7 @@ class Halfspace(Gradient):
     def check(self, target: Target, optimizer: Optimizer) -> None:
         super().check(target, optimizer)
         check_can_be_set(self, target)
-        target.regularizer.check_kinks(repr(target.name))
+        check_known(target)
         reason = why_not_edited(optimizer)
         if reason:
             raise ModeError(
@@ -50,13 +56,20 @@ class Halfspace(Gradient):
                 'use mode="gradient"',
             )
 
+    def check_all(self, targets: Sequence[Target]) -> None:
+        """What has no kink acts as in mode ``"gradient"``, beside something that has one."""
+        if all(target.regularizer.kinks().none for target in targets):
+            for target in targets:
+                target.regularizer.check_kinks(repr(target.name))
+
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
         def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
             return cast(Tensor, w - lr * target.regularizer.gradient(w))
 
-        if all("lr" in groups[id(p)] for t in targets for p in t.parameters):
+        held = [groups[id(p)] for target in targets for p in target.parameters]
+        if all(isinstance(group.get("lr"), float | int | Tensor) for group in held):
             warn_if_rounded_away(self, targets, groups, moved)
 
     def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:

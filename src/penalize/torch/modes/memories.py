@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from penalize.backends import Backend, open_array
 from penalize.backends import torch as local
-from penalize.errors import StateError
+from penalize.errors import NoKinkError, StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, share_left
 from penalize.torch.clock import Group, OptimizerStep
-from penalize.torch.model.targets import Live
+from penalize.torch.model.targets import Live, Target
 
 
 class Opened(NamedTuple):
@@ -149,6 +149,15 @@ def _written(memory: Memory, target: Any) -> dict[str, Any]:
     _, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
     numbers = {field: float(getattr(memory, field)) for field in SCALARS}
     return {"mean": xp.like(memory.mean, memory.mean), **numbers}
+
+
+def check_known(target: Target) -> None:
+    """Raise :class:`NoKinkError` if a penalty has kinks at zero of no known size."""
+    regularizer = target.regularizer
+    try:
+        regularizer.kinks()
+    except NoKinkError:
+        regularizer.check_kinks(repr(target.name))
 
 
 def data_gradient(target: Live, opened: Opened, factor: Any) -> Tensor:

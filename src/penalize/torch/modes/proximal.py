@@ -23,7 +23,13 @@ from penalize.torch.modes.base import (
     warn_if_rounded_away,
 )
 from penalize.torch.modes.gradient import check_dense
-from penalize.torch.modes.memories import Memories, data_gradient, factor_of, opened_again
+from penalize.torch.modes.memories import (
+    Memories,
+    check_known,
+    data_gradient,
+    factor_of,
+    opened_again,
+)
 from penalize.torch.modes.step_sizes import (
     KNOWN,
     is_per_element,
@@ -61,7 +67,7 @@ class Proximal(Mode):
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
         if self.memories is not None:
-            target.regularizer.kinks()  # refuses those of no known size
+            check_known(target)
 
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
