@@ -82,6 +82,7 @@ WINGS = {
         "ledger",
         "steps",
         "transforms",
+        "halfspace",
         "plan",
         "regularize",
         "__init__",

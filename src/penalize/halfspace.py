@@ -25,12 +25,13 @@ is.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from penalize.backends import Array, Backend
-from penalize.errors import ModeError
+from penalize.errors import ModeError, NoKinkError
 from penalize.regularizers.base import Regularizer, as_number
 from penalize.regularizers.elementwise import soft_threshold
 from penalize.regularizers.groups import norms_of
@@ -83,6 +84,28 @@ def check_average(average: object) -> float:
         f"expected a number from 0 to below 1, how much of the average stays in a step: {AVERAGE} "
         "is one over about a thousand steps",
     )
+
+
+def check_some_kinks(penalties: Mapping[str, Regularizer]) -> None:
+    """Raise :class:`NoKinkError` unless all kinks at 0 are of known size, and there is one.
+
+    A penalty without any acts as in mode ``"gradient"``, beside one that has some.
+
+    Args:
+        penalties: by the name of their parameter.
+    """
+    none = [not has_kinks(name, penalty) for name, penalty in penalties.items()]
+    if penalties and all(none):
+        name, penalty = next(iter(penalties.items()))
+        penalty.check_kinks(repr(name))
+
+
+def has_kinks(name: str, penalty: Regularizer) -> bool:
+    """Whether a penalty makes zeros. Raises :class:`NoKinkError` where that is not known."""
+    try:
+        return not penalty.kinks().none
+    except NoKinkError as error:
+        raise NoKinkError(error.regularizer, error.reason, repr(name)) from None
 
 
 def begun(w: Array, xp: Backend) -> Memory:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from penalize.errors import ModelError, some
+from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.jax.ledger import watched
 from penalize.jax.trees import (
     Leaf,
@@ -165,6 +166,40 @@ class Plan(AnyPlan):
 
         return proximal(self, learning_rate, strength)
 
+    def halfspace(
+        self,
+        optimizer: GradientTransformation,
+        *,
+        average: float = AVERAGE,
+        strength: Scalar = 1.0,
+    ) -> GradientTransformation:
+        """An optimizer with the plan around it: exact zeros under any, on mini-batches.
+
+        ``plan.halfspace(optax.adam(1e-2))`` takes the place of the optimizer; what clips stands
+        before it in a chain. The penalty acts as in :meth:`gradient`; but what is 0 stays until the
+        running average of the data's gradient overcomes the penalty, and what leaves its side of 0
+        is set to it (:mod:`penalize.halfspace`). It needs no step size. Its state has an average
+        beside each penalized array, of its size and in float32 or wider.
+
+        Args:
+            optimizer: any transform, such as ``optax.lion(1e-3)`` or a chain that ends with a
+                learning rate.
+            average: how much of the average stays in a step, from 0 to below 1: 0.999 is one over
+                about a thousand steps. Give the last 3/(1 − average) a small learning rate.
+            strength: as for :meth:`gradient`.
+
+        Raises:
+            ModeError: the average is no such number.
+            NoKinkError: no penalty has a kink at 0, or one has none of known size.
+            OptimizerError: the optimizer is none, keeps weights of its own, or goes by the value of
+                the loss; when the step is traced: no parameters are passed, or it does not stand
+                last.
+            AppliedTwiceError, ModelError: as for :meth:`gradient`.
+        """
+        from penalize.jax.halfspace import halfspace
+
+        return halfspace(self, optimizer, average, strength)
+
     # --- what transforms ask ----------------------------------------------------------------
 
     def weights(self, params: Any) -> list[PenalizedArray]:
@@ -190,6 +225,10 @@ class Plan(AnyPlan):
         """Raise :class:`NoGradientError` unless every penalty has a gradient that acts."""
         for name, regularizer in self.penalized.items():
             regularizer.check_gradient(repr(name))
+
+    def check_kinks(self) -> None:
+        """Raise :class:`NoKinkError` unless each penalty has known kinks at 0, and one has some."""
+        check_some_kinks(self.penalized)
 
     def _check_same(self, leaves: Sequence[Leaf], found: dict[str, Any]) -> None:
         shapes = {site.name: e.parameter.shape for e in self._entries for site in e.parameter.sites}

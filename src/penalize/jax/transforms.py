@@ -57,19 +57,19 @@ def gradient(source: PenaltySource, strength: Scalar) -> optax.GradientTransform
     source.check_gradients()
 
     def begin(where: Position, state: PenaltyState) -> Change:
-        _check_nothing(
+        check_nothing(
             [link for link in where.before if not link.harmless],
             f"the transform {name} stands after {{}}, and would not be scaled with the gradient of "
             "the data",
             "put it first in the chain, or use plan.decoupled(learning_rate) at its end",
         )
-        _check_nothing(
-            [link for link in where.after if _adds_up(link)],
+        check_nothing(
+            [link for link in where.after if adds_up(link)],
             f"the transform {name} stands before {{}}, which would add it up once per batch",
             "put it inside, into the chain whose gradients are accumulated",
         )
-        _check_nothing(
-            [inner for link in where.after for inner in link.all if _reads_the_loss(inner)],
+        check_nothing(
+            [inner for link in where.after for inner in link.all if reads_the_loss(inner)],
             f"the transform {name} stands before {{}}, which goes by the value of the loss that it "
             "is given, and that is the data's alone",
             "leave it out, and add plan.penalty(params) to the loss, in value_fn too",
@@ -77,7 +77,7 @@ def gradient(source: PenaltySource, strength: Scalar) -> optax.GradientTransform
         return add(state)
 
     def add(state: PenaltyState) -> Change:
-        factor = _at(strength, state)
+        factor = at_step(strength, state.count)
         return lambda update, w: update + factor * w.regularizer.gradient(w.value)
 
     # Where it stands matters to the checks alone.
@@ -92,19 +92,19 @@ def decoupled(
     source.check_gradients()
 
     def begin(where: Position, state: PenaltyState) -> Change:
-        _check_last(where, name)
+        check_last(where, name)
         before = [inner for link in where.before for inner in (link, *link.parts)]
-        _check_nothing(
+        check_nothing(
             [link for link in before if link.kind in _SKIPPING],
             f"the transform {name} stands after {{}}, and would act in steps that it skips",
             "put both into the chain that it wraps",
         )
-        _check_nothing(
+        check_nothing(
             [link for link in before if link.kind == "set_to_zero"],
             f"the transform {name} stands after {{}}, and would move what that freezes",
             "exempt it by a rule that gives None, or put both into one mask",
         )
-        factor = _at(learning_rate, state) * _at(strength, state)
+        factor = at_step(learning_rate, state.count) * at_step(strength, state.count)
         return lambda update, w: update - factor * w.regularizer.gradient(w.value)
 
     return _transform(source, name, begin, learning_rate=learning_rate, strength=strength)
@@ -117,11 +117,11 @@ def proximal(
     name = "plan.proximal(...)"
 
     def begin(where: Position, state: PenaltyState) -> Change:
-        _check_last(where, name)
+        check_last(where, name)
         scaling = scaling_of(where, state.count)
         check_rate(where, learning_rate)
         source.check_prox(per_element=scaling.denominators is not None)
-        factor = _at(strength, state)
+        factor = at_step(strength, state.count)
 
         def change(update: Any, w: PenalizedArray) -> Any:
             # The difference of what is rounded to half precision would not be an exact −w.
@@ -140,19 +140,20 @@ _SKIPPING = {"MultiSteps", "apply_every", "apply_if_finite", "conditionally_mask
 """Transforms whose updates are zero in some steps."""
 
 
-def _adds_up(link: Link) -> bool:
+def adds_up(link: Link) -> bool:
+    """Whether it sums what it is given in several steps."""
     means = link.settings.get("_use_grad_mean", False)
     return link.kind in ("MultiSteps", "apply_every") and not means
 
 
-def _reads_the_loss(link: Link) -> bool:
+def reads_the_loss(link: Link) -> bool:
     """Line searches and Polyak steps; a plateau may be one of any value."""
     return bool({"value", "value_fn"} & link.arguments) and link.kind != "reduce_on_plateau"
 
 
-def _check_last(where: Position, name: str) -> None:
+def check_last(where: Position, name: str) -> None:
     """What stands behind, or wraps the chain, must leave alone what was set."""
-    _check_nothing(
+    check_nothing(
         [link for link in where.after if link.kind != "identity" and "source" not in link.settings],
         f"the transform {name} stands before {{}}, which would change what it set",
         "put it last in the chain",
@@ -165,13 +166,22 @@ def _check_last(where: Position, name: str) -> None:
         )
 
 
-def _check_nothing(links: Sequence[Link], found: str, instead: str) -> None:
+def check_nothing(links: Sequence[Link], found: str, instead: str) -> None:
+    """Raise :class:`OptimizerError` if there are such links."""
     if links:
         raise OptimizerError(found.format(links[0].kind), instead)
 
 
-def _at(value: Scalar, state: PenaltyState) -> Any:
-    return value(state.count) if callable(value) else value
+def at_step(value: Scalar, count: Any) -> Any:
+    """A number, or that of a schedule at a step."""
+    return value(count) if callable(value) else value
+
+
+def check_numbers(name: str, **given: Scalar) -> None:
+    """Raise :class:`StrengthError` for a number that is no strength."""
+    for argument, value in given.items():
+        if isinstance(value, numbers.Real | str | None):
+            check_strength(name.partition("(")[0], argument, value)
 
 
 def _transform(
@@ -190,9 +200,7 @@ def _transform(
         otherwise: gives what it does where its place cannot be read; None if that is refused.
         numbers_given: what is checked at once, by name.
     """
-    for argument, value in numbers_given.items():
-        if isinstance(value, numbers.Real | str | None):
-            check_strength(name.partition("(")[0], argument, value)
+    check_numbers(name, **numbers_given)
 
     def init(params: Any) -> PenaltyState:
         source.weights(params)  # refuses another tree before training begins

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from penalize.backends import undisturbed
 from penalize.errors import ModeError
-from penalize.halfspace import AVERAGE
+from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -57,10 +57,7 @@ class Halfspace(Gradient):
             )
 
     def check_all(self, targets: Sequence[Target]) -> None:
-        """What has no kink acts as in mode ``"gradient"``, beside something that has one."""
-        if all(target.regularizer.kinks().none for target in targets):
-            for target in targets:
-                target.regularizer.check_kinks(repr(target.name))
+        check_some_kinks({target.name: target.regularizer for target in targets})
 
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from penalize.backends import Backend, open_array
 from penalize.backends import torch as local
-from penalize.errors import NoKinkError, StateError
-from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, share_left
+from penalize.errors import StateError
+from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
 
@@ -153,11 +153,7 @@ def _written(memory: Memory, target: Any) -> dict[str, Any]:
 
 def check_known(target: Target) -> None:
     """Raise :class:`NoKinkError` if a penalty has kinks at zero of no known size."""
-    regularizer = target.regularizer
-    try:
-        regularizer.kinks()
-    except NoKinkError:
-        regularizer.check_kinks(repr(target.name))
+    has_kinks(target.name, target.regularizer)
 
 
 def data_gradient(target: Live, opened: Opened, factor: Any) -> Tensor:
