@@ -33,7 +33,7 @@ from penalize.jax.trees import PenalizedArray, leaves_of, with_leaves
 NAME = "plan.halfspace(...)"
 
 
-class Source(PenaltySource, Protocol):
+class KinkedSource(PenaltySource, Protocol):
     """A plan that knows the kinks of its penalties."""
 
     def check_kinks(self) -> None:
@@ -49,7 +49,7 @@ class HalfspaceState(NamedTuple):
 
 
 def halfspace(
-    source: Source, optimizer: optax.GradientTransformation, average: float, strength: Scalar
+    source: KinkedSource, optimizer: optax.GradientTransformation, average: float, strength: Scalar
 ) -> optax.GradientTransformationExtraArgs:
     """Gives the optimizer gradients with penalties, and sets zeros; see ``Plan.halfspace``."""
     a = check_average(average)
