@@ -56,6 +56,9 @@ optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/opti
 optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/optimizers-elsewhere.md; ONLY="timm heavyball"
 	$(BIN)/python scripts/optimizers.py $(ONLY)
 
+halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="digits network")
+	$(BIN)/python scripts/halfspace.py $(PARTS)
+
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \
 	   echo '# Regenerate with "make freeze", after upgrading packages in .venv with pip.'; \

@@ -64,10 +64,10 @@ class Memory(NamedTuple):
     """1 where the zeros that the weight came with stay until the average is full."""
 
     zeros: Array
-    """Σ the number of zeros."""
+    """Σ the number of zeros; of a shard, of those in it."""
 
     left: Array
-    """Σ the number of zeros that are left."""
+    """Σ the number of zeros that are left; the same."""
 
 
 SCALARS = Memory._fields[1:]
@@ -111,7 +111,7 @@ def has_kinks(name: str, penalty: Regularizer) -> bool:
 def begun(w: Array, xp: Backend) -> Memory:
     """What is remembered of a weight before the first step."""
     nothing = xp.full((), 0.0, w)
-    share = _count(xp.abs(w) <= 0, w, xp) / max(math.prod(xp.shape(w)), 1)
+    share = xp.sum(_ones(xp.abs(w) <= 0, w, xp)) / max(math.prod(xp.shape(w)), 1)
     held = xp.where((share > SPARSE) & (share < 1), 1.0, nothing)
     mean = xp.full(tuple(w.shape), 0.0, w)
     return Memory(mean, nothing, nothing, nothing, held, nothing, nothing)
@@ -259,11 +259,15 @@ class HalfSpace:
 
     def _counted(self, new: Array, memory: Memory) -> Memory:
         held = self._at_zeros(self.xp.full((), 1.0, self.w), 0.0 * self.xp.sign(self.w)) > 0
-        left = _count(held & (self.xp.abs(new) > 0), self.w, self.xp)
-        zeros, a = _count(held, self.w, self.xp), self.average
+        left = self._here(held & (self.xp.abs(new) > 0))
+        zeros, a = self._here(held), self.average
         return memory._replace(
             zeros=a * memory.zeros + (1 - a) * zeros, left=a * memory.left + (1 - a) * left
         )
+
+    def _here(self, which: Array) -> Array:
+        """How many there are: of a shard, in it."""
+        return self.xp.total(_ones(which, self.w, self.xp))
 
 
 def _mean(memory: Memory, xp: Backend) -> Array:
@@ -276,5 +280,5 @@ def _and_on(condition: Array, size: Any) -> Array:
     return condition if type(size) is float else condition & (size > 0)  # it was on
 
 
-def _count(which: Array, w: Array, xp: Backend) -> Array:
-    return xp.sum(xp.where(which, xp.full((), 1.0, w), xp.full((), 0.0, w)))
+def _ones(which: Array, w: Array, xp: Backend) -> Array:
+    return xp.where(which, xp.full((), 1.0, w), xp.full((), 0.0, w))

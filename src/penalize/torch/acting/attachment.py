@@ -134,7 +134,8 @@ class Attachment:
 
         Of a mode that keeps an average, ``left`` is the share of the zeros that were left in the
         last 1/(1 − average) steps, over 1 where they are left again and again: where it is not
-        small, raise ``average``. It waits for the device.
+        small, raise ``average``. It waits for the device, and of a sharded weight it is that of
+        this rank's shard.
         """
         taken = {name: how for s in self._steppers for name, how in s.mode.router.taken.items()}
         autograd = ("autograd", "it is computed from other parameters")
