@@ -70,6 +70,7 @@ WINGS = {
         "audit",
         "steps",
         "proximal",
+        "halfspace",
         "checks",
         "optimizer",
         "__init__",

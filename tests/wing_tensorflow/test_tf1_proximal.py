@@ -312,7 +312,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a function": (
         quadratic(tf.nn.l2_loss),
         ModeError,
-        "the penalty on 'w' is a function, and a proximal step needs",
+        "the penalty on 'w' is a function, and a proximal step needs more than",
     ),
     "no prox": (quadratic(Orthogonal(0.1)), NoProximalOperatorError, "on 'w' under Gradient"),
     "a constraint": (

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from penalize.errors import LossError, ModeError, OptimizerError
+from penalize.halfspace import AVERAGE, check_average
 from penalize.tensorflow.audit import report_on
 from penalize.tensorflow.checks import (
     check_are_known,
@@ -22,17 +23,32 @@ from penalize.tensorflow.checks import (
 from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.graphs import origin_of_variable
+from penalize.tensorflow.halfspace import (
+    Around,
+    Remembered,
+    begin,
+    check_edits,
+    check_targets,
+    finish,
+    remembered,
+)
 from penalize.tensorflow.plan import Plan
-from penalize.tensorflow.proximal import proximal_update, steps_before, targets_of
+from penalize.tensorflow.proximal import proximal_update, set_by, steps_before, targets_of
 from penalize.tensorflow.steps import step_size_of
+from penalize.tensorflow.weights import Weight
 
 v1 = tf.compat.v1
 
-MODES = ("gradient", "proximal")
+MODES = ("gradient", "proximal", "halfspace")
 
 
 def regularized(
-    optimizer: Any, scope: str | None = None, *, plan: Plan | None = None, mode: str = "gradient"
+    optimizer: Any,
+    scope: str | None = None,
+    *,
+    plan: Plan | None = None,
+    mode: str = "gradient",
+    average: float | None = None,
 ) -> RegularizedOptimizer:
     """The optimizer, with every declared penalty of the variables it updates applied once.
 
@@ -57,7 +73,11 @@ def regularized(
         mode: ``"gradient"``, by the loss; or ``"proximal"``: after each update
             w ← argmin_u ½‖u − w‖² + step·Ω(u), with the step that the optimizer really took. L1 and
             group penalties then give exact zeros. The penalties must be penalize's own, and must
-            not be in the loss.
+            not be in the loss. ``"halfspace"`` gives exact zeros under any optimizer, and the right
+            ones on mini-batches: what is 0 stays until the running average of the data's gradient
+            overcomes the penalty (:mod:`penalize.halfspace`).
+        average: of ``"halfspace"``, how much of the average stays in a step, 0.999 by default. It
+            is kept in variables that a ``Saver`` saves.
 
     Returns:
         An optimizer of ``tf.compat.v1.train``; use it in place of the one that was passed.
@@ -90,20 +110,33 @@ def regularized(
             f"the scope {scope!r} is of the collection, and a plan was given in its place",
             "say in the rules what is penalized",
         )
+    if average is not None and mode != "halfspace":
+        raise ModeError(
+            f"average={average!r} is an option of mode='halfspace', and this is mode={mode!r}",
+            "leave it out",
+        )
     if mode == "proximal":
         step_size_of(optimizer)  # or refuses: its step is not known
-    return RegularizedOptimizer(optimizer, scope, plan, mode)
+    if mode == "halfspace":
+        check_edits(optimizer)
+    kept = check_average(AVERAGE if average is None else average)
+    return RegularizedOptimizer(optimizer, scope, plan, mode, kept)
 
 
 class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defined]
     """What :func:`regularized` returns. State, slots and updates are those of the optimizer."""
 
-    def __init__(self, optimizer: Any, scope: str | None, plan: Plan | None, mode: str) -> None:
+    def __init__(
+        self, optimizer: Any, scope: str | None, plan: Plan | None, mode: str, average: float
+    ) -> None:
         super().__init__(optimizer._use_locking, f"Regularized{optimizer.get_name()}")
         self._optimizer = optimizer
         self._scope = scope
         self._plan = plan
         self._mode = mode
+        self._average = average
+        self._kept: dict[tuple[Any, str], Remembered] = {}
+        """What half-space steps remember of each weight, by its graph and name."""
 
     def compute_gradients(  # noqa: PLR0917 - TensorFlow's order
         self,
@@ -116,7 +149,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
     ) -> list[tuple[Any, Any]]:
         """Gradients of :meth:`total_loss`, by the optimizer's own ``compute_gradients``.
 
-        In mode ``"proximal"``: with zeros where a penalized variable has none.
+        In the other modes: with zeros where a penalized variable has none.
 
         Raises:
             LossError, PenaltyError, AppliedTwiceError: as :meth:`total_loss`; also a LossError if
@@ -153,7 +186,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
     def total_loss(self, loss: Any, var_list: Any = None) -> Any:
         """The loss with each declared penalty in it exactly once: what is minimized.
 
-        In mode ``"proximal"`` it is the loss as it is, and must contain none of them.
+        In the other modes it is the loss as it is, and must contain none of them.
 
         Args:
             loss: a tensor of a TensorFlow 1 graph.
@@ -205,11 +238,12 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
     def apply_gradients(
         self, grads_and_vars: Any, global_step: Any = None, name: str | None = None
     ) -> Any:
-        """The optimizer's own method; in mode ``"proximal"`` with the proximal step behind it.
+        """The optimizer's own method; with the proximal or half-space step of those modes.
 
         Raises:
-            ModeError: the proximal step cannot act on a variable.
+            ModeError: that step cannot act on a variable.
             NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+            NoKinkError: no penalty makes zeros in mode ``"halfspace"``, or it is not known where.
 
         Warns:
             NeverAppliedWarning: a strength follows the global step, which nothing advances.
@@ -217,18 +251,37 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         pairs = list(grads_and_vars)
         if self._mode == "gradient" and global_step is not None:
             return self._optimizer.apply_gradients(pairs, global_step, name)
-        declared = self._declared(v1.get_default_graph(), [variable for _, variable in pairs])
+        graph = v1.get_default_graph()
+        declared = self._declared(graph, [variable for _, variable in pairs])
         if global_step is None:
             warn_of_standing_still(declared)
         if self._mode == "gradient":
             return self._optimizer.apply_gradients(pairs, global_step, name)
-        targets = targets_of(declared, pairs, self._optimizer)
+        if self._mode == "proximal":
+            targets = targets_of(declared, pairs, self._optimizer)
+        else:
+            targets = set_by(declared, pairs, "half-space")
+            check_targets(targets)
         counted = steps_before(targets)
+        steps: list[Around] = []
         with tf.control_dependencies([] if counted is None else [counted]):
+            if self._mode == "halfspace":
+                kept = {weight.name: self._remembered(weight, graph) for weight, _ in targets}
+                pairs, steps = begin(targets, pairs, kept, self._average, counted)
             update = self._optimizer.apply_gradients(pairs, global_step)
-        whole = proximal_update(update, targets, self._optimizer, counted, name)
-        _replace(v1.get_default_graph().get_collection_ref(v1.GraphKeys.TRAIN_OP), update, whole)
+        if self._mode == "proximal":
+            whole = proximal_update(update, targets, self._optimizer, counted, name)
+        else:
+            whole = finish(update, steps, name)
+        _replace(graph.get_collection_ref(v1.GraphKeys.TRAIN_OP), update, whole)
         return whole
+
+    def _remembered(self, weight: Weight, graph: Any) -> Remembered:
+        key = graph, weight.name
+        if key not in self._kept:
+            with tf.init_scope():
+                self._kept[key] = remembered(weight)
+        return self._kept[key]
 
     def get_slot(self, var: Any, name: str) -> Any:
         """The optimizer's own slot of a variable."""
@@ -240,9 +293,9 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
         return names
 
     def variables(self) -> list[Any]:
-        """The optimizer's own variables."""
-        variables: list[Any] = self._optimizer.variables()
-        return variables
+        """The optimizer's own variables, and the averages of mode ``"halfspace"``."""
+        variables: list[Any] = list(self._optimizer.variables())
+        return [*variables, *(held for kept in self._kept.values() for held in kept)]
 
     def __getattr__(self, name: str) -> Any:
         """An attribute that only some optimizers have, such as ``make_session_run_hook``."""

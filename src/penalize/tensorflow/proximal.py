@@ -31,30 +31,43 @@ def targets_of(
     """What the proximal step acts on: each weight once, its declared penalties added up.
 
     Raises:
-        ModeError: a penalty is some function, or a variable has a sparse gradient, a constraint, or
-            shards of which only some are updated.
+        ModeError: as :func:`set_by`.
         NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
     """
     _, per_element = step_size_of(optimizer)
-    gradients = {variable.ref(): gradient for gradient, variable in pairs}
-    targets = _put_together(declared)
+    targets = set_by(declared, pairs, "proximal")
     for weight, regularizer in targets:
-        for variable in weight.variables:
-            _check_variable(weight.name, variable, gradients)
         where = f"{weight.name!r} under {type(optimizer).__name__}"
         regularizer.check_step(per_element=per_element, where=where)
     return targets
 
 
-def _put_together(declared: Iterable[Declared]) -> list[Acting]:
+def set_by(
+    declared: Iterable[Declared], pairs: Sequence[tuple[Any, Any]], kind: str
+) -> list[Acting]:
+    """The weights that a step behind the update sets, each with its penalties added up.
+
+    Raises:
+        ModeError: a penalty is some function, or a variable has a sparse gradient, a constraint, or
+            shards of which only some are updated.
+    """
+    gradients = {variable.ref(): gradient for gradient, variable in pairs}
+    targets = _put_together(declared, kind)
+    for weight, _ in targets:
+        for variable in weight.variables:
+            _check_variable(weight.name, variable, gradients, kind)
+    return targets
+
+
+def _put_together(declared: Iterable[Declared], kind: str) -> list[Acting]:
     """The weights, shards put together, each with what is declared on it."""
     shards: list[Any] = []
     by_variable: dict[Any, Regularizer] = {}
     for entry in declared:
         if entry.regularizer is None:
             raise ModeError(
-                f"the penalty on {entry.name!r} is a function, and a proximal step needs its "
-                "proximal operator",
+                f"the penalty on {entry.name!r} is a function, and a {kind} step needs more than "
+                "its value",
                 'declare a regularizer of penalize, such as L1(1e-3), or use mode="gradient"',
             )
         shards.extend(entry.variables)
@@ -62,7 +75,7 @@ def _put_together(declared: Iterable[Declared]) -> list[Acting]:
     return [Acting(w, by_variable[w.variables[0].ref()]) for w in weights_of(shards)]
 
 
-def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> None:
+def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any], kind: str) -> None:
     if variable.ref() not in gradients:
         raise ModeError(
             f"{name!r} is partitioned, and only some of its shards are updated",
@@ -70,18 +83,18 @@ def _check_variable(name: str, variable: Any, gradients: Mapping[Any, Any]) -> N
         )
     if gradients[variable.ref()] is None:
         raise ModeError(
-            f"{name!r} has no gradient, so the optimizer takes no step that the proximal one "
+            f"{name!r} has no gradient, so the optimizer takes no step that the {kind} one "
             "could follow",
             "take the gradients from compute_gradients() of this optimizer, which has zeros there",
         )
     if isinstance(gradients[variable.ref()], tf.IndexedSlices):
         raise ModeError(
-            f"{name!r} has a sparse gradient, and the proximal step acts on all of it",
+            f"{name!r} has a sparse gradient, and the {kind} step acts on all of it",
             'use mode="gradient", or exempt it with no_regularizer',
         )
     if variable.constraint is not None:
         raise ModeError(
-            f"{name!r} has a constraint, which the proximal step would undo",
+            f"{name!r} has a constraint, which the {kind} step would undo",
             'take the constraint away, or use mode="gradient"',
         )
 
