@@ -191,8 +191,7 @@ def trained(
 ) -> Outcome | str:
     """All runs at once: the rows of one matrix, or matrices of one row; or why it is refused."""
     problem, expected = problems()[name], solved(name)
-    sizes = [None] if full else [size for size in BATCHES for _ in range(SEEDS)]
-    d, runs = problem.x.shape[1], len(sizes)
+    d, runs = problem.x.shape[1], 1 if full else SEEDS * len(BATCHES)
     shapes = [(1, d)] * runs if whole else [(runs, d)]
     model = nn.ParameterList([nn.Parameter(torch.zeros(s, dtype=torch.float64)) for s in shapes])
     optimizer = make(model.parameters())
@@ -202,12 +201,19 @@ def trained(
         ).attach(optimizer, **way)
     except PenalizeError:
         return "refused"
-    random = [torch.Generator().manual_seed(i % SEEDS) for i in range(runs)]
+    random = torch.Generator().manual_seed(0)
     rate, found, right = optimizer.param_groups[0]["lr"], torch.empty(0), torch.zeros(runs)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate * falling(step / steps, full)
         w = torch.cat([p.detach() for p in model])
-        g = torch.cat([_gradient(problem, *each) for each in zip(w, sizes, random, strict=True)])
+        if full:
+            g = _gradient(problem, w, torch.arange(len(problem.x))[None])
+        else:
+            examples = [
+                torch.randint(0, len(problem.x), (SEEDS, n), generator=random) for n in BATCHES
+            ]
+            parts = zip(w.split(SEEDS), examples, strict=True)  # type: ignore[no-untyped-call]
+            g = torch.cat([_gradient(problem, *each) for each in parts])
         for p, part in zip(model, list(g) if whole else [g], strict=True):
             p.grad = part.reshape(p.shape).clone()
         optimizer.step()
@@ -222,12 +228,12 @@ def falling(done: float, full: bool) -> float:
     return 1e-6**done if full else 1 - done
 
 
-def _gradient(problem: Problem, w: Tensor, size: int | None, random: torch.Generator) -> Tensor:
-    x, y = problem.x, problem.y
-    if size is not None:
-        i = torch.randint(0, len(x), (size,), generator=random)
-        x, y = x[i], y[i]
-    return (problem.slope(x @ w, y) @ x / len(x))[None]
+def _gradient(problem: Problem, w: Tensor, examples: Tensor) -> Tensor:
+    """The gradient of each row, on its own examples."""
+    x, y = problem.x[examples], problem.y[examples]
+    slopes = problem.slope((x @ w[:, :, None])[..., 0], y)
+    gradient: Tensor = (slopes[:, None] @ x)[:, 0] / examples.shape[1]
+    return gradient
 
 
 # --- groups -----------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ WINGS = {
         "models",
         "steps",
         "modes",
+        "halfspace",
+        "choice",
         "checks",
         "saving",
         "hooks",

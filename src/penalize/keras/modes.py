@@ -50,7 +50,8 @@ class Change(NamedTuple):
             setattr(self.holder, self.attribute, self.before)
 
 
-def _change(holder: Any, attribute: str, now: Any) -> Change:
+def changed(holder: Any, attribute: str, now: Any) -> Change:
+    """The change of one attribute."""
     return Change(holder, attribute, getattr(holder, attribute), now)
 
 
@@ -105,13 +106,13 @@ class Loss(Mode):
         there = variable.regularizer
         if there is not None and not (isinstance(there, Regularizer) and there != regularizer):
             # Declared on the variable, and in force as it is.
-            yield _change(variable, "regularizer", InForce(there, look, model))
+            yield changed(variable, "regularizer", InForce(there, look, model))
             return
-        yield _change(variable, "regularizer", InForce(regularizer, look, model))
+        yield changed(variable, "regularizer", InForce(regularizer, look, model))
         for owner in target.weight.owners:
             attribute = attribute_of(owner)
             if attribute is not None:
-                yield _change(owner.layer, attribute, regularizer)
+                yield changed(owner.layer, attribute, regularizer)
 
 
 def attribute_of(owner: HoldingLayer) -> str | None:
@@ -153,8 +154,8 @@ class Proximal(Mode):
     def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         variable = target.weight.variable
         # What was declared on the variable acts here, and must not act in the loss too.
-        yield _change(variable, "regularizer", InForce(zeros, look))
-        yield _change(variable, "constraint", ProximalStep(model, target))
+        yield changed(variable, "regularizer", InForce(zeros, look))
+        yield changed(variable, "constraint", ProximalStep(model, target))
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,12 +228,3 @@ _INEXACT = {
     "accumulates",
 }
 """Arguments of optimizers under which a constraint is not the proximal step."""
-
-MODES: dict[str, Mode] = {mode.name: mode for mode in (Loss(), Proximal())}
-
-
-def mode_named(name: object) -> Mode:
-    """The mode of that name. Raises :class:`ModeError` if there is none."""
-    if not isinstance(name, str) or name not in MODES:
-        raise ModeError(f"there is no mode {name!r}", f"expected one of {', '.join(MODES)}")
-    return MODES[name]

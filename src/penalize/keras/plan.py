@@ -68,7 +68,7 @@ class Plan(Probed, LivePlan):
 
     @property
     def mode(self) -> str:
-        """``"loss"`` or ``"proximal"``."""
+        """``"loss"``, ``"proximal"`` or ``"halfspace"``."""
         return self._mode.name
 
     @property

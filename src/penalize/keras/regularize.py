@@ -8,8 +8,8 @@ import keras
 
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
+from penalize.keras.choice import mode_named
 from penalize.keras.models import models_with, weakly
-from penalize.keras.modes import mode_named
 from penalize.keras.parameters import HeldVariable, read
 from penalize.keras.plan import Plan, PlannedVariable, plan_on
 from penalize.parameters import Parameter
@@ -23,6 +23,7 @@ def regularize(
     *,
     roles: Roles | None = None,
     mode: str = "loss",
+    average: float | None = None,
 ) -> Plan:
     """Resolve rules against a Keras model that is built, and put them in force in the next step.
 
@@ -38,6 +39,10 @@ def regularize(
                     optimizer really took; exact zeros. It adds zeros to
                     ``model.losses``, which give a gradient of zeros to variables
                     that the data does not reach, and saves nothing with the model
+    ``"halfspace"``  exact zeros under any optimizer, and the right ones on mini-batches: what
+                    is 0 stays until the running average of the data's gradient
+                    overcomes the penalty. The averages are variables of the optimizer
+                    until ``plan.detach()``, and are not saved: they begin anew
     ==============  ================================================================
 
     A regularizer that is on a variable already, from ``kernel_regularizer=`` or a loaded model, is
@@ -55,15 +60,16 @@ def regularize(
     what the table says. ``plan_on(variable)`` gives the plan of a copy.
 
     Args:
-        model: any ``keras.Model`` or ``keras.Layer``, compiled or not; ``"proximal"`` needs the
-            compiled model that is trained. Optimizers that wrap others, as compiling under
-            ``mixed_float16`` does, are looked through.
+        model: any ``keras.Model`` or ``keras.Layer``, compiled or not; ``"proximal"`` and
+            ``"halfspace"`` need the compiled model that is trained. Optimizers that wrap others, as
+            compiling under ``mixed_float16`` does, are looked through.
         rules: a regularizer, for the kernels; or a mapping (or list of pairs) selector →
             regularizer, or → None to exempt. Later rows win. A rule that mentions no role and
             names no variable in full acts on kernels. None to look at what is declared.
         roles: corrects what a variable is taken for, selector → role:
             ``roles={of_type(MyNorm): "norm"}``.
         mode: how the plan acts.
+        average: of ``"halfspace"``, how much of the average stays in a step: 0.999 by default.
 
     Raises:
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
@@ -73,11 +79,12 @@ def regularize(
         ModelError: this is no Keras model, it is not built, or not compiled where it must be.
         ModeError: there is no such mode, or it cannot act on a variable or optimizer.
         NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
+        NoKinkError: in ``"halfspace"``, no penalty makes zeros, or it is not known where.
         AppliedTwiceError: a plan is in force on the model, or an L2 meets ``weight_decay``.
 
     The model is as it was if it raises.
     """
-    chosen = mode_named(mode)
+    chosen = mode_named(mode, average)
     found = read(model)
     place = callsite()
     _check_free(found, place)
