@@ -16,6 +16,7 @@ COUNTERPARTS = {
     "Plan": "the public class of every wing, and what the core asks of it",
     "Mode": "a way to act, in each wing that has a table of them",
     "Proximal": 'mode="proximal" in such a table',
+    "Halfspace": 'mode="halfspace" in such a table',
 }
 
 

@@ -55,6 +55,34 @@ def test_proximal_mode_gives_exact_zeros_that_stay(make: Any) -> None:
     assert (late[early == 0] == 0).all()
 
 
+def test_on_mini_batches_the_right_zeros_stay() -> None:
+    """The proximal step has others in each step, the gradient none."""
+    strength, steps, share = 0.2, 500, {}
+    torch.manual_seed(0)
+    x = torch.randn(200, 10)
+    y = x[:, :TRUE].sum(1, keepdim=True) + torch.randn(200, 1)
+    batches = torch.randint(0, 200, (steps, 16))
+    for mode in ("gradient", "proximal", "halfspace"):
+        model = nn.Linear(10, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        average = 0.98 if mode == "halfspace" else None
+        regularize(model, L1(strength)).attach(optimizer, mode=mode, average=average)
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
+        right = 0
+        for step, i in enumerate(batches):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x[i]), y[i]).backward()
+            optimizer.step()
+            falling.step()
+            zero = model.weight.detach()[0] == 0
+            right += step >= steps - 100 and bool(zero[TRUE:].all() and not zero[:TRUE].any())
+        share[mode] = right / 100
+    assert share["gradient"] == 0
+    assert share["proximal"] < 0.5
+    assert share["halfspace"] == 1
+
+
 @pytest.mark.parametrize(("make", "rate"), [(optax.sgd, 0.05), (optax.adam, 0.02)])
 def test_in_optax(make: Any, rate: float) -> None:
     keys = jax.random.split(jax.random.key(0))

@@ -15,7 +15,7 @@ from jax import Array
 
 from penalize.backends import jax as xp
 from penalize.errors import OptimizerError
-from penalize.halfspace import HalfSpace, Memory, begun, check_average
+from penalize.halfspace import AVERAGE, HalfSpace, Memory, begun, check_average
 from penalize.jax.chains import Link, Position, UnreadableError, links, place
 from penalize.jax.ledger import check_alone, check_not_in_loss
 from penalize.jax.transforms import (
@@ -49,10 +49,13 @@ class HalfspaceState(NamedTuple):
 
 
 def halfspace(
-    source: KinkedSource, optimizer: optax.GradientTransformation, average: float, strength: Scalar
+    source: KinkedSource,
+    optimizer: optax.GradientTransformation,
+    average: float | None,
+    strength: Scalar,
 ) -> optax.GradientTransformationExtraArgs:
     """Gives the optimizer gradients with penalties, and sets zeros; see ``Plan.halfspace``."""
-    a = check_average(average)
+    a = check_average(AVERAGE if average is None else average)
     check_numbers(NAME, strength=strength)
     source.check_kinks()
     if not isinstance(optimizer, optax.GradientTransformation):

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from penalize.errors import ModelError, some
-from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.jax.ledger import watched
 from penalize.jax.trees import (
     Leaf,
@@ -170,7 +169,7 @@ class Plan(AnyPlan):
         self,
         optimizer: GradientTransformation,
         *,
-        average: float = AVERAGE,
+        average: float | None = None,
         strength: Scalar = 1.0,
     ) -> GradientTransformation:
         """An optimizer with the plan around it: exact zeros under any, on mini-batches.
@@ -184,8 +183,9 @@ class Plan(AnyPlan):
         Args:
             optimizer: any transform, such as ``optax.lion(1e-3)`` or a chain that ends with a
                 learning rate.
-            average: how much of the average stays in a step, from 0 to below 1: 0.999 is one over
-                about a thousand steps. Give the last 3/(1 − average) a small learning rate.
+            average: how much of the average stays in a step, from 0 to below 1. By default 0.999,
+                the average of about a thousand steps. Give the last 3/(1 − average) steps a small
+                learning rate.
             strength: as for :meth:`gradient`.
 
         Raises:
@@ -228,6 +228,8 @@ class Plan(AnyPlan):
 
     def check_kinks(self) -> None:
         """Raise :class:`NoKinkError` unless each penalty has known kinks at 0, and one has some."""
+        from penalize.halfspace import check_some_kinks
+
         check_some_kinks(self.penalized)
 
     def _check_same(self, leaves: Sequence[Leaf], found: dict[str, Any]) -> None:

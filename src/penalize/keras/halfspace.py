@@ -18,7 +18,7 @@ from penalize.keras.acting import InForce, at_step_of, zeros
 from penalize.keras.conversion import name_of
 from penalize.keras.modes import Change, Look, Mode, PenalizedVariable, changed
 from penalize.keras.steppers import stepper_of
-from penalize.keras.trainers import values_kept
+from penalize.keras_values import values_kept
 
 
 class Halfspace(Mode):
@@ -44,7 +44,7 @@ class Halfspace(Mode):
     def look(self, model: Any, target: PenalizedVariable, trainer: Any) -> None:
         variable = target.weight.variable
         apply = getattr(stepper_of(getattr(trainer, "optimizer", None), variable), "apply", None)
-        acting = apply.acting if isinstance(apply, Around) else ()
+        acting = apply.acting if isinstance(apply, AroundApply) else ()
         if not any(each.target.weight.variable is variable for each in acting):
             raise ModeError(
                 f"{target.name!r} is stepped by another optimizer than the one that its model had "
@@ -56,14 +56,14 @@ class Halfspace(Mode):
         yield changed(target.weight.variable, "regularizer", InForce(zeros, look))
         optimizer = _optimizer_of(model, target)
         around = optimizer.apply
-        if not isinstance(around, Around):
-            around = Around(around)
+        if not isinstance(around, AroundApply):
+            around = AroundApply(around)
             yield changed(optimizer, "apply", around)
             for name in ("save_own_variables", "load_own_variables"):
                 yield changed(optimizer, name, Unaware(optimizer, getattr(optimizer, name), around))
         held = _remembered(optimizer, target)
         yield Added(optimizer, "_variables", None, held)
-        acting = Acting(model, target, held, self._average)
+        acting = HalfspaceStep(model, target, held, self._average)
         yield changed(around, "acting", (*around.acting, acting))
 
 
@@ -71,7 +71,7 @@ class Added(Change):
     """Variables that an optimizer was given, and is rid of afterwards."""
 
     def make(self) -> None:
-        """They are made with the optimizer."""
+        """Nothing: they were made with the optimizer."""
 
     def undo(self) -> None:
         """Take them out of the optimizer."""
@@ -82,7 +82,7 @@ class Added(Change):
                 del tracked[number]
 
 
-class Remembered(NamedTuple):
+class AverageVariables(NamedTuple):
     """The variables for what is remembered of one weight."""
 
     mean: Any
@@ -90,22 +90,22 @@ class Remembered(NamedTuple):
     """All of :class:`~penalize.halfspace.Memory` but the mean."""
 
 
-def _remembered(optimizer: Any, target: PenalizedVariable) -> Remembered:
+def _remembered(optimizer: Any, target: PenalizedVariable) -> AverageVariables:
     variable = target.weight.variable
     dtype = "float64" if str(variable.dtype) == "float64" else "float32"
     name = target.name.replace("/", "_").replace(".", "_")
-    return Remembered(
+    return AverageVariables(
         optimizer.add_variable(tuple(variable.shape), dtype=dtype, name=f"{name}_mean"),
         optimizer.add_variable((len(SCALARS),), dtype=dtype, name=f"{name}_numbers"),
     )
 
 
-class Acting(NamedTuple):
+class HalfspaceStep(NamedTuple):
     """One penalized variable, and what acts on it."""
 
     model: Any
     target: PenalizedVariable
-    held: Remembered
+    held: AverageVariables
     average: float
 
     def before(self, gradient: Any) -> tuple[Any, HalfSpace, Memory]:
@@ -138,12 +138,12 @@ class Acting(NamedTuple):
         return memory._replace(held=xp.where(memory.mass > 0, memory.held, begun(w, xp).held))
 
 
-class Around:
+class AroundApply:
     """What stands in the place of an optimizer's ``apply``: that, with half-space steps around."""
 
     def __init__(self, apply: Callable[..., Any]) -> None:
         self._apply = apply
-        self.acting: tuple[Acting, ...] = ()
+        self.acting: tuple[HalfspaceStep, ...] = ()
 
     def __call__(self, grads: Any, trainable_variables: Any = None) -> Any:
         with values_kept():
@@ -170,7 +170,7 @@ class Unaware:
     Keras loads an optimizer whole or not at all: a file must not depend on whether a plan is on.
     """
 
-    def __init__(self, optimizer: Any, method: Callable[[Any], Any], around: Around) -> None:
+    def __init__(self, optimizer: Any, method: Callable[[Any], Any], around: AroundApply) -> None:
         self._optimizer, self._method, self._around = optimizer, method, around
 
     def __call__(self, store: Any) -> Any:

@@ -70,7 +70,7 @@ def remembered(weight: Weight) -> Remembered:
     return Remembered(*make)
 
 
-class Around(NamedTuple):
+class AroundUpdate(NamedTuple):
     """The step of one weight, from before the update."""
 
     weight: Weight
@@ -94,7 +94,7 @@ def begin(
     kept: Mapping[str, Remembered],
     average: float,
     counted: Any,
-) -> tuple[list[tuple[Any, Any]], list[Around]]:
+) -> tuple[list[tuple[Any, Any]], list[AroundUpdate]]:
     """The pairs that the optimizer is to be given, and what is to be done behind its update.
 
     Args:
@@ -119,11 +119,11 @@ def begin(
         parts = [replaced] if len(sizes) == 1 else tf.split(replaced, sizes, weight.axis)
         for variable, part in zip(weight.variables, parts, strict=True):
             given[opened(variable).ref()] = part
-        steps.append(Around(weight, space, kept[weight.name], memory))
+        steps.append(AroundUpdate(weight, space, kept[weight.name], memory))
     return [(given[variable.ref()], variable) for _, variable in pairs], steps
 
 
-def finish(update: Any, steps: Sequence[Around], name: str | None) -> Any:
+def finish(update: Any, steps: Sequence[AroundUpdate], name: str | None) -> Any:
     """The operation that runs the update and sets what is to be 0."""
     with tf.control_dependencies([update]), v1.name_scope("halfspace"):
         done = [operation for step in steps for operation in step.after()]

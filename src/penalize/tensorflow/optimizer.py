@@ -24,7 +24,7 @@ from penalize.tensorflow.collection import collected
 from penalize.tensorflow.declared import Declared
 from penalize.tensorflow.graphs import origin_of_variable
 from penalize.tensorflow.halfspace import (
-    Around,
+    AroundUpdate,
     Remembered,
     begin,
     check_edits,
@@ -263,7 +263,7 @@ class RegularizedOptimizer(v1.train.Optimizer):  # type: ignore[misc, name-defin
             targets = set_by(declared, pairs, "half-space")
             check_targets(targets)
         counted = steps_before(targets)
-        steps: list[Around] = []
+        steps: list[AroundUpdate] = []
         with tf.control_dependencies([] if counted is None else [counted]):
             if self._mode == "halfspace":
                 kept = {weight.name: self._remembered(weight, graph) for weight, _ in targets}
