@@ -23,6 +23,7 @@ from penalize import (
     L2,
     GroupLasso,
     ModeError,
+    NeverAppliedWarning,
     NoKinkError,
     Regularizer,
     RoundedAwayWarning,
@@ -291,6 +292,7 @@ def test_going_on_from_a_file(mode: str) -> None:
         (model, optimizer, attachment), torch.load(file, weights_only=True), strict=True
     ):
         x.load_state_dict(state)
+    assert attachment.state_dict()["averages"][0].keys() == {"0.weight", "2.weight"}
     found = train(model, optimizer, range(15, 40))
     assert (found == 0).any()
     assert torch.equal(found, expected)
@@ -314,6 +316,24 @@ def test_a_state_that_is_of_another_attachment() -> None:
     attachment.load_state_dict({**state, "averages": [wrong]})
     with pytest.raises(StateError, match=r"has the shape \(2,\), and \(4, 6\)"):
         train(model, optimizer, range(1))
+
+
+def test_a_closure_that_is_never_called_changes_nothing() -> None:
+    class Idle(SGD):
+        def step(self, closure: Any = None) -> None:
+            """Nothing."""
+
+    model = network()
+    optimizer = Idle(model.parameters(), 0.1)
+    plan = regularize(model, {kernels: PENALTY})
+    attachment = plan.attach(optimizer, mode="halfspace", values=True)
+    with pytest.warns(NeverAppliedWarning):
+        optimizer.step(lambda: loss_of(model, 0))
+    assert attachment.state_dict()["averages"] == [{}]
+    optimizer.zero_grad()
+    loss_of(model, 0).backward()
+    optimizer.step()
+    assert attachment.penalty == pytest.approx(sum(plan.breakdown().values()))
 
 
 def test_explain_tells_which_zeros_leave() -> None:

@@ -86,7 +86,7 @@ class Halfspace(Gradient):
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
-        for target in targets:
+        for target in filter(self.memories.is_open, targets):
             (p,) = target.parameters
             space, memory = self.memories.open(target)
             with undisturbed(space.w, space.xp):
@@ -100,8 +100,10 @@ class Halfspace(Gradient):
         if id(p) not in run.gradients:
             return Effect("gradients", {})
         live = Live(target.name, target.binding, target.regularizer, target.parameters)
+        kept = self.memories.kept
         opened = self.memories.open(live)
         self.memories.forget_step()
+        self.memories.kept = kept
         factor = factor_of(p, run.groups[id(p)], None)
         g = run.gradients[id(p)]
         given, _ = opened.space.before(factor * g, opened.memory)

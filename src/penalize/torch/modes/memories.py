@@ -79,7 +79,7 @@ class Memories:
     def close(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """The step is over. What was frozen in it is forgotten."""
         found, skipped = {}, step.found_inf
-        for target in targets:
+        for target in filter(self.is_open, targets):
             memory = self._opened[target.name].memory
             before = self.kept.get(target.name)
             if skipped is not None and before is not None:
@@ -88,7 +88,7 @@ class Memories:
                     *(torch.where(there, *pair) for pair in zip(before, memory, strict=True))
                 )
             found[target.name] = memory
-        self.kept, self._opened = found, {}
+        self.kept, self._opened, self._loaded = found, {}, {}
 
     def forget_step(self) -> None:
         """The step was not taken."""
@@ -112,15 +112,20 @@ class Memories:
             for name, memory in self.kept.items()
         }
 
+    def is_open(self, target: Live) -> bool:
+        """Whether a weight was opened in this step; not if its closure was never called."""
+        return target.name in self._opened
+
     # --- saving and resuming ----------------------------------------------------------------
 
     def state(self, targets: Sequence[Any]) -> dict[str, dict[str, Any]]:
         """The memory of each weight as tensors and numbers, sharded as the weights are."""
-        return {
+        written = {
             target.name: _written(self.kept[target.name], target)
             for target in targets
             if target.name in self.kept
         }
+        return {**{name: dict(saved) for name, saved in self._loaded.items()}, **written}
 
     def load(self, state: object) -> None:
         """Go on from what :meth:`state` gave. Raises :class:`StateError` if that is not it."""

@@ -111,7 +111,7 @@ class Proximal(Mode):
             names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
         if self.memories is not None:
-            for target in targets:
+            for target in filter(self.memories.is_open, targets):
                 self._stay(target, step, self.memories)
             self.memories.close(targets, step)
         self.take_back()

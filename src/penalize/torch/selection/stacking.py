@@ -119,6 +119,8 @@ def why_not_stacked(training: Any, plan: Plan) -> str:
     """The reason why runs cannot be stacked; empty where they can."""
     if not isinstance(training, Training):
         return "fit is a function; a Training can be stacked"
+    if training.mode == "halfspace":
+        return "a half-space step measures the steps of a whole weight"
     model = plan.model
     named = {id(p) for p in model.parameters()}
     optimizer = type(training.optimizer([nn.Parameter(torch.zeros(1))]))
