@@ -377,6 +377,21 @@ def test_a_closure_that_is_never_called_changes_nothing() -> None:
     assert attachment.penalty == pytest.approx(sum(plan.breakdown().values()))
 
 
+def test_how_far_adams_first_step_from_a_zero_goes() -> None:
+    """Its second moment has faded by then: (1 − β₁)/√(1 − β₂) rates, however little is left."""
+    model = nn.ParameterList([nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))])
+    optimizer = Adam(model.parameters(), 0.01)
+    regularize(model, {"0": L1(1.0)}).attach(optimizer, mode="halfspace", average=0.0)
+    for gradient in (0.5, 1.001):
+        model[0].grad = torch.full_like(model[0], gradient)
+        optimizer.step()
+        moved = abs(model[0].item())
+        optimizer.state[model[0]]["step"].fill_(1e6)
+        if gradient < 1:
+            assert moved == 0
+    assert moved == pytest.approx(0.01 * (1 - 0.9) / (1 - 0.999) ** 0.5, rel=1e-3)
+
+
 def test_explain_tells_which_zeros_leave() -> None:
     model = network()
     optimizer = SGD(model.parameters(), 0.1)
