@@ -12,7 +12,6 @@ from typing import Any, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
-from penalize.backends import undisturbed
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
@@ -79,8 +78,7 @@ class Halfspace(Gradient):
             opened = self.memories.reopen(target)
             factor = factor_of(p, groups[id(p)], scale)
             g = data_gradient(target, opened, factor)
-            with undisturbed(opened.space.w, opened.space.xp):
-                given, memory = opened.space.before(g, opened.memory)
+            given, memory = opened.space.before(g, opened.memory)
             self.memories.note(target, memory)
             gradient.copy_(opened.space.xp.like(factor * given, gradient))
 
@@ -89,8 +87,7 @@ class Halfspace(Gradient):
         for target in filter(self.memories.is_open, targets):
             (p,) = target.parameters
             space, memory = self.memories.open(target)
-            with undisturbed(space.w, space.xp):
-                found, memory = space.after(opened_again(target), memory)
+            found, memory = space.after(opened_again(target), memory)
             self.memories.note(target, memory)
             step.assign(p, space.xp.like(found, p))
         self.memories.close(targets, step)
