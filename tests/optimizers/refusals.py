@@ -72,13 +72,17 @@ REFUSALS = (
         "may keep weights of its own",
         ModeError,
         "may keep weights of its own",
-        lambda row, r, mode: mode == "decoupled" and row.optimizer.startswith("schedulefree"),
+        lambda row, r, mode: (
+            mode in ("decoupled", "halfspace")
+            and row.origin is Optimizer
+            and (row.optimizer.startswith("schedulefree") or _has_no_rate(row))
+        ),
     ),
     Refusal(
-        "what is set does not stay",
+        "searches along a line",
         ModeError,
-        "sets weights to 0 after the step of",
-        lambda row, r, mode: mode == "halfspace" and (row.origin is LBFGS or row.averages),
+        "its line search and its curvature",
+        lambda row, r, mode: mode == "halfspace" and row.origin is LBFGS,
     ),
     Refusal(
         "makes no zeros",

@@ -38,8 +38,9 @@ A `"decoupled"` L2(λ) is PyTorch's own `weight_decay=2λ` to the last bit under
 its own decay; a decoupled L2 stands before that, and shrinks the update by 1 − 2λ·lr too.
 
 An optimizer that is not PyTorch's is tried when a plan is attached: a new one of its class and
-settings takes 20 steps on small weights, beside which these are edited twice. `"decoupled"` is
-refused if the edits do not stay, or if the steps are no 10,000th of the learning rate.
+settings takes 20 steps on small weights, beside which these are edited twice. `"decoupled"` and
+`"halfspace"` are refused if the edits do not stay, the first also if the steps are no 10,000th of
+the learning rate.
 
 `make optimizers` writes this page; a test fails when it is out of date.
 """

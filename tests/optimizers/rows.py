@@ -49,9 +49,6 @@ class Row:
     in_backward: bool = False
     """Whether each parameter has an optimizer of its own, stepped during backward."""
 
-    averages: bool = False
-    """Whether it evaluates other weights than those that it trains."""
-
     origin: type[Optimizer] = Optimizer
     """The class of torch.optim whose algorithm it is; Optimizer where it is of another house."""
 
@@ -242,7 +239,7 @@ def of_other_houses() -> Iterator[Row]:
     ):
         for kwargs in ({"lr": 0.05}, {"lr": 0.05, "weight_decay": 0.1}):
             name = f"schedulefree.{cls.__name__}"
-            yield Row(name, kwargs, partial(_schedule_free, cls=cls, **kwargs), averages=True)
+            yield Row(name, kwargs, partial(_schedule_free, cls=cls, **kwargs))
     fixed = {"lr": 0.05, "relative_step": False, "scale_parameter": False}
     for kwargs in ({}, fixed, {**fixed, "weight_decay": 0.1}):
         yield Row("transformers.Adafactor", kwargs, builder(Adafactor, kwargs))

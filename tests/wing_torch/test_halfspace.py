@@ -196,7 +196,8 @@ class Twice(SGD):
     """It looks at the loss before it steps, as sharpness-aware optimizers do."""
 
     def step(self, closure: Any = None) -> Any:
-        closure()
+        if closure is not None:
+            closure()
         return super().step(closure)
 
 

@@ -204,7 +204,7 @@ def _as_by_hand(
     Where the update follows the weights, a change before it changes that too, by no fixed factor.
     """
     (attachment, *_), targets = plan.attachments(), [t.at(plan.steps) for t in plan.targets()]
-    run = Replayed(off.weights, once.groups, once.states, once.optimizers)
+    run = Replayed(off.weights, off.gradients, once.groups, once.states, once.optimizers)
     with torch.no_grad():
         effects = {target.name: attachment.effect(target, run) for target in targets}
     linear = {name: e for name, e in effects.items() if e.of == "weights" and e.is_linear}

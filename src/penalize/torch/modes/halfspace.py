@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
@@ -23,7 +23,7 @@ from penalize.torch.modes.base import (
     total,
     warn_if_rounded_away,
 )
-from penalize.torch.modes.editing import why_not_edited
+from penalize.torch.modes.edits import why_not_edited
 from penalize.torch.modes.gradient import Gradient
 from penalize.torch.modes.memories import (
     Memories,
@@ -47,8 +47,8 @@ class Halfspace(Gradient):
         super().check(target, optimizer)
         check_can_be_set(self, target)
         check_known(target)
-        reason = why_not_edited(optimizer)
-        if reason:
+        reason = _OF_LBFGS if isinstance(optimizer, LBFGS) else why_not_edited(optimizer)
+        if reason is not None:
             raise ModeError(
                 f'mode="halfspace" sets weights to 0 after the step of {type(optimizer).__name__}, '
                 f"and {reason}",
@@ -107,4 +107,5 @@ class Halfspace(Gradient):
         return Effect("gradients", {p: factor * given - g})
 
 
+_OF_LBFGS = "its line search and its curvature are of the weights that it left itself"
 _ONE_BY_ONE = "there are no kernels for half-space steps"
