@@ -22,7 +22,7 @@ from penalize.torch.modes.base import (
     check_can_be_set,
     warn_if_rounded_away,
 )
-from penalize.torch.modes.gradient import check_dense
+from penalize.torch.modes.gradient import check_dense, gradients_there
 from penalize.torch.modes.memories import (
     Memories,
     check_known,
@@ -87,7 +87,7 @@ class Proximal(Mode):
             # Without one the optimizer would take no step here, and the prox would have no size.
             self.gradient_of(target.parameters[0])
         if self.memories is not None:
-            check_dense(targets)
+            check_dense(targets, gradients_there(targets))
             for target in targets:
                 self._note(target, step, self.memories)
 
