@@ -40,6 +40,7 @@ WINGS = {
     "torch": [
         "model",
         "outputs",
+        "step",
         "clock",
         "stack",
         "applied",

@@ -275,13 +275,10 @@ class SpectralNorm(Spectral):
     def _vectors(self, matrix: Array, xp: Backend) -> tuple[Array, Array]:
         """Left and right singular vectors to σ₁, as columns, as far as the iterations lead."""
         # A start that is orthogonal to few matrices' vectors: not of equal elements.
-        width = matrix.shape[1]
-        v = xp.reshape(xp.constant([math.cos(i * i + 1.0) for i in range(width)], matrix), (-1, 1))
-        v = _unit(v, xp)
-        turned = xp.transpose(matrix)
-        v = repeated(
-            lambda v: _unit(turned @ _unit(matrix @ v, xp), xp), v, self.iterations or 0, xp
-        )
+        start = xp.constant([math.cos(i * i + 1.0) for i in range(matrix.shape[1])], matrix)
+        turned, count = xp.transpose(matrix), self.iterations or 0
+        v = _unit(xp.reshape(start, (-1, 1)), xp)
+        v = repeated(lambda v: _unit(turned @ _unit(matrix @ v, xp), xp), v, count, xp)
         return _unit(matrix @ v, xp), v
 
     def _why_not_prox(self, per_element: bool) -> str:

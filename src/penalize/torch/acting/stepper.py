@@ -12,11 +12,12 @@ from torch import Tensor
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
 from penalize.torch.applied import Applied, Count
-from penalize.torch.clock import Group, Listener, OptimizerStep
+from penalize.torch.clock import Listener
 from penalize.torch.doors import check_weight_decay
 from penalize.torch.model.bindings import Direct
 from penalize.torch.model.targets import Live, Target, doubled
 from penalize.torch.modes.base import Active, Mode
+from penalize.torch.step import Group, OptimizerStep
 
 
 class Source(Protocol):

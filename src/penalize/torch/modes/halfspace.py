@@ -14,7 +14,6 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
-from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
     Effect,
@@ -32,6 +31,7 @@ from penalize.torch.modes.memories import (
     factor_of,
     opened_again,
 )
+from penalize.torch.step import Group, OptimizerStep
 
 
 class Halfspace(Gradient):

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from penalize.backends import torch as xp
 from penalize.errors import ModeError
 from penalize.halfspace import noted
-from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -36,6 +35,7 @@ from penalize.torch.modes.step_sizes import (
     step_size_of,
     why_not_bounded,
 )
+from penalize.torch.step import Group, OptimizerStep
 
 
 class Proximal(Mode):
