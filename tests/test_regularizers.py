@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, FEW, KINDS, Case
+from cases import CASES, FEW, Case
 from frameworks import FRAMEWORKS, Framework, functions
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,9 +88,9 @@ def at_each_width(
     """Parameters case, each, framework and dtype: every combination.
 
     JAX compiles a case anew for each type, and TensorFlow takes its time with each of the many
-    operations of a prox. There a narrow type has one case of each kind, and the rest is breadth:
-    the formulas are the same on every framework, and ``test_jax_gives_the_type_that_it_got`` and
-    ``test_value`` ask what a type adds.
+    operations of a prox. There a narrow type has each class and each kind of groups once, and the
+    rest is breadth: the formulas are the same on every framework, and ``test_value`` and
+    ``test_jax_gives_the_type_that_it_got`` ask what a type adds.
     """
     return pytest.mark.parametrize(
         ("case", "each", "framework", "dtype"),
@@ -102,7 +102,7 @@ def at_each_width(
                 dtype,
                 id=f"{dtype}-{framework}-{case}{'-steps' if each else ''}",
                 marks=pytest.mark.breadth
-                if framework in slow and dtype in NARROW and case not in KINDS
+                if framework in slow and dtype in NARROW and case not in FEW
                 else (),
             )
             for dtype in dtypes
