@@ -422,3 +422,37 @@ def test_a_kernel_has_no_strength_in_it() -> None:
     (job,) = router._jobs
     assert isinstance(job, compiled.Compiled)
     assert "3FD4" not in printed(job.routine).text
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_whose_code_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Others may neither write to the file, nor put another folder in the place of its folder."""
+    folder = tmp_path / "mine" / "kernels"
+    forgotten(monkeypatch, folder)
+    assert a_step() == ("compiled", "")
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777 == 0o700
+    file.chmod(0o666)
+    assert native._read(file) is None
+    file.chmod(0o600)
+    assert native._read(file) is not None
+    folder.parent.chmod(0o777)
+    forgotten(monkeypatch, folder)
+    assert a_step() == ("compiled", f"{ANEW}: others can write to {folder.parent}")
+    folder.parent.chmod(0o1777)  # as /tmp: nobody can move what is another's
+    assert native.folder_of_kernels() == (folder, "")
+    monkeypatch.setenv("PENALIZE_CACHE_DIR", "here")
+    assert native.folder_of_kernels()[1] == f"{ANEW}: the folder here is no absolute path"
+    monkeypatch.delenv("PENALIZE_CACHE_DIR")
+    monkeypatch.setattr(native.Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(native.sys, "platform", "linux")
+    assert native.folder_of_kernels()[1].startswith(f"{ANEW}: Could not determine home directory.")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.folder_of_kernels() == (tmp_path / "penalize" / "kernels", "")
+
+
+ANEW = "it is compiled anew in each process"

@@ -6,7 +6,7 @@ import copy
 import random
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -289,6 +289,40 @@ def test_what_it_holds_and_how_it_was_set_decide() -> None:
     assert rate == 0
     named = [("weight", nn.Parameter(torch.ones(3, 2)))]
     assert why_not_edited(Ours(named)) is None
+
+
+class Pair(NamedTuple):
+    """A setting with names."""
+
+    a: float
+    b: float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float32(0.1), torch.tensor([0.1]), {1, 2}, frozenset({"a"}), Pair(0.1, 0.2)],
+    ids=str,
+)
+def test_settings_that_can_be_had_again(value: Any) -> None:
+    assert why_not_edited(Ours([nn.Parameter(torch.ones(3, 2))], kept=value)) is None
+    if isinstance(value, np.float32 | Tensor):
+        assert why_not_sized(Ours([nn.Parameter(torch.ones(3, 2))], lr=value)) is None
+
+
+def test_the_users_defaults_are_not_those_of_a_trial() -> None:
+    weights = [nn.Parameter(torch.ones(3, 2))]
+
+    class Another(Ours):
+        pass
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert why_not_edited(Another(weights)) is None
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_a_trial_is_made_once_for_a_class_and_its_settings() -> None:

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -153,38 +154,64 @@ def _compiler() -> _Compiler:
 # --- on disk --------------------------------------------------------------------------------------
 
 
+_ANEW = "it is compiled anew in each process"
+
+
 def folder_of_kernels() -> tuple[Path | None, str]:
     """Where kernels are kept; or None, and why they are not."""
-    folder = _folder()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = folder.stat()
+        folder = _folder()
+    except RuntimeError as error:  # a user without a home directory
+        return None, f"{_ANEW}: {error}; {FOLDER} may name a folder"
+    if not folder.is_absolute():
+        return None, f"{_ANEW}: the folder {folder} is no absolute path"
+    try:
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = [each.stat() for each in (folder, *folder.parents)]
     except OSError as error:
-        return None, f"it is compiled anew in each process: {folder}: {error.strerror}"
-    if hasattr(os, "getuid") and (held.st_uid != os.getuid() or held.st_mode & 0o022):
-        # Whoever can write there could have this process run their code.
-        return None, f"it is compiled anew in each process: others can write to {folder}"
+        return None, f"{_ANEW}: {folder}: {error.strerror}"
+    for path, status in zip((folder, *folder.parents), held, strict=True):
+        # Whoever can write there, or put another in its place, could have us run their code.
+        if not (_is_mine(status) if path == folder else _is_kept(status)):
+            return None, f"{_ANEW}: others can write to {path}"
     return folder, ""
+
+
+def _is_mine(status: os.stat_result) -> bool:
+    """Whether nobody else can write."""
+    return not hasattr(os, "getuid") or (
+        status.st_uid == os.getuid() and not status.st_mode & 0o022
+    )
+
+
+def _is_kept(status: os.stat_result) -> bool:
+    """Whether nobody else but the administrator can move what this user has in a folder."""
+    if not hasattr(os, "getuid"):
+        return True
+    shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    return not shared and status.st_uid in (0, os.getuid())
 
 
 def _folder() -> Path:
     chosen = os.environ.get(FOLDER)
     if chosen:
         return Path(chosen)
-    home = Path.home()
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
+        base = Path.home() / "Library" / "Caches"
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "penalize" / "kernels"
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        base = given if given.startswith("/") else Path.home() / ".cache"
+    return Path(base) / "penalize" / "kernels"
 
 
 def _read(path: Path) -> bytes | None:
-    """The code in a file; None where there is none, or not what was written."""
+    """The code in a file of ours; None where there is none, or not what was written."""
     try:
-        held = path.read_bytes()
+        with path.open("rb") as file:
+            held = file.read() if _is_mine(os.fstat(file.fileno())) else b""
     except OSError:
         return None
     digest, code = held[:32], held[32:]
@@ -203,5 +230,5 @@ def _why_not_written(path: Path, code: bytes) -> str:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        return f"it is compiled anew in each process: {path.parent}: {error.strerror}"
+        return f"{_ANEW}: {path.parent}: {error.strerror}"
     return ""

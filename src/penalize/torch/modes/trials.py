@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from numbers import Number
 from types import MethodType
 from typing import Any
 
@@ -174,6 +175,10 @@ def _unseen() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(redirect_stdout(io.StringIO()))
+        # Whatever the user's defaults are: the weights of a trial are in float32.
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if "torch._dynamo" in sys.modules:  # twenty steps are not worth a compilation
@@ -243,15 +248,15 @@ def _had(name: str, value: Any, default: Any) -> Any:
 
 def _plain(name: str, value: Any) -> Any:
     """A copy of a setting; never of a weight, or of anything through which one could be reached."""
-    if isinstance(value, Tensor) and value.ndim == 0 and not isinstance(value, nn.Parameter):
+    if isinstance(value, Tensor) and value.numel() == 1 and not isinstance(value, nn.Parameter):
         return value.detach().clone()
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_plain(name, each) for each in value))
+    if isinstance(value, tuple | list | set | frozenset):
         return type(value)(_plain(name, each) for each in value)
     if isinstance(value, dict):
         return {key: _plain(name, each) for key, each in value.items()}
-    if value is None or isinstance(
-        value, bool | int | float | complex | str | type | torch.dtype | torch.device
-    ):
+    if value is None or isinstance(value, Number | str | bytes | type | torch.dtype | torch.device):
         return value
     if not callable(value) and getattr(value, "__dict__", None):
         copied = copy.copy(value)  # settings in an object, as some keep them
@@ -265,7 +270,7 @@ def _changed(settings: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
     return {
         name: torch.full_like(old, change[name]) if isinstance(old, Tensor) else change[name]
         for name, old in settings.items()
-        if name in change and isinstance(old, int | float | Tensor)
+        if name in change and isinstance(old, Number | Tensor)
     }
 
 
