@@ -385,6 +385,69 @@ def test_threads_are_pytorchs_and_change_nothing() -> None:
     assert all(torch.equal(*each) for each in zip(*found, strict=True))
 
 
+def test_whoever_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a thread cannot be started, and where the task of the calling thread fails."""
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_one(self: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(workers, "_pool", workers._Pool())
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    for fails in (False, True):
+        begun, returned = threading.Event(), threading.Event()
+        late: list[bool] = []
+
+        def task(
+            number: int,
+            begun: threading.Event = begun,
+            returned: threading.Event = returned,
+            late: list[bool] = late,
+            fails: bool = fails,
+        ) -> None:
+            if number:
+                begun.set()
+                late.append(returned.wait(0.05))
+            else:
+                assert begun.wait(10)
+                if fails:
+                    raise KeyError("own")
+
+        if fails:
+            with pytest.raises(KeyError, match="own"):
+                workers.in_threads(task, 4)
+        else:
+            workers.in_threads(task, 4)
+        returned.set()
+        assert late == [False]
+
+
+def test_a_failure_in_another_thread_is_raised() -> None:
+    begun = threading.Event()
+
+    def task(number: int) -> None:
+        if number:
+            begun.set()
+            raise KeyError("another's")
+        assert begun.wait(10)
+
+    with pytest.raises(KeyError, match="another's"):
+        workers.in_threads(task, 2)
+
+
+def test_threads_are_as_many_as_were_ever_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as many as all calls together."""
+    monkeypatch.setattr(workers, "_pool", workers._Pool())
+    before = set(threading.enumerate())
+    for count in (2, 4, 3, 1, 4):
+        workers.in_threads(lambda number: None, count)
+    assert len(set(threading.enumerate()) - before) == 3
+
+
 def test_many_threads_at_once() -> None:
     """Each with an optimizer of its own, over the same workers."""
     ws = [torch.randn(300, 400) for _ in range(8)]

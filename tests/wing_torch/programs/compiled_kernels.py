@@ -23,7 +23,7 @@ def is_right() -> bool:
     to, router = TOS.pop(), Router()
     with at_any_size():
         router.add(Additions(["w"], [W], [to], [L1(0.5)], [0], [False]), {0: 1.0})
-    used = bool(workers._pools) and router.taken["w"] == ("compiled", "")
+    used = bool(workers._pool.size) and router.taken["w"] == ("compiled", "")
     return used and bool((to.numpy() == EXPECTED).all())
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     child = os.fork()
     if not child:
         signal.alarm(60)  # rather than wait forever
-        os._exit(0 if not workers._pools and is_right() else 1)
+        os._exit(0 if not workers._pool.size and is_right() else 1)
     _, status = os.waitpid(child, 0)
     assert status == 0, status
     assert is_right()
