@@ -448,6 +448,47 @@ def test_threads_are_as_many_as_were_ever_asked_for(monkeypatch: pytest.MonkeyPa
     assert len(set(threading.enumerate()) - before) == 3
 
 
+@pytest.mark.parametrize("shares", ["nothing", "reads", "to", "w", "w and to", "a part"])
+def test_weights_that_share_memory_are_one_after_the_other(
+    shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where parameters are tied by their data, or have one gradient."""
+    counts = []
+    in_threads = workers.in_threads
+
+    def counted(task: Callable[[int], None], count: int) -> None:
+        counts.append(count)
+        in_threads(task, count)
+
+    monkeypatch.setattr(workers, "in_threads", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    start = torch.randn(800, 300)
+    found = []
+    for context in (at_any_size, reference):
+        first, second, third, last = start.clone().split(200)
+        ws, tos = {
+            "nothing": ([first, second], [third, last]),
+            "reads": ([first, first.view_as(first)], [third, last]),
+            "to": ([first, second], [last, last]),
+            "w": ([first, first], [first, first]),
+            "w and to": ([first, second], [third, first]),
+            "a part": ([first, second], [third, start_at(third, 1)]),
+        }[shares]
+        router = Router()
+        with context():
+            router.add(additions(L1L2(0.1, 0.2), ws, tos), {0: -0.5})
+            if shares == "w":
+                router.shrink(shrinkings(L1L2(0.1, 0.2), ws, [Taken(0.3), Taken(0.3)]))
+        found.append(torch.cat([*ws, *tos]))
+    assert counts == ([2] if shares in ("nothing", "reads") else [1, 1] if shares == "w" else [1])
+    torch.testing.assert_close(*found)
+
+
+def start_at(x: Tensor, offset: int) -> Tensor:
+    """As many elements from another place in the same memory."""
+    return x.as_strided(x.shape, x.stride(), x.storage_offset() + offset)
+
+
 def test_many_threads_at_once() -> None:
     """Each with an optimizer of its own, over the same workers."""
     ws = [torch.randn(300, 400) for _ in range(8)]

@@ -102,7 +102,8 @@ class Compiled(Job):
         self._shapes = torch.tensor(shapes, device="cpu")
         self._blocks = _blocks(routine, shapes)
         self._stride = _stride(routine, shapes)
-        elements = sum(height * length for height, length in shapes)
+        self._counts = [height * length for height, length in shapes]
+        elements = sum(self._counts)
         # A thread that wakes up for less would come late.
         self._most_threads = 1 if elements <= ALONE else max(2, len(self._blocks) // 4)
         rows = []
@@ -111,6 +112,7 @@ class Compiled(Job):
             rows.append([*form_of(layout.regularizer, size)[1], *_NO_FACTORS, math.sqrt(size)])
         self._numbers = torch.tensor(rows, dtype=torch.float64, device="cpu")
         self._factors = _NO_FACTORS
+        self._seen: tuple[list[array[int]], bool] = [], False
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         if _are_negated(ws) or _are_negated(besides):
@@ -159,6 +161,8 @@ class Compiled(Job):
             *(x.data_ptr() for x in (self._shapes, self._numbers, blocks, values, taken)),
         ]
         threads = min(torch.get_num_threads(), self._most_threads)
+        if threads > 1 and self._share_memory(addresses, ws[0].element_size()):
+            threads = 1  # which takes one weight after the other
         wide = torch.float64 if routine.computed == "double" else torch.float32
         kept = torch.empty(threads, source.kept * stride, dtype=wide, device="cpu")
         places = [each.data_ptr() for each in kept]
@@ -173,6 +177,32 @@ class Compiled(Job):
         with suppress(RuntimeError):  # inference tensors have no version
             increment_version(ws if routine.prox else besides)
         return values
+
+    def _share_memory(self, addresses: list[array[int]], size: int) -> bool:
+        """Whether what is written for one weight is read or written for another, as where two
+        parameters have one storage, or one gradient.
+        """
+        if self._seen[0] != addresses:
+            written, read = addresses if self.routine.prox else reversed(addresses)
+            ranges = []
+            for first, also, count in zip(written, read, self._counts, strict=True):
+                ranges.append((first, first + size * count, True))
+                if also != first:  # a weight may be what its own gradient is added to
+                    ranges.append((also, also + size * count, False))
+            self._seen = addresses, _overlap(ranges)
+        return self._seen[1]
+
+
+def _overlap(ranges: list[tuple[int, int, bool]]) -> bool:
+    """Whether of these (first, end, is written) one that is written overlaps another."""
+    end_of_all = end_of_written = 0
+    for first, end, is_written in sorted(ranges):
+        if first < (end_of_all if is_written else end_of_written):
+            return True
+        end_of_all = max(end_of_all, end)
+        if is_written:
+            end_of_written = end
+    return False
 
 
 _NO_FACTORS = (0.0, 0.0, 0.0)
