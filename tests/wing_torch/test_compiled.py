@@ -270,6 +270,38 @@ def test_what_is_known_with_the_other_sign() -> None:
             router.add(additions(L1(0.5), [w], [to]), {0: 1.0})
 
 
+class Logged(Tensor):
+    """A type whose operations may be anything, on memory or not."""
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        (torch.ones(3).as_subclass(Logged), "keeps a Logged beside it"),
+        (torch._efficientzerotensor((3,)), ""),  # type: ignore[attr-defined]
+    ],
+    ids=["of another type", "not in memory"],
+)
+def test_what_is_no_more_where_its_address_says(
+    to: Tensor, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machine code would write there, or end the process."""
+    w, router = torch.ones(3), Router()
+    with at_any_size():
+        router.add(additions(L1(0.5), [w], [torch.ones(3)]), {0: 1.0})
+        assert paths(router) == {"compiled"}
+        monkeypatch.setattr(compiled.Compiled, "_run", None)
+        if why:
+            router.add(additions(L1(0.5), [w], [to]), {0: 1.0})
+            assert to.tolist() == [1.5] * 3
+        else:
+            with pytest.raises(RuntimeError, match="ZeroTensors are immutable"):
+                router.add(additions(L1(0.5), [w], [to]), {0: 1.0})
+    ((path, said),) = router.taken.values()
+    assert path != "compiled"
+    assert why in said
+
+
 def test_another_strength_rate_or_shape_compiles_nothing() -> None:
     router, before = Router(), -1
     for strength, factor, shape in ((0.1, 0.5, (3, 4)), (0.2, 0.25, (30, 40))):

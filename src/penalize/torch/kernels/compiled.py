@@ -115,7 +115,7 @@ class Compiled(Job):
         self._seen: tuple[list[array[int]], bool] = [], False
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        if _are_negated(ws) or _are_negated(besides):
+        if _why_not_in_memory(ws) or _why_not_in_memory(besides):
             return False
         if all(map(Tensor.is_contiguous, ws)) and all(map(Tensor.is_contiguous, besides)):
             return True
@@ -208,9 +208,11 @@ def _overlap(ranges: list[tuple[int, int, bool]]) -> bool:
 _NO_FACTORS = (0.0, 0.0, 0.0)
 
 
-def _are_negated(xs: Sequence[Tensor]) -> bool:
-    """Whether what is in memory are elements with another sign."""
-    return any(map(Tensor.is_neg, xs))
+def _why_not_in_memory(xs: Sequence[Tensor]) -> str:
+    """Why elements, of which there are some, are not those in memory; empty where they are."""
+    if any(map(Tensor.is_neg, xs)):
+        return "what is in memory has the other sign"
+    return "" if all(map(Tensor.data_ptr, xs)) else "it is not in memory"
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:
@@ -229,8 +231,8 @@ def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
     w = work.w
     if layout is None or w.dtype not in _TYPES or not layout.can_view(w, work.beside):
         return "it does not lie in rows or columns that are penalized one by one"
-    if _are_negated([w, work.beside]):
-        return "what is in memory has the other sign"
+    if why := _why_not_in_memory([w, work.beside]):
+        return why
     if work.among < LEAST and not _at_any_size:
         return f"compiling pays from {LEAST:,} penalized weights on"
     length = layout.shape_of(w)[layout.layout == "rows"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -135,7 +135,7 @@ class Router:
         return PlainJob.offer(work, self._buffers, why), ""
 
 
-_LOOKS = [attrgetter(name) for name in ("dtype", "device", "shape")]
+_LOOKS: list[Callable[[Tensor], Any]] = [type, *map(attrgetter, ("dtype", "device", "shape"))]
 
 _WHOLE = {Tensor, nn.Parameter}
 
@@ -151,8 +151,10 @@ def _why_not_fast(work: Work) -> str:
     """Why nothing but the plain path is open to a weight; empty where others may be."""
     if _only_plain:
         return "it was asked for"
-    if not all(type(x) in _WHOLE for x in (work.w, work.beside)):
+    if type(work.w) not in _WHOLE:
         return f"it is a {type(work.w).__name__}"
+    if type(work.beside) not in _WHOLE:
+        return f"the optimizer keeps a {type(work.beside).__name__} beside it"
     if work.beside.dtype is not work.w.dtype or work.beside.device != work.w.device:
         return "the optimizer keeps something of another type beside it"
     return ""
