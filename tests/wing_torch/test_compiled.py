@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ class Logged(Tensor):
     ("to", "why"),
     [
         (torch.ones(3).as_subclass(Logged), "keeps a Logged beside it"),
-        (torch._efficientzerotensor((3,)), ""),  # type: ignore[attr-defined]
+        (torch._efficientzerotensor((3,)), ""),
     ],
     ids=["of another type", "not in memory"],
 )
@@ -323,6 +324,54 @@ def test_what_llvm_refuses_takes_another_path(monkeypatch: pytest.MonkeyPatch) -
         path, why = stepped(m, L1(0.1))["weight"]
     assert path == "packed"
     assert "no such instruction" in why
+
+
+def test_a_value_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gradient can: it goes on, and asks LLVM once."""
+    compile_, asked = native.native, []
+
+    def refuse_values(text: str) -> native.Native:
+        if text == refused:
+            asked.append(text)
+            raise RuntimeError("no such instruction")
+        return compile_(text)
+
+    ws = draw([(3, 4), (5, 2)], torch.float32)
+    r, router = L1L2(0.2, 0.3), Router()
+    with at_any_size():
+        router.add(additions(r, ws, [w.clone() for w in ws]), {0: 1.0})
+        (job,) = router._jobs
+        assert isinstance(job, compiled.Compiled)
+        refused = printed(replace(job.routine, with_value=True)).text
+        monkeypatch.setattr(native, "native", refuse_values)
+        tos = [w.clone() for w in ws]
+        for _ in range(2):
+            torch._foreach_copy_(tos, ws)  # what is penalized is the weight before
+            found = router.value_and_add(additions(r, tos, tos), {0: 0.5})
+            assert paths(router) == {"compiled"}
+            assert float(sum(found)) == pytest.approx(sum(float(r(w)) for w in ws), rel=1e-6)
+            torch.testing.assert_close(tos, [w + 0.5 * r.gradient(w) for w in ws])
+    assert len(asked) == 1
+
+
+def test_versions_beside_tensors_of_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These have none, and hide no other's: as some versions of PyTorch have it."""
+    increment = compiled.increment_version
+
+    def strict(x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.is_inference():
+            raise RuntimeError("a tensor that has a version")
+        increment(x)
+
+    monkeypatch.setattr(compiled, "increment_version", strict)
+    with torch.inference_mode():
+        tos = [torch.ones(3)]
+    tos.append(torch.ones(3))
+    with at_any_size():
+        router = Router()
+        router.add(additions(L1(0.5), [torch.ones(3), torch.ones(3)], tos), {0: 1.0})
+    assert paths(router) == {"compiled"}
+    assert tos[1]._version == 1
 
 
 # --- on disk ------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import filterfalse
 from typing import Any
 
 import torch
@@ -75,6 +77,7 @@ class Compiled(Job):
 
     routine: Routine
     layouts: Sequence[Layout]
+    regularizers: Sequence[Regularizer]
     why: str = ""
 
     @classmethod
@@ -93,7 +96,8 @@ class Compiled(Job):
             layouts = [layout_of(each.regularizer, each.w.ndim) for each in works]
             known = [each for each in layouts if each is not None]
             shapes = [of.shape_of(each.w) for of, each in zip(known, works, strict=True)]
-            yield cls(numbers, shapes, routine, known, note)
+            regularizers = [each.regularizer for each in works]
+            yield cls(numbers, shapes, routine, known, regularizers, note)
 
         return Offer((cls, routine, *work.kind), make)
 
@@ -128,8 +132,22 @@ class Compiled(Job):
         self._run(self.routine, ws, tos, (scale, 1.0, 0.0))
 
     def value_and_add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> Tensor:
+        if self._with_value is not None:
+            return self._run(self._with_value, ws, tos, (scale, 1.0, 0.0)).sum()
+        each = zip(self.regularizers, ws, strict=True)
+        value = torch.stack([regularizer(w).double() for regularizer, w in each]).sum()
+        self.add(ws, tos, scale)
+        return value
+
+    @cached_property
+    def _with_value(self) -> Routine | None:
+        """The kernel that finds the value too; None where this one cannot be compiled."""
         routine = replace(self.routine, with_value=True)
-        return self._run(routine, ws, tos, (scale, 1.0, 0.0)).sum()
+        try:
+            native.native(printed(routine).text)
+        except Exception:  # noqa: BLE001  # whatever it is, regularizers know their values
+            return None
+        return routine
 
     def shrink(self, ws: list[Tensor], steps: Sequence[Taken]) -> None:
         # All of one key, so that they differ in nothing but their second moments.
@@ -174,8 +192,9 @@ class Compiled(Job):
             kernel(*tables, len(blocks), places[number], stride)
 
         workers.in_threads(task, threads)
-        with suppress(RuntimeError):  # inference tensors have no version
-            increment_version(ws if routine.prox else besides)
+        # One by one: not every version of PyTorch takes a list. Those of inference have no version.
+        for x in filterfalse(Tensor.is_inference, ws if routine.prox else besides):
+            increment_version(x)
         return values
 
     def _share_memory(self, addresses: list[array[int]], size: int) -> bool:
