@@ -218,9 +218,10 @@ def _overlap(ranges: list[tuple[int, int, bool]]) -> bool:
     for first, end, is_written in sorted(ranges):
         if first < (end_of_all if is_written else end_of_written):
             return True
-        end_of_all = max(end_of_all, end)
         if is_written:
-            end_of_written = end
+            end_of_all = end_of_written = end
+        else:
+            end_of_all = max(end_of_all, end)
     return False
 
 
