@@ -353,11 +353,43 @@ def test_a_state_that_is_of_another_attachment() -> None:
         attachment.load_state_dict({**state, "averages": []})
     with pytest.raises(StateError, match="its averages are no mapping"):
         attachment.load_state_dict({**state, "averages": [{"0.weight": 3}]})
-    saved = state["averages"][0]["0.weight"]
-    wrong = {"0.weight": {**saved, "mean": torch.zeros(2)}}
-    attachment.load_state_dict({**state, "averages": [wrong]})
-    with pytest.raises(StateError, match=r"has the shape \(2,\), and \(4, 6\)"):
-        train(model, optimizer, range(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"mean": torch.zeros(2)}, r"of '2.weight' has the shape \(2,\), and \(2, 4\)"),
+        ({"mean": None}, "of '2.weight' is to be a tensor of real numbers, not None"),
+        ({"mean": "x"}, "is to be a tensor of real numbers, not 'x'"),
+        ({"mean": torch.zeros(2, 4, dtype=torch.long)}, "is to be a tensor of real numbers"),
+        ({"mass": "x"}, "of '2.weight' it has mass='x', and a finite number is expected"),
+        ({"pulled": None}, "it has pulled=None"),
+        ({"moved": float("nan")}, "it has moved=nan"),
+    ],
+)
+def test_a_state_with_an_average_that_is_none(wrong: dict[str, Any], sentence: str) -> None:
+    """It is said when it is loaded, and nothing is taken from it."""
+    model = network()
+    optimizers = [SGD(model[0].parameters(), 0.1), SGD(model[2].parameters(), 0.1)]
+    plan = regularize(model, {kernels: PENALTY})
+    attachment = plan.attach(optimizers, mode="halfspace", average=0.9)
+    loss_of(model, 0).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    state = attachment.state_dict()
+    first, second = state["averages"]
+    more = {**first["0.weight"], "mean": first["0.weight"]["mean"] + 1}
+    for found, said in (
+        ({"2.weight": {**second["2.weight"], **wrong}}, sentence),
+        ({"3.weight": second["2.weight"]}, "an average of '3.weight', which is not stepped here"),
+        ({"0.weight": more}, "an average of '0.weight', which is not stepped here"),
+    ):
+        averages = [{"0.weight": more}, found]
+        with pytest.raises(StateError, match=said):
+            attachment.load_state_dict({**state, "steps": [7, 7], "averages": averages})
+        assert attachment.steps == [1, 1]
+        kept = attachment.state_dict()["averages"][0]["0.weight"]["mean"]
+        assert torch.equal(kept, first["0.weight"]["mean"])
 
 
 def test_a_closure_that_is_never_called_changes_nothing() -> None:

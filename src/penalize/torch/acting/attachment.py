@@ -23,7 +23,7 @@ from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.base import Effect, Mode, Replayed
-from penalize.torch.modes.memories import Memories
+from penalize.torch.modes.memories import Memories, check_saved
 from penalize.torch.step import Group, groups_of
 
 
@@ -194,14 +194,16 @@ class Attachment:
         """
         found = check_same(state, self.state_dict())
         averages = check_averages(state.get("averages", []), len(self._memories))
+        for stepper, saved in zip(self._steppers, averages, strict=False):  # there may be none
+            check_saved(saved, stepper.targets)
         steps = state["steps"]
         if len(steps) != len(self._steppers):
             raise StateError(
                 f"it has the steps {steps!r}, and there are {len(self._steppers)} optimizers here"
             )
-        self.steps = steps
         for memories, saved in zip(self._memories, averages, strict=True):
             memories.load(saved)
+        self.steps = steps
         self._plan.restore(found, max(steps))
 
     @property

@@ -58,6 +58,11 @@ class Stepper(Listener, Active):
         self._found: FoundTargets | None = None
         self._live: Sequence[Live] = []
 
+    @property
+    def targets(self) -> Sequence[Target]:
+        """What this optimizer steps, trainable now or not."""
+        return [target for target in self._plan.all_targets if target.name in self._names]
+
     def begins(self, step: OptimizerStep) -> None:
         self._acted = False
         self.mode.begins()

@@ -5,6 +5,7 @@ They live where the weight lives, in float32 or wider: each rank has those of it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from penalize.backends import Backend, open_array
 from penalize.backends import torch as local
 from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
+from penalize.regularizers.base import as_number
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.step import Group, OptimizerStep
 
@@ -127,15 +129,8 @@ class Memories:
         }
         return {**{name: dict(saved) for name, saved in self._loaded.items()}, **written}
 
-    def load(self, state: object) -> None:
-        """Go on from what :meth:`state` gave. Raises :class:`StateError` if that is not it."""
-        if not isinstance(state, Mapping) or not all(
-            isinstance(each, Mapping) and set(each) == set(Memory._fields)
-            for each in state.values()
-        ):
-            raise StateError(
-                "its averages are no mapping from name to what a half-space step keeps"
-            )
+    def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on from what :meth:`state` gave; see :func:`check_saved`."""
         self.kept, self._opened, self._loaded = {}, {}, dict(state)
 
     def _read(self, name: str, saved: Mapping[str, Any], w: Tensor, whole: bool) -> Memory:
@@ -154,6 +149,35 @@ def _written(memory: Memory, target: Any) -> dict[str, Any]:
     _, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
     numbers = {field: float(getattr(memory, field)) for field in SCALARS}
     return {"mean": xp.like(memory.mean, memory.mean), **numbers}
+
+
+def check_saved(state: object, targets: Sequence[Target]) -> None:
+    """Raise :class:`StateError` unless this is what :meth:`Memories.state` gives of these."""
+    here = {target.name: target for target in targets}
+    if not isinstance(state, Mapping) or not all(
+        isinstance(each, Mapping) and set(each) == set(Memory._fields) for each in state.values()
+    ):
+        raise StateError("its averages are no mapping from name to what a half-space step keeps")
+    for name, saved in state.items():
+        if name not in here:
+            raise StateError(f"it has an average of {name!r}, which is not stepped here")
+        (parameter,) = here[name].parameters
+        mean = saved["mean"]
+        if not isinstance(mean, Tensor) or not mean.is_floating_point():
+            raise StateError(
+                f"the average of {name!r} is to be a tensor of real numbers, not {mean!r}"
+            )
+        if mean.shape != parameter.shape:
+            raise StateError(
+                f"the average of {name!r} has the shape {tuple(mean.shape)}, and "
+                f"{tuple(parameter.shape)} is what is stepped here"
+            )
+        for field in SCALARS:
+            if not math.isfinite(as_number(saved[field])):
+                raise StateError(
+                    f"beside the average of {name!r} it has {field}={saved[field]!r}, and a finite "
+                    "number is expected"
+                )
 
 
 def check_known(target: Target) -> None:
