@@ -28,7 +28,7 @@ class HalfSpace:
         self.sizes = list(sizes)
         self.total = np.zeros(w.size)
         self.n = 0
-        self.moved = self.pulled = 0.0
+        self.moved, self.pulled = [0.0, 0.0], [0.0, 0.0]  # in the window, and recently
         share = np.mean(w == 0)
         self.sparse = 0.01 < share < 1
 
@@ -66,7 +66,7 @@ class HalfSpace:
         given = self.at_zero(w, g + self.slope(w))
         along = np.where(w == 0, 0, self.mean + self.slope(w))
         if self.groups:
-            self.pulled = self._add(self.pulled, (given[w != 0] * along[w != 0]).sum())
+            self._add(self.pulled, (given[w != 0] * along[w != 0]).sum())
         return given
 
     def after(self, w: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -78,8 +78,9 @@ class HalfSpace:
                     u[i] = 0.0
         along = np.where(w == 0, 0, self.mean + self.slope(w))
         if self.groups:
-            self.moved = self._add(self.moved, ((w - new) * along)[w != 0].sum())
-        rate = self.moved / self.pulled if self.pulled > 0 and self.moved > 0 else 0.0
+            self._add(self.moved, ((w - new) * along)[w != 0].sum())
+        pairs = zip(self.moved, self.pulled, strict=True)
+        rate = min(moved / pulled if pulled > 0 and moved > 0 else 0.0 for moved, pulled in pairs)
         way = rate * (1 - self.a**self.n) / (1 - self.a)
         h = self.mean + self.smooth(w)
         for g, size in zip(self.groups, self.sizes, strict=True):
@@ -92,5 +93,7 @@ class HalfSpace:
                 u[g] = 0.0
         return u
 
-    def _add(self, total: float, new: float) -> float:
-        return self.a * total + (1 - self.a) * new if np.isfinite(new) else total
+    def _add(self, totals: list[float], new: float) -> None:
+        if np.isfinite(new):
+            for i, share in enumerate([1 - self.a, (1 - self.a) ** 0.5]):
+                totals[i] += share * (new - totals[i])

@@ -130,6 +130,31 @@ def test_against_a_plain_loop(
     assert np.isfinite(memory.mean).all()
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_rate_that_falls_costs_no_groups(momentum: float) -> None:
+    """Early steps, with a large gradient and a large rate, outweigh all others in the window."""
+    rng, steps, size = np.random.default_rng(0), 600, 0.3
+    target = rng.normal(size=(8, 8))
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    target *= np.repeat([[0.6], [0.09]], 4, axis=0)  # the norms are to be 0.3, and 0
+    noise, start = 0.3 * rng.normal(size=(steps, 8, 8)), 3 * rng.normal(size=(8, 8))
+    penalty = GroupLasso(size, groups=0, size_weighted=False)
+    far = {}
+    for zeros in (True, False):
+        w, memory, speed = start, begun(start, xp), 0 * start
+        for step in range(steps):
+            g = w - target + noise[step]
+            space = HalfSpace(penalty, w, 0.99, xp)
+            given, memory = space.before(g, memory)
+            speed = momentum * speed + (given if zeros else g + penalty.gradient(w))
+            new = w - 0.1 * (1 - momentum) * (1 - step / steps) * speed
+            w, memory = space.after(new, memory) if zeros else (new, memory)
+        norms = np.linalg.norm(w, axis=1)
+        far[zeros] = np.abs(norms[:4] - 0.3).max()
+        assert (norms[4:] == 0).all() == zeros
+    assert far[True] <= 1.05 * far[False]
+
+
 def test_zeros_stay_where_they_are_held_and_leave_where_they_are_not() -> None:
     w, space = np.zeros(4), HalfSpace(L1(1.0), np.zeros(4), 0.9, xp)
     given, memory = space.before(np.array([0.5, -0.9, 1.5, -3.0]), begun(w, xp))

@@ -13,7 +13,10 @@ Around the optimizer's own update of a weight w, with the gradient g of the data
   where the proximal step of the whole window of the average would set it to 0: where
   ‖soft(w⁺ − s·h, s·λ)_g‖ ≤ s·λ_g. What way s a gradient makes in the window is measured:
   s = Σ⟨−Δw, ĝ + ∇Ω(w)⟩/Σ⟨g + ∇Ω(w), ĝ + ∇Ω(w)⟩ per step, with sums over the elements that are not
-  0 and the same window, times its steps. It is lr/(1 − momentum) per step for SGD.
+  0, times the steps of the window. It is lr/(1 − momentum) per step for SGD. The sums are over the
+  window and over the recent steps, and the lesser s counts: steps of a rate that has fallen since
+  outweigh the later ones in the window, and what is recent is noisy. Where s is too small, zeros
+  come later; where it is too large, groups are lost.
 
 The average is what tells zeros under noise, as in dual averaging (Lee and Wright, Manifold
 identification in dual averaging for regularized stochastic online learning, 2012). It has the units
@@ -59,6 +62,12 @@ class Memory(NamedTuple):
 
     pulled: Array
     """Σ ⟨g + ∇Ω(w), ĝ + ∇Ω(w)⟩."""
+
+    recently_moved: Array
+    """As moved, weighted by :func:`recent` in place of the average."""
+
+    recently_pulled: Array
+    """As pulled; the same."""
 
     held: Array
     """1 where the zeros that the weight came with stay until the average is full."""
@@ -114,7 +123,13 @@ def begun(w: Array, xp: Backend) -> Memory:
     share = xp.sum(_ones(xp.abs(w) <= 0, w, xp)) / max(math.prod(xp.shape(w)), 1)
     held = xp.where((share > SPARSE) & (share < 1), 1.0, nothing)
     mean = xp.full(tuple(w.shape), 0.0, w)
-    return Memory(mean, nothing, nothing, nothing, held, nothing, nothing)
+    memory = Memory(mean, *[nothing] * len(SCALARS))
+    return memory._replace(held=held)
+
+
+def recent(average: float) -> float:
+    """How much stays of what is recent: √n steps count, where n are in the average."""
+    return 1 - math.sqrt(1 - average)
 
 
 def noted(g: Array, memory: Memory, average: float, xp: Backend) -> Memory:
@@ -158,8 +173,7 @@ class HalfSpace:
         slope = self._slope()
         given = self._at_zeros(self._pull(slope, memory), g + slope)
         if self._zeros.groups is not None:
-            pulled = self._along(given, slope, memory)
-            memory = memory._replace(pulled=self._added(memory.pulled, pulled))
+            memory = self._added("pulled", self._along(given, slope, memory), memory)
         return given, memory
 
     def after(self, new: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -175,8 +189,7 @@ class HalfSpace:
             crossed = ((new >= 0) & (side <= 0)) | ((new <= 0) & (side >= 0))  # a NaN stays
             found = self.xp.where(_and_on(crossed, self._kinks.element), 0.0, new)
         if self._zeros.groups is not None:
-            moved = self._along(self.w - new, slope, memory)
-            memory = memory._replace(moved=self._added(memory.moved, moved))
+            memory = self._added("moved", self._along(self.w - new, slope, memory), memory)
             found = self.xp.where(self._gone(found, side, slope, memory), 0.0, found)
         return found, self._counted(found, memory)
 
@@ -230,9 +243,13 @@ class HalfSpace:
         along = _mean(memory, self.xp) + slope
         return self.xp.sum(x * self.xp.where(self.xp.abs(self.w) <= 0, 0.0, along))
 
-    def _added(self, total: Array, new: Array) -> Array:
-        both = self.average * total + (1 - self.average) * new
-        return self.xp.where(self.xp.abs(new) < math.inf, both, total)
+    def _added(self, name: str, new: Array, memory: Memory) -> Memory:
+        found: dict[str, Array] = {}
+        for field, stays in ((name, self.average), (f"recently_{name}", recent(self.average))):
+            total = getattr(memory, field)
+            both = stays * total + (1 - stays) * new
+            found[field] = self.xp.where(self.xp.abs(new) < math.inf, both, total)
+        return memory._replace(**found)
 
     def _gone(self, new: Array, side: Array, slope: Array, memory: Memory) -> Array:
         """Whether the group of each element is to be 0 now."""
@@ -251,9 +268,14 @@ class HalfSpace:
 
     def _way(self, memory: Memory) -> Array:
         """How far a gradient moves a weight within the window of the average, over the gradient."""
-        known = (memory.pulled > 0) & (memory.moved > 0)
-        rate = self.xp.where(known, memory.moved, 0.0) / self.xp.where(known, memory.pulled, 1.0)
-        return rate * memory.mass / (1 - self.average)
+        rate = self._rate(memory.moved, memory.pulled)
+        recently = self._rate(memory.recently_moved, memory.recently_pulled)
+        least = self.xp.where(recently < rate, recently, rate)
+        return least * memory.mass / (1 - self.average)
+
+    def _rate(self, moved: Array, pulled: Array) -> Array:
+        known = (pulled > 0) & (moved > 0)
+        return self.xp.where(known, moved, 0.0) / self.xp.where(known, pulled, 1.0)
 
     # --- what is told -----------------------------------------------------------------------
 
