@@ -168,6 +168,24 @@ def test_where_it_may_stand() -> None:
         ),
         (optax.chain(plan.gradient(), tx), AppliedTwiceError, "would be applied twice"),
         (plan.halfspace(optax.adamw(0.1)), AppliedTwiceError, "the weight_decay of"),
+        (plan.halfspace(tx), AppliedTwiceError, r"by plan.halfspace\(...\)"),
     ):
         with pytest.raises(error, match=sentence):
             chain.update(slopes, chain.init(START), START)
+
+
+def test_plans_of_other_weights_may_stand_within() -> None:
+    params = {"kernel": START["kernel"], "other": -START["kernel"]}
+    first, second = (regularize(params, {name: L1(0.3)}) for name in params)
+    both = regularize(params, {"*": L1(0.3)}).halfspace(optax.sgd(0.5), average=0.9)
+    nested = first.halfspace(second.halfspace(optax.sgd(0.5), average=0.9), average=0.9)
+    found = []
+    for tx in (both, nested):
+        w, state, update = params, tx.init(params), jax.jit(tx.update)
+        for _ in range(4):
+            updates, state = update(jax.tree.map(lambda x: 0.1 * x, w), state, w)
+            w = optax.apply_updates(w, updates)
+        found.append(w)
+    for name, w in found[0].items():
+        assert 0 < (w == 0).sum() < w.size
+        np.testing.assert_allclose(found[1][name], w, atol=1e-12)

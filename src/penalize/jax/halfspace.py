@@ -64,6 +64,7 @@ def halfspace(
             "write plan.halfspace(optax.adam(1e-2)), with the optimizer inside",
         )
     within = optax.with_extra_args_support(optimizer)
+    name = NAME  # what another transform finds in the closure
     _check_inside(optimizer)
 
     def init(params: Any) -> HalfspaceState:
@@ -75,25 +76,25 @@ def halfspace(
     ) -> tuple[Any, HalfspaceState]:
         if params is None:
             raise OptimizerError(
-                f"the transform {NAME} was updated without parameters",
+                f"the transform {name} was updated without parameters",
                 "pass them: updates, state = optimizer.update(gradients, state, params)",
             )
         weights = source.weights(params)
         given = {leaf.name: leaf.value for leaf in leaves_of(updates)}
-        check_not_in_loss(NAME, weights, given.values())
+        check_not_in_loss(name, weights, given.values())
         _check_place(weights, params, optimizer)
         factor = at_step(strength, state.count)
         acting = [w.at(state.count) for w in weights if given.get(w.name) is not None]
         spaces = {w.name: _space(w, factor, a) for w in acting}
         memories, replaced = dict(state.memories), {}
-        for name, space in spaces.items():
-            found, memories[name] = space.before(xp.wide(given[name]), memories[name])
-            replaced[name] = found.astype(given[name].dtype)
+        for of, space in spaces.items():
+            found, memories[of] = space.before(xp.wide(given[of]), memories[of])
+            replaced[of] = found.astype(given[of].dtype)
         moved, inner = within.update(with_leaves(updates, replaced), state.inner, params, **extra)
         changes = {leaf.name: leaf.value for leaf in leaves_of(moved)}
         set_to = {}
-        for name, space in spaces.items():
-            set_to[name], memories[name] = _after(space, changes[name], memories[name])
+        for of, space in spaces.items():
+            set_to[of], memories[of] = _after(space, changes[of], memories[of])
         count = optax.safe_increment(state.count)
         return with_leaves(moved, set_to), HalfspaceState(count, inner, memories)
 
