@@ -182,7 +182,7 @@ class Plan(AnyPlan):
 
         Args:
             optimizer: any transform, such as ``optax.lion(1e-3)`` or a chain that ends with a
-                learning rate.
+                learning rate. With ``optax.MultiSteps`` inside, the average counts micro-steps.
             average: how much of the average stays in a step, from 0 to below 1. By default 0.999,
                 the average of about a thousand steps. Give the last 3/(1 − average) steps a small
                 learning rate.
