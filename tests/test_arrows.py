@@ -40,7 +40,7 @@ WINGS = {
     "torch": [
         "model",
         "outputs",
-        "step",
+        "listener",
         "clock",
         "stack",
         "applied",

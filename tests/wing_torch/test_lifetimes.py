@@ -21,11 +21,11 @@ from torch.optim import SGD, Adam, Optimizer
 import penalize
 from penalize import L1, L2, of_type
 from penalize.torch import audit, regularize
+from penalize.torch.clock import OptimizerStep
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes import choice
 from penalize.torch.modes.base import Effect, Mode, Replayed, check_can_be_set
 from penalize.torch.modes.step_sizes import rate_of
-from penalize.torch.step import OptimizerStep
 
 
 def network() -> nn.Sequential:

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from penalize import L1, L2, GroupLasso, NeverAppliedWarning, OptimizerError, kernels
 from penalize.torch import regularize
-from penalize.torch.step import OptimizerStep
+from penalize.torch.clock import OptimizerStep
 
 each_mode = pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
 RULES = {kernels: L1(0.02) + L2(0.1)}

@@ -18,7 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from penalize import L1, L2, ModeError, everything
 from penalize.torch import audit, regularize
 from penalize.torch.auditing.models_alive import alive
-from penalize.torch.clock import Listener, listen_to_all
+from penalize.torch.clock import listen_to_all
+from penalize.torch.listener import Listener
 from penalize.torch.modes.edits import why_not_edited, why_not_sized
 from penalize.torch.modes.trials import STEPS, Recipe, run
 

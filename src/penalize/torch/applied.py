@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Target
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Count:

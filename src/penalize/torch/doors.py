@@ -30,9 +30,9 @@ from torch.optim import Optimizer
 from penalize.errors import AppliedTwiceError, LostAttachmentError, NeverAppliedWarning, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.applied import Applied, AppliedPlan
-from penalize.torch.clock import Listener, listen_to_all
+from penalize.torch.clock import Group, OptimizerStep, listen_to_all, stepped_by
+from penalize.torch.listener import Listener
 from penalize.torch.model.targets import Live, Target
-from penalize.torch.step import Group, OptimizerStep, stepped_by
 
 # --- plans ------------------------------------------------------------------------------------
 

@@ -20,12 +20,12 @@ from penalize.rules import Decision
 from penalize.torch import doors
 from penalize.torch.acting.state import check_same, state_of
 from penalize.torch.applied import Applied
+from penalize.torch.clock import Group
 from penalize.torch.model.bindings import Binding, trainable
 from penalize.torch.model.parameters import read
 from penalize.torch.model.targets import Target, doubled, parameters_behind
 from penalize.torch.outputs.activities import Activities
 from penalize.torch.outputs.rules import Activity
-from penalize.torch.step import Group
 
 
 class PlannedWeight(NamedTuple):

@@ -9,7 +9,7 @@ from types import FrameType
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from penalize.torch.step import OptimizerStep
+from penalize.torch.clock import OptimizerStep
 
 
 def is_stepping(optimizer: Optimizer) -> bool:

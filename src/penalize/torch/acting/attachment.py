@@ -18,13 +18,12 @@ from penalize.torch.acting.checks import check_can_act, share_out
 from penalize.torch.acting.state import check_averages, check_same, state_of
 from penalize.torch.acting.stepper import Source, Stepper
 from penalize.torch.claims import check_free, claims_of
-from penalize.torch.clock import listen
+from penalize.torch.clock import Group, groups_of, listen
 from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.base import Effect, Mode, Replayed
 from penalize.torch.modes.memories import Memories, check_saved
-from penalize.torch.step import Group, groups_of
 
 
 class AttachedPlan(Source, Protocol):

@@ -11,11 +11,11 @@ import torch
 
 from penalize.errors import OptimizerError
 from penalize.tables import Listing, laid_out, number
+from penalize.torch.clock import Group
 from penalize.torch.model.targets import Target
 from penalize.torch.modes.base import gradients_of
 from penalize.torch.modes.gradient import stepped_again
 from penalize.torch.modes.step_sizes import rate_of
-from penalize.torch.step import Group
 
 NEGLIGIBLE = 1e-6
 """A penalty whose gradient is a smaller part of that of the data cannot matter."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 
 from penalize.errors import OptimizerError, some
+from penalize.torch.clock import groups_of
 from penalize.torch.model.targets import Target
 from penalize.torch.stack import is_stepping
-from penalize.torch.step import groups_of
 
 
 def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> list[list[Target]]:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
 from penalize.torch.applied import Applied, Count
-from penalize.torch.clock import Listener
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.doors import check_weight_decay
+from penalize.torch.listener import Listener
 from penalize.torch.model.bindings import Direct
 from penalize.torch.model.targets import Live, Target, doubled
 from penalize.torch.modes.base import Active, Mode
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Source(Protocol):
@@ -65,7 +65,8 @@ class Stepper(Listener, Active):
 
     def begins(self, step: OptimizerStep) -> None:
         self._acted = False
-        self.mode.begins()
+        if self.mode.memories is not None:
+            self.mode.memories.forget_step()
 
     def ready(self, step: OptimizerStep) -> None:
         applied = self._plan.applied

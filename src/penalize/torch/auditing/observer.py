@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 
 from penalize.torch.auditing.loss_terms import DECLARED, SCALED, Pass, Trace, note
 from penalize.torch.auditing.models_alive import shares_groups, stepped_by
-from penalize.torch.clock import Listener, listen_to_all
+from penalize.torch.clock import OptimizerStep, listen_to_all
+from penalize.torch.listener import Listener
 from penalize.torch.plan import Plan
-from penalize.torch.step import OptimizerStep
 
 
 @dataclass

@@ -15,9 +15,9 @@ from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import LossError, ModelError
 from penalize.torch.auditing.models_alive import alive, stepped_by
-from penalize.torch.clock import Listener, listen, listen_to_all
+from penalize.torch.clock import OptimizerStep, listen, listen_to_all
+from penalize.torch.listener import Listener
 from penalize.torch.modes.gradient import copied
-from penalize.torch.step import OptimizerStep
 
 
 class Seen(NamedTuple):

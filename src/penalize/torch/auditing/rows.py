@@ -17,10 +17,10 @@ from penalize.torch.auditing.measured_decay import Measurement
 from penalize.torch.auditing.models_alive import Who
 from penalize.torch.auditing.observer import Received
 from penalize.torch.auditing.verdicts import AuditedWeight, Decay, Entered
+from penalize.torch.clock import groups_of
 from penalize.torch.doors import attached_around, attached_to
 from penalize.torch.model.targets import Target
 from penalize.torch.plan import Plan
-from penalize.torch.step import groups_of
 
 _DECOUPLED = {"AdamW", "Muon", "Adafactor"}
 _COUPLED = {"Adadelta", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "SGD"}

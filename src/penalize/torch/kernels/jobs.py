@@ -66,11 +66,6 @@ class Job(ABC):
     sees_layout: ClassVar[bool] = False
     """Whether it depends on how tensors lie in memory, so that ``fits`` has to be asked."""
 
-    def its(self, xs: Sequence[T]) -> list[T]:
-        """The entries of a column that are of its weights."""
-        # They are in order: as many as there are, are all.
-        return list(xs) if len(xs) == len(self.numbers) else [xs[i] for i in self.numbers]
-
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         """Whether it can treat tensors that lie in memory as these do."""
         return True

@@ -70,7 +70,7 @@ class Router:
         """w ← prox of step·Ω at w for each weight."""
         local = _local(shrinkings)
         for job in self._jobs_for(local):
-            job.shrink(job.its(local.ws), job.its(local.steps))
+            job.shrink(_its(job, local.ws), _its(job, local.steps))
 
     def pass_by(self, names: Iterable[str], why: str) -> None:
         """Note that these weights are treated one by one by somebody else, for a reason."""
@@ -81,7 +81,7 @@ class Router:
     ) -> Iterator[tuple[Job, list[Tensor], list[Tensor], float | Tensor]]:
         for job in self._jobs_for(additions):
             key = additions.keys[job.numbers[0]]
-            yield job, job.its(additions.ws), job.its(additions.besides), scales[key]
+            yield job, _its(job, additions.ws), _its(job, additions.besides), scales[key]
 
     def _jobs_for(self, works: Additions | Shrinkings) -> Sequence[Job]:
         ws, besides = works.ws, works.besides
@@ -95,7 +95,7 @@ class Router:
             bool(_only_plain),
         ]
         if fingerprint == self._fingerprint and all(
-            job.fits(job.its(ws), job.its(besides)) for job in self._jobs if job.sees_layout
+            job.fits(_its(job, ws), _its(job, besides)) for job in self._jobs if job.sees_layout
         ):
             self.taken = self._decided
             return self._jobs
@@ -140,6 +140,12 @@ _LOOKS: list[Callable[[Tensor], Any]] = [type, *map(attrgetter, ("dtype", "devic
 _WHOLE = {Tensor, nn.Parameter}
 
 T = TypeVar("T", Additions, Shrinkings)
+
+
+def _its(job: Job, xs: Sequence[Any]) -> list[Any]:
+    """The entries of a column that are of a job's weights."""
+    # They are in order: as many as there are, are all.
+    return list(xs) if len(xs) == len(job.numbers) else [xs[i] for i in job.numbers]
 
 
 def _local(works: T) -> T:

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import OptimizerError
+from penalize.torch.clock import OptimizerStep, groups_of
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import Active
 from penalize.torch.modes.gradient import (
@@ -32,7 +33,6 @@ from penalize.torch.modes.gradient import (
     version_of,
 )
 from penalize.torch.stack import is_stepped_by_a_scaler
-from penalize.torch.step import OptimizerStep, groups_of
 
 _HELD = "_penalize_held"
 """On a gradient: its version at the end of the last backward pass, with the penalty in it."""

@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from penalize.errors import ModeError, RoundedAwayWarning, some
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Router
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.memories import Memories
 from penalize.torch.modes.step_sizes import rate_of
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Active(ABC):
@@ -107,11 +107,6 @@ class Mode(ABC):
     ) -> list[RemovableHandle]:
         """Further hooks that it needs. They hold neither the optimizer nor ``active``."""
         return []
-
-    def begins(self) -> None:
-        """A step begins: whatever an earlier one left that never ended is forgotten."""
-        if self.memories is not None:
-            self.memories.forget_step()
 
     @abstractmethod
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:

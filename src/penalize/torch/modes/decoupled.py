@@ -11,6 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -25,7 +26,6 @@ from penalize.torch.modes.base import (
 )
 from penalize.torch.modes.edits import why_not_edited, why_not_sized
 from penalize.torch.modes.step_sizes import rate_of
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Decoupled(Mode):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from penalize.torch.clock import stepped_by
 from penalize.torch.modes.trials import STEPS, NotTriedError, Recipe, run
-from penalize.torch.step import stepped_by
 
 _EDITED_BEFORE = (1, 8)
 """The steps before which weights are edited. The first alone would pass what only begins there to

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.errors import ModeError, NeverAppliedWarning, OptimizerError, some
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import Effect, Mode, Replayed, gradients_of, total
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Gradient(Mode):

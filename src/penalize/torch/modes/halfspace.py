@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
     Effect,
@@ -31,7 +32,6 @@ from penalize.torch.modes.memories import (
     factor_of,
     opened_again,
 )
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Halfspace(Gradient):

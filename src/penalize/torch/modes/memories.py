@@ -17,8 +17,8 @@ from penalize.backends import torch as local
 from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.regularizers.base import as_number
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.model.targets import Live, Target
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Opened(NamedTuple):

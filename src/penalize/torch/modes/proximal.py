@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from penalize.backends import torch as xp
 from penalize.errors import ModeError
 from penalize.halfspace import noted
+from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
@@ -35,7 +36,6 @@ from penalize.torch.modes.step_sizes import (
     step_size_of,
     why_not_bounded,
 )
-from penalize.torch.step import Group, OptimizerStep
 
 
 class Proximal(Mode):
