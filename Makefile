@@ -62,7 +62,8 @@ halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \
 	   echo '# Regenerate with "make freeze", after upgrading packages in .venv with pip.'; \
-	   $(BIN)/python -m pip freeze --exclude-editable \
+	   { $(BIN)/python -m pip freeze --exclude-editable; \
+	     $(BIN)/python -m pip freeze --path .venv/triton; } \
 	     | sed -e 's/ @ .*//' -e 's/+cpu$$//' | LC_ALL=C sort -f; } > constraints.new
 	@grep -q '^torch==' constraints.new && mv constraints.new constraints.txt
 
