@@ -27,7 +27,8 @@ with an L1 and with an L2, beside what a user would write by hand:
 | `"proximal"` | the prox by hand, with the step that the optimizer takes without a penalty |
 | `"halfspace"` | ten steps with the rule as a plain loop, with the L1: an L2 makes no zeros |
 
-**exact** is equal to the last bit; **< 1e-09** bounds the largest difference of a weight, relative
+**exact**, in the mode whose reference computes in the same order, is equal to the last bit;
+**< 1e-09** bounds the largest difference of a weight, relative
 to the largest weight (1e-06 where settings are float32 tensors). What is **refused** raises an
 error that says what to do instead. An L2 beside `weight_decay` is refused in every mode, because it
 would act twice: the rows with `weight_decay` (AdamW and Muon have one by default) tell of the L1. A
