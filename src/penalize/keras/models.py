@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 
+from penalize.alive import alive
+
 
 def models_with(model: Any, variables: Iterable[Any]) -> list[Any]:
     """Every live model that holds one of these, such as the one that the given model is part of.
@@ -22,12 +24,8 @@ def models_with(model: Any, variables: Iterable[Any]) -> list[Any]:
     which takes a tenth of a second in a large process.
     """
     wanted = {id(variable) for variable in variables}
-    candidates = {
-        id(candidate): candidate
-        for candidate in chain(_with_all_below(model), _live_objects())
-        # type(), not isinstance(): proxies among the live objects answer isinstance by loading.
-        if issubclass(type(candidate), keras.Model)
-    }
+    live = alive(keras.Model, _live_objects())
+    candidates = {id(candidate): candidate for candidate in chain(models_in(model), live)}
     return [
         candidate
         for candidate in candidates.values()
@@ -37,8 +35,7 @@ def models_with(model: Any, variables: Iterable[Any]) -> list[Any]:
 
 def models_in(model: Any) -> list[Any]:
     """A model, and those within it."""
-    # type(), not isinstance(): see models_with.
-    return [layer for layer in _with_all_below(model) if issubclass(type(layer), keras.Model)]
+    return alive(keras.Model, _with_all_below(model))
 
 
 def _live_objects() -> list[Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
+from penalize.alive import alive
 from penalize.report import Found, Level, Report
-from penalize.torch.auditing.models_alive import alive, holding, roster, stepped_by, with_idle
+from penalize.torch.auditing.models_alive import holding, roster, stepped_by, with_idle
 from penalize.torch.auditing.observer import Observer
 from penalize.torch.auditing.rows import declared, named, weights
 from penalize.torch.auditing.verdicts import findings

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from penalize.alive import alive
 from penalize.errors import ModelError
 from penalize.parameters import Role
 from penalize.torch.model.parameters import read
-
-T = TypeVar("T")
 
 
 class Who(NamedTuple):
@@ -22,12 +20,6 @@ class Who(NamedTuple):
     name: str
     aliases: tuple[str, ...]
     role: Role
-
-
-def alive(kind: type[T]) -> list[T]:
-    """Every object of a type, oldest first. A script is not asked what it calls its model."""
-    # By its type, not isinstance: that asks the object, and some answer by importing things.
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]
 
 
 def holding(parameters: Iterable[Tensor]) -> list[nn.Module]:

@@ -13,8 +13,9 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from penalize.alive import alive
 from penalize.errors import LossError, ModelError
-from penalize.torch.auditing.models_alive import alive, stepped_by
+from penalize.torch.auditing.models_alive import stepped_by
 from penalize.torch.clock import OptimizerStep, listen, listen_to_all
 from penalize.torch.listener import Listener
 from penalize.torch.modes.gradient import copied

@@ -8,7 +8,6 @@ sharding, which all replace the parameter, and it stays out of ``state_dict``.
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.utils.parametrize import ParametrizationList
 
+from penalize.alive import alive
 from penalize.callsite import callsite
 from penalize.errors import ModelError, RulesError
 from penalize.regularizers.base import Regularizer
@@ -115,12 +115,10 @@ def declare(parameter: nn.Parameter, regularizer: Regularizer | None) -> None:
 
 
 def _holders(parameter: Tensor) -> Iterator[tuple[nn.Module, str]]:
-    for candidate in gc.get_objects():
-        # type(), not isinstance(): proxies among the live objects answer isinstance by loading.
-        if issubclass(type(candidate), nn.Module):
-            for name, held in candidate.__dict__.get("_parameters", {}).items():
-                if held is parameter:
-                    yield candidate, name
+    for candidate in alive(nn.Module):
+        for name, held in candidate.__dict__.get("_parameters", {}).items():
+            if held is parameter:
+                yield candidate, name
 
 
 def scopes_of(module: nn.Module, name: str) -> tuple[Table, ...]:
