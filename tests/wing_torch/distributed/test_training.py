@@ -67,7 +67,8 @@ WITHOUT_PROX = EVERY_MODE[:2]
 @pytest.mark.parametrize("way", ["fsdp", "tensor parallel"])
 @on_ranks(2)
 def test_two_ranks(way: str, rules: str) -> None:
-    for mode, optimizer in EVERY_PAIR if rules == "with a prox" else EVERY_MODE:
+    every = way == "fsdp" and rules == "with a prox"
+    for mode, optimizer in EVERY_PAIR if every else EVERY_MODE:
         compare(way, RULES[rules], mode, OPTIMIZERS[optimizer])
 
 
