@@ -63,6 +63,7 @@ WINGS = {
         "plan",
         "regularize",
         "auditing",
+        "compacting",
         "selection",
         "__init__",
         "tf1",

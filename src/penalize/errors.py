@@ -351,6 +351,16 @@ class StateError(PenalizeError, ValueError):
         )
 
 
+class CompactError(PenalizeError, RuntimeError):
+    """A smaller model would not give the same answers, so that there is none."""
+
+    def __init__(self, model: str, difference: str) -> None:
+        super().__init__(
+            f"The compacted {model} would not answer as the {model} does: {difference}. Nothing is "
+            "returned; compact the parts of the model whose layers are PyTorch's own."
+        )
+
+
 class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 
@@ -398,6 +408,10 @@ class IgnoredRegularizerWarning(UserWarning):
             f"Variable {name!r} was made with the regularizer {old}; it is shared here with {new}, "
             "which is ignored, as in TensorFlow 1. Give both the same one, or leave it out here."
         )
+
+
+class NothingToCutWarning(UserWarning):
+    """A model that was to be compacted has no unit that may go."""
 
 
 class RoundedAwayWarning(UserWarning):

@@ -1,0 +1,200 @@
+"""A model without its dead units, that gives the same answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
+
+from penalize.errors import CompactError, ModelError, NothingToCutWarning
+from penalize.tables import Listing
+from penalize.torch.compacting.carrying import carried_over, with_biases, without_idle_biases
+from penalize.torch.compacting.cutting import Cut, cut, decided
+from penalize.torch.compacting.proof import in_float64, why_not_equal
+from penalize.torch.compacting.readers import Wiring
+from penalize.torch.compacting.tracing import traced
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer lost.
+
+    Args:
+        name: of its weight.
+        before: its units.
+        after: those that are left.
+        kept: why how many of its dead units stay.
+    """
+
+    name: str
+    before: int
+    after: int
+    kept: Mapping[str, int]
+
+
+class Compacted(Listing[Layer]):
+    """A smaller model, and what it lost: prints as a table, one row for a layer.
+
+    ``.model`` is new, and shares nothing with the old one.
+    """
+
+    columns: ClassVar[Mapping[str, Callable[[Layer], str]]] = {
+        "layer": lambda row: row.name,
+        "units": lambda row: str(row.before),
+        "left": lambda row: str(row.after),
+        "kept though dead": lambda row: "; ".join(f"{n}: {why}" for why, n in row.kept.items()),
+    }
+
+    def __init__(
+        self,
+        rows: Sequence[Layer],
+        models: tuple[nn.Module, nn.Module],
+        cut: Cut,
+        operations: tuple[int, int],
+        optimizer: Optimizer | None,
+    ) -> None:
+        super().__init__(rows)
+        self.model = models[1]
+        """The smaller model."""
+        self.parameters = _count(models[0]), _count(models[1])
+        """How many numbers the parameters are, before and after."""
+        self.operations = operations
+        """Floating-point operations on the example inputs, before and after."""
+        self.optimizer = optimizer
+        """The optimizer for the smaller model, with its state, if one was given."""
+        self._cut = cut
+
+    def indices(self, name: str, dimension: int = 0) -> Tensor | None:
+        """Which of its old indices a parameter's dimension still has; None for all of them."""
+        return self._cut.indices.get((name, dimension))
+
+    def remarks(self) -> list[str]:
+        (p, q), (f, g) = self.parameters, self.operations
+        return [
+            f"{q:,} of {p:,} parameters ({q / max(p, 1):.1%}), "
+            f"{g:,} of {f:,} floating-point operations ({g / max(f, 1):.1%})"
+        ]
+
+
+def compact(
+    model: nn.Module,
+    inputs: Any,
+    keywords: Mapping[str, Any] | None = None,
+    *,
+    biases: bool = False,
+    optimizer: Optimizer | None = None,
+) -> Compacted:
+    """A smaller model with the same outputs: without units that are constant, or not read.
+
+    A unit (a channel, a hidden unit) may go if its incoming weights are all zero, so that it is the
+    same number c on every finite input, or if all of its outgoing weights are. What c added to its
+    readers is put into their biases: b ← b + W[:, i]·c. Where that cannot be exact (a norm over
+    the units, a border of zeros, a layer without a bias, an operator that is not known) the unit
+    stays, and the table says why. So outputs are equal to rounding: that is measured, in float64,
+    on the example and on random inputs, before anything is returned.
+
+    Args:
+        model: a module in evaluation mode; it is left as it is.
+        inputs: what to call it with: a tensor, or a tuple of arguments.
+        keywords: arguments by name.
+        biases: whether linear and convolutional layers without a bias may be given one, to hold
+            what constants add.
+        optimizer: an optimizer of the model; ``.optimizer`` of the result goes on with the smaller
+            one, its state cut along. A plan has to be attached to that anew.
+
+    Returns:
+        The smaller model as ``.model``, and what each layer lost.
+
+    Raises:
+        ModelError: the model is in training mode, or ``torch.export`` cannot follow it.
+        CompactError: the outputs would differ: nothing is returned.
+
+    Warns:
+        NothingToCutWarning: no unit may go.
+    """
+    given = (inputs if isinstance(inputs, tuple | list) else (inputs,), dict(keywords or {}))
+    if any(module.training for module in model.modules()):
+        raise ModelError(
+            f"a {type(model).__name__} in training mode has no constants behind dropout or a norm",
+            "call model.eval() before it is compacted, and train() on the result",
+        )
+    source = with_biases(model) if biases else model
+    wiring = traced(source, *given)
+    what, smaller = _proven(model, source, wiring, given)
+    if not what.indices:
+        warnings.warn(_why_not_smaller(model, what), NothingToCutWarning, stacklevel=2)
+    return Compacted(
+        _layers(wiring, what),
+        (model, smaller),
+        what,
+        (_operations(model, given), _operations(smaller, given)),
+        None if optimizer is None else carried_over(optimizer, model, smaller, what),
+    )
+
+
+def _proven(
+    model: nn.Module, source: nn.Module, wiring: Wiring, given: Any
+) -> tuple[Cut, nn.Module]:
+    """The largest cut that is proven: else what may stand in the code of the model stays.
+
+    It is proven in float64, where the model runs in it, and then in the model's own type.
+    """
+    why, wide = "", in_float64(source, given)
+    for stay in (set(), wiring.in_code()):
+        what = decided(wiring, stay)
+        smaller = cut(source, what)
+        without_idle_biases(model, smaller, what)
+        try:
+            if wide is not None:
+                why = why_not_equal(wide[0], cut(wide[0], what), wide[1])
+            why = why or why_not_equal(model, smaller, given)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            why = f"it cannot be run: {error}"
+        if not why:
+            return what, smaller
+    raise CompactError(type(model).__name__, why)
+
+
+def _layers(wiring: Wiring, what: Cut) -> list[Layer]:
+    found = []
+    for name in wiring.units.weights:
+        if name in wiring.written:
+            made = wiring.units.roots(wiring.written[name]).tolist()
+            left = sum(root not in what.gone for root in made)
+            found.append(Layer(name, len(made), left, what.kept.get(name, {})))
+    return found
+
+
+def _why_not_smaller(model: nn.Module, what: Cut) -> str:
+    kept = sum(n for each in what.kept.values() for n in each.values())
+    if kept:
+        kind = type(model).__name__
+        return f"all {kept} dead units of the {kind} stay: print the result for the reasons"
+    small = sum(
+        int(((w != 0) & (w.abs() < 1e-3 * w.abs().max())).sum())
+        for w in model.parameters()
+        if w.numel()
+    )
+    zero = sum(int((w == 0).sum()) for w in model.parameters())
+    return (
+        f"the {type(model).__name__} has no dead unit to cut: {zero:,} of its weights are 0, and "
+        f'{small:,} are small but not 0; group lasso in mode="proximal" or mode="halfspace" makes '
+        "whole units exactly 0"
+    )
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _operations(model: nn.Module, given: Any) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(*given[0], **given[1])
+    return int(counter.get_total_flops())

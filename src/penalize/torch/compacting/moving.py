@@ -1,0 +1,73 @@
+"""Operators that only move elements: they are run on the units as on the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.nn import functional
+
+from penalize.torch.compacting.calls import Call, first_along
+from penalize.torch.compacting.units import NONE
+from penalize.torch.compacting.values import Facts, mapped, same_along, values_in
+
+SIZED = {
+    *("view", "_unsafe_view", "reshape", "unflatten", "expand", "repeat"),
+    *("slice", "narrow", "split", "split_with_sizes"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+}
+"""Operators whose arguments may be numbers of units."""
+
+
+def moves(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """The same elements at other places."""
+    inputs = values_in([args, kwargs])
+    if call.name in SIZED:
+        call.wiring.reshaped += [value.units for value in inputs]
+    if len(inputs) == 1:
+        is_part = call.name in ("slice", "narrow")
+        value = _of_any_part(inputs[0], args) if is_part else inputs[0]
+        return value.moved(
+            lambda x: call.target(*mapped(lambda _: x, args), **mapped(lambda _: x, kwargs))
+        )
+    # Several, as of cat: what is a part of a parameter is a value of its own there.
+    call.wiring.keep_parameters(inputs, f"{call.name} takes it")
+    fields = (lambda v: v.units, lambda v: v.known, lambda v: v.constant.double())
+    return Facts(*(call.target(*mapped(f, args), **mapped(f, kwargs)) for f in fields))
+
+
+def _of_any_part(value: Facts, args: Sequence[Any]) -> Facts:
+    """What is known of a table of which the next input may take another part, as of positions."""
+    dimension = args[1] if len(args) > 1 else 0
+    same = value.constant == first_along(value.constant, [dimension])
+    return value._replace(known=value.known & same.all(dimension, keepdim=True))
+
+
+def pads(call: Call, x: Facts, pad: Any, *args: Any, **kwargs: Any) -> Any:
+    """Elements around: copies, or a constant, which is no unit unless it is along the others."""
+    mode = args[0] if args else kwargs.get("mode", "constant")
+    if call.name == "pad" and mode != "constant":
+        return x.moved(lambda part: functional.pad(part.double(), pad, mode=mode).to(part.dtype))
+    if call.name not in ("pad", "constant_pad_nd"):
+        return x.moved(lambda part: call.target(part.double(), pad).to(part.dtype))
+    padded = [len(x.shape) - 1 - i // 2 for i, n in enumerate(pad) if n]
+    if same_along(x.units, padded):
+        units = first_along(x.units, padded).expand(call.meta.shape)
+    else:
+        units = functional.pad(x.units, pad, value=NONE)
+    known = functional.pad(x.known.double(), pad, value=1.0) > 0
+    return Facts(units, known, call.target(x.constant.double(), pad, *args, **kwargs))
+
+
+def same(call: Call, x: Facts, *_: Any, **__: Any) -> Any:
+    """The same elements, as another type or in another place of the memory."""
+    return x
+
+
+def dropout(call: Call, x: Facts, p: float, train: bool) -> Any:
+    """The same elements, in evaluation mode."""
+    return call.unknown("dropout changes it in training", x) if train else x
+
+
+def nothing(call: Call, *_: Any, **__: Any) -> None:
+    """No output: checks that PyTorch has put into the trace."""

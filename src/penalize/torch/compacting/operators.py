@@ -1,0 +1,100 @@
+"""Operators: what each of PyTorch's does with units and with constants.
+
+An operator that only moves elements is run on the units, and one that computes elements from
+elements on the constants: what it does is not written down a second time. One that is not known
+here keeps all units that it gets.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from penalize.torch.compacting import along, elementwise, moving, reading
+from penalize.torch.compacting.calls import Call
+from penalize.torch.compacting.values import constant, plain, values_in
+
+Rule = Callable[..., Any]
+"""A call, and the operator's arguments → its output."""
+
+
+def applied(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """What an operator makes of values."""
+    if call.target is operator.getitem:
+        return args[0][args[1]]
+    inputs = values_in([args, kwargs])
+    if not inputs:
+        return _constants(call.target(*args, **kwargs))
+    if all(value.is_plain for value in inputs) and call.name not in READS:
+        return plain(call.meta)
+    rule = RULES.get(call.name)
+    if rule is None:
+        return call.unknown(f"{call.name} reads it, of which nothing is known here", *inputs)
+    return rule(call, *args, **kwargs)
+
+
+def _constants(made: Any) -> Any:
+    if isinstance(made, Tensor):
+        return constant(made)
+    return [_constants(each) for each in made] if isinstance(made, list | tuple) else made
+
+
+def _each(names: str, rule: Rule) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+READS: dict[str, Rule] = {
+    "linear": reading.linear,
+    "addmm": reading.addmm,
+    "embedding": reading.embedding,
+    **_each("mm matmul", reading.matmul),
+    **_each("conv1d conv2d conv3d", reading.convolution),
+    **_each("conv_transpose1d conv_transpose2d conv_transpose3d", reading.transposed),
+}
+"""Operators that make units of what has none."""
+
+PARTS = _each(
+    """view _unsafe_view reshape flatten unflatten permute transpose t numpy_T movedim unsqueeze
+    squeeze expand expand_as slice select split split_with_sizes chunk unbind narrow swapaxes
+    view_as reshape_as mT adjoint getitem""",
+    moving.moves,
+)
+"""Operators whose output may be a part of what they are given, and be written into."""
+
+RULES: dict[str, Rule] = {
+    **READS,
+    **PARTS,
+    **_each(
+        "cat stack concat flip roll repeat pixel_shuffle pixel_unshuffle channel_shuffle tile",
+        moving.moves,
+    ),
+    **_each("to _to_copy contiguous clone alias detach lift_fresh_copy type_as", moving.same),
+    **_each(
+        """constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad1d
+        replication_pad2d""",
+        moving.pads,
+    ),
+    **_each("dropout feature_dropout alpha_dropout", moving.dropout),
+    **_each("_assert_tensor_metadata sym_constrain_range_for_size", moving.nothing),
+    **_each(
+        """relu relu6 gelu silu sigmoid tanh hardtanh hardswish hardsigmoid elu selu celu leaky_relu
+        mish softplus softsign log_sigmoid threshold exp expm1 log log1p log2 sqrt rsqrt abs neg sin
+        cos erf pow clamp clamp_min clamp_max square sign floor round reciprocal add sub mul div
+        rsub where maximum minimum addcmul addcdiv lerp prelu gt lt ge le eq ne logical_not
+        logical_and logical_or masked_fill""",
+        elementwise.elementwise,
+    ),
+    "batch_norm": elementwise.batch_norm,
+    "instance_norm": elementwise.instance_norm,
+    **dict.fromkeys(along.ALONG, along.along),
+    **_each("layer_norm group_norm rms_norm native_layer_norm", along.norm),
+    "scaled_dot_product_attention": along.attention,
+    **_each(
+        """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+        adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest2d upsample_bilinear2d""",
+        along.pool,
+    ),
+}

@@ -1,0 +1,126 @@
+"""Values: what is known of a tensor of a traced model, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from penalize.torch.compacting.units import NONE
+
+
+class Piece(NamedTuple):
+    """The parameter, or buffer, of which a tensor is a part."""
+
+    name: str
+    elements: Tensor
+    """Which element of it each element is, counted through."""
+
+
+class Facts(NamedTuple):
+    """A tensor of a traced model, element by element.
+
+    Args:
+        units: the unit of which each element is a part.
+        known: whether it is a constant, whatever the finite inputs of the model are.
+        constant: which constant, in float64, where it is known.
+        origin: the parameter that it is, or is a part of.
+    """
+
+    units: Tensor
+    known: Tensor
+    constant: Tensor
+    origin: Piece | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.units.shape)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is known of it."""
+        return self.origin is None and not self.has_units and not self.known.any()
+
+    @property
+    def has_units(self) -> bool:
+        return bool((self.units >= 0).any())
+
+    def moved(self, f: Callable[[Tensor], Any]) -> Any:
+        """What a function that only moves elements makes of it."""
+        parts = [self.units, self.known, self.constant]
+        if self.origin is not None:
+            parts.append(self.origin.elements)
+        found = [f(part) for part in parts]
+        if isinstance(found[0], Tensor):
+            return self._of(found)
+        return [self._of(each) for each in zip(*found, strict=True)]
+
+    def _of(self, parts: Any) -> Facts:
+        origin = None if self.origin is None else Piece(self.origin.name, parts[3])
+        return Facts(parts[0], parts[1], parts[2], origin)
+
+
+def plain(meta: Any) -> Any:
+    """A value of which nothing is known, of a tensor of PyTorch's trace; or a list of them."""
+    if isinstance(meta, list | tuple):
+        return [plain(each) for each in meta]
+    if not isinstance(meta, Tensor):
+        return meta
+    shape = tuple(int(size) for size in meta.shape)
+    dtype = torch.float64 if meta.is_floating_point() else meta.dtype
+    return Facts(
+        torch.full((), NONE).expand(shape),
+        torch.zeros((), dtype=torch.bool).expand(shape),
+        torch.zeros((), dtype=dtype).expand(shape),
+    )
+
+
+def constant(x: Tensor) -> Facts:
+    """A value that is the same for every input."""
+    return Facts(
+        torch.full((), NONE).expand(x.shape),
+        torch.ones((), dtype=torch.bool).expand(x.shape),
+        x if not x.is_floating_point() else x.double(),
+    )
+
+
+def parameter(name: str, x: Tensor) -> Facts:
+    """The value of a parameter, or buffer."""
+    x = x.detach().cpu()
+    found = constant(x)
+    index = torch.arange(x.numel()).reshape(x.shape)
+    return Facts(found.units, found.known, found.constant, Piece(name, index))
+
+
+def same_along(x: Tensor, dimensions: list[int]) -> bool:
+    """Whether what stands in a tensor does not change along these dimensions."""
+    return all(bool((x == x.narrow(d, 0, 1)).all()) for d in dimensions if x.shape[d])
+
+
+def name_of(target: Any) -> str:
+    """``relu`` of ``aten.relu_.default``."""
+    return str(getattr(target, "__name__", target)).split(".")[0].rstrip("_")
+
+
+def values_in(arguments: Any) -> list[Facts]:
+    """All values among the arguments of an operator."""
+    if isinstance(arguments, Facts):
+        return [arguments]
+    if isinstance(arguments, dict):
+        arguments = list(arguments.values())
+    if isinstance(arguments, list | tuple):
+        return [value for each in arguments for value in values_in(each)]
+    return []
+
+
+def mapped(f: Callable[[Facts], Any], arguments: Any) -> Any:
+    """The arguments of an operator, with something in place of each value."""
+    if isinstance(arguments, Facts):
+        return f(arguments)
+    if isinstance(arguments, list | tuple):
+        return [mapped(f, each) for each in arguments]
+    if isinstance(arguments, dict):
+        return {key: mapped(f, each) for key, each in arguments.items()}
+    return arguments
