@@ -99,6 +99,7 @@ WINGS = {
         "models",
         "steps",
         "modes",
+        "averages",
         "halfspace",
         "choice",
         "checks",

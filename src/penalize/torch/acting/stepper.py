@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from penalize.errors import NeverAppliedWarning, ReplacedParameterError
+from penalize.torch.acting.beginning import Beginning, begun, check_closure
 from penalize.torch.applied import Applied, Count
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.doors import check_weight_decay
@@ -55,6 +56,10 @@ class Stepper(Listener, Active):
         self._names = frozenset(names)
         self._stepped = set(trainable)
         self._acted = False
+        self._beginning: Beginning | None = None
+        self._takes_closures = False
+        """Whether it is known that the mode can act beside the optimizer's closure."""
+
         self._found: FoundTargets | None = None
         self._live: Sequence[Live] = []
 
@@ -67,6 +72,17 @@ class Stepper(Listener, Active):
         self._acted = False
         if self.mode.memories is not None:
             self.mode.memories.forget_step()
+        self._beginning = None
+        if step.has_closure and not (self.detached or self._plan.applied.muted):
+            if not self._takes_closures:
+                check_closure(self.mode, step.optimizer)
+                self._takes_closures = True
+            self._beginning = begun(self.mode, self.active(step.groups), step)
+
+    def asked(self, step: OptimizerStep) -> None:
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            beginning.check(self.mode, step)
 
     def ready(self, step: OptimizerStep) -> None:
         applied = self._plan.applied

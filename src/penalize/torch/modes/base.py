@@ -119,6 +119,14 @@ class Mode(ABC):
         """Act after the update."""
         self.take_back()
 
+    def why_not_by_closure(self, optimizer: Optimizer) -> str | None:
+        """Why it cannot act in a step whose closure computes the gradients; None if it can."""
+        return None
+
+    def minds_moves(self, targets: Sequence[Live]) -> bool:
+        """Whether a closure has to be evaluated first at the weights with which a step begins."""
+        return False
+
     def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """Answer for an earlier step that raised after ``before`` had acted."""
         self.take_back()

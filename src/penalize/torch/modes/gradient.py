@@ -69,6 +69,11 @@ class Gradient(Mode):
                 "call zero_grad(), which clears it, and backward() before the next step",
             )
 
+    def minds_moves(self, targets: Sequence[Live]) -> bool:
+        """Where there is a gradient of before the step, by which weights may be moved."""
+        gradients = gradients_there(targets)
+        return any(not is_stepped(g) and bool(_local(g).any()) for g in gradients)
+
     def _look_for_replaced(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """An optimizer that writes ``.grad`` itself may do without what was added to it."""
         added, self._added_to = self._added_to, []
