@@ -67,9 +67,11 @@ class Halfspace(Mode):
         if not isinstance(around, AroundApply):
             around = AroundApply(around)
             yield changed(optimizer, "apply", around)
-            for name in ("save_own_variables", "load_own_variables"):
-                method = getattr(optimizer, name)
-                yield changed(optimizer, name, Unaware(optimizer, method, around.averages))
+            # One that wraps it has its variables among its own.
+            for holder in {id(o): o for o in (optimizer, model.optimizer)}.values():
+                for name in ("save_own_variables", "load_own_variables"):
+                    unaware = Unaware(optimizer, getattr(holder, name), around.averages)
+                    yield changed(holder, name, unaware)
             yield Given(optimizer, ATTRIBUTE, None, SavedAverages(around.averages))
         variable = target.weight.variable
         held = remembered(optimizer, model, target.name, variable, self._average)
