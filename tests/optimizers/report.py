@@ -44,14 +44,13 @@ where it keeps copies of its weights. `"decoupled"` and `"halfspace"` are refuse
 not stay, the first also if the steps are no 10,000th of the learning rate. What puts its own
 weights in place more seldom than every 500 steps is not found out.
 
-**Sharpness-aware optimizers** (SAM) take their gradient at weights that they moved. Attach to the
-optimizer that they step within (`sam.base_optimizer`): the penalty acts on the update alone, at the
-weights that were put back, in every mode. If SAM itself calls its closure for both gradients,
-`mode="gradient"` on it is the penalty as a loss term. If it moves the weights first, by a gradient
-of before the step, which has no penalty in it, that step is refused in `"gradient"` and
-`"halfspace"`, and the weights are put back; `"decoupled"` is refused in a step with a closure if a
-trial with one undoes it. `first_step` and `second_step` are no steps of SAM's: an attachment to it
-never acts, and warns. Where gradients are differentiated again (AdaHessian,
+**Sharpness-aware optimizers** (SAM) take their gradient at weights that they moved. Where
+`step(closure)` does both, `mode="gradient"` is the penalty as a loss term: a gradient of before the
+step, by which weights are moved, has the penalty in it until the closure is called. `"decoupled"`
+is refused in a step with a closure if a trial with one undoes it. `first_step` and `second_step`
+are no steps of SAM's: an attachment to it never acts, and warns. Attach to the optimizer that they
+step within (`sam.base_optimizer`), in any mode: the penalty acts on the update alone, at the
+weights that were put back. Where gradients are differentiated again (AdaHessian,
 `backward(create_graph=True)`), the penalty belongs in the loss; the modes refuse it.
 
 `make optimizers` writes this page; a test fails when it is out of date.

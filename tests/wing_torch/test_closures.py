@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -178,23 +179,6 @@ def attached(make: Callable[[Any], Optimizer], mode: str) -> Loop:
     return loop
 
 
-@pytest.mark.parametrize("mode", ["gradient", "halfspace"])
-def test_weights_that_are_moved_before_the_closure(mode: str) -> None:
-    """By the gradient of before, which is without the penalty. It acted where they had gone."""
-    loop = attached(Own, mode)
-    before = loop.weights()
-    loop.backward()
-    says = (
-        "Own moved the weights before it called its closure, as sharpness-aware optimizers do, and "
-        f"mode={mode!r} has to act where the step begins"
-    )
-    with pytest.raises(ModeError, match=re.escape(says)):
-        loop.optimizer.step(loop.backward)
-    assert torch.equal(loop.weights(), before)
-    loop.optimizer.step()  # without a closure it is as any other
-    assert not torch.equal(loop.weights(), before)
-
-
 class Own(Optimizer):
     """The same without another one in it, so that a new one can be tried."""
 
@@ -235,15 +219,120 @@ def test_weights_that_are_put_back_after_the_closure() -> None:
         with pytest.raises(ModeError, match=re.escape(says)):
             loop.optimizer.step(loop.backward)
         assert torch.equal(loop.weights(), before)
+        loop.backward()
+        loop.optimizer.step()
+        assert not torch.equal(loop.weights(), before)
 
 
-@pytest.mark.parametrize("make", [Own, OwnTwice, Twice])
-def test_what_calls_its_closure_for_each_gradient_is_as_with_a_loss_term(make: Any) -> None:
+@pytest.mark.parametrize("calls", [True, False])
+@pytest.mark.parametrize("make", [Sharpness, Own, OwnTwice, Twice])
+def test_both_gradients_are_as_with_a_loss_term(make: Any, calls: bool) -> None:
+    """Also the one of before the step, by which weights are moved: it was without the penalty."""
     ours, theirs = attached(make, "gradient"), Loop(make, PENALTY)
     for _ in range(5):
-        ours.optimizer.step(ours.backward)
-        theirs.optimizer.step(theirs.backward)
+        for loop in (ours, theirs):
+            if calls:
+                loop.backward()
+            loop.optimizer.step(loop.backward)
     torch.testing.assert_close(ours.weights(), theirs.weights(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_half_space_step_around_weights_that_are_moved() -> None:
+    """What is 0 is so where the step begins, and not where the closure is called."""
+    loop, theirs = Loop(Own), Loop(Own)
+    regularize(loop.model, {everything: PENALTY}).attach(
+        loop.optimizer, mode="halfspace", average=0.9
+    )
+    held = [*theirs.model.parameters()]
+    rules = [HalfSpace(_flat(p), 0.9, element=STRENGTH) for p in held]
+    for _ in range(60):
+        loop.backward()
+        loop.optimizer.step(loop.backward)
+        begin = [_flat(p) for p in held]
+        for counts in (False, True):  # the first gradient counts for nothing afterwards
+            theirs.backward()
+            for p, w, rule in zip(held, begin, rules, strict=True):
+                acting = rule if counts else copy.deepcopy(rule)
+                given = torch.tensor(acting.before(w, _flat(p.grad))).reshape(p.shape)
+                p.data = torch.tensor(w).reshape(p.shape) + (0 if counts else 0.1) * given
+                if counts:
+                    p.data -= RATE * given
+        for p, w, rule in zip(held, begin, rules, strict=True):
+            p.data = torch.tensor(rule.after(w, _flat(p))).reshape(p.shape)
+    torch.testing.assert_close(loop.weights(), theirs.weights(), rtol=1e-9, atol=1e-12)
+    assert 0 < int((loop.weights() == 0).sum()) < len(loop.weights())
+
+
+class First(Own):
+    """It calls its closure before anything else, and once."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        if closure is not None:
+            torch.enable_grad()(closure)()
+        super().step()
+
+
+def test_gradients_that_accumulate_in_the_closure_have_the_penalty_once() -> None:
+    ours, theirs = attached(First, "gradient"), Loop(First)
+
+    def more(loop: Loop) -> Tensor:
+        loss = nn.functional.mse_loss(loop.model(X), Y)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        ours.backward()
+        ours.optimizer.step(lambda: more(ours))
+        theirs.backward()
+        more(theirs)
+        with torch.no_grad():
+            for p in theirs.model.parameters():
+                p.grad += STRENGTH * p.sign()
+        theirs.optimizer.step()
+    torch.testing.assert_close(ours.weights(), theirs.weights(), rtol=1e-12, atol=1e-14)
+
+
+class Ignoring(Own):
+    """It takes a closure, and never calls it."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step()
+
+
+@pytest.mark.parametrize("mode", ["gradient", "halfspace"])
+def test_a_closure_that_is_not_called_beside_gradients_that_are_there(mode: str) -> None:
+    """They were stepped without the penalty, and that was said."""
+    ours, theirs = attached(Ignoring, mode), attached(Ignoring, mode)
+    for _ in range(3):
+        ours.backward()
+        ours.optimizer.step(ours.backward)
+        theirs.backward()
+        theirs.optimizer.step()
+    assert torch.equal(ours.weights(), theirs.weights())
+    assert [*ours.plan.attachments()[0].steps] == [3]
+
+
+def test_a_step_that_raises_before_its_closure_leaves_the_gradient() -> None:
+    class Raising(Own):
+        raises = True
+
+        def step(self, closure: Any = None) -> None:
+            if self.raises:
+                raise RuntimeError("no")
+            super().step(closure)
+
+    loop = attached(Raising, "gradient")
+    loop.backward()
+    before = [_flat(p.grad) for p in loop.model.parameters()]
+    with pytest.raises(RuntimeError, match="no"):
+        loop.optimizer.step(loop.backward)
+    Raising.raises = False
+    loop.optimizer.step()
+    for p, gradient in zip(loop.model.parameters(), before, strict=True):
+        assert p.grad is not None
+        penalty = STRENGTH * np.sign(_flat(p) + RATE * _flat(p.grad))
+        np.testing.assert_allclose(_flat(p.grad), gradient + penalty, rtol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["decoupled", "proximal", "halfspace"])

@@ -55,9 +55,6 @@ class Decoupled(Mode):
     def why_not_by_closure(self, optimizer: Optimizer) -> str | None:
         return why_not_edited(optimizer, in_closure=True)
 
-    def minds_moves(self, targets: Sequence[Live]) -> bool:
-        return True
-
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:

@@ -58,9 +58,6 @@ class Halfspace(Gradient):
     def check_all(self, targets: Sequence[Target]) -> None:
         check_some_kinks({target.name: target.regularizer for target in targets})
 
-    def minds_moves(self, targets: Sequence[Live]) -> bool:
-        return True
-
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:
