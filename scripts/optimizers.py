@@ -342,8 +342,8 @@ layers with biases, or without where an optimizer takes matrices only. No test a
 - **decay**: what `audit` says of a matrix in the ninth step, with lr and weight_decay 0.1 (lr 1
   where that is the default); [audit.md](audit.md) has the words. **bias**: the same of a bias,
   where it is another thing.
-- **own weights**: the largest part of a change to the weights that a new optimizer undid within 20
-  steps.
+- **own weights**: the largest part of a change to the weights that a new optimizer undid, in a
+  trial as [optimizers.md](optimizers.md) has it.
 - The modes, with an L1: **exact**, to the last bit, or **< 1e-06**, relative to the largest weight,
   after ten steps as by hand; in `gradient` that is the penalty as a loss term. Or what **refused**
   it.

@@ -110,6 +110,7 @@ WINGS = {
         "models",
         "steps",
         "modes",
+        "averages",
         "halfspace",
         "choice",
         "checks",

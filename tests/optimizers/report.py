@@ -39,9 +39,20 @@ A `"decoupled"` L2(λ) is PyTorch's own `weight_decay=2λ` to the last bit under
 its own decay; a decoupled L2 stands before that, and shrinks the update by 1 − 2λ·lr too.
 
 An optimizer that is not PyTorch's is tried when a plan is attached: a new one of its class and
-settings takes 20 steps on small weights, beside which these are edited twice. `"decoupled"` and
-`"halfspace"` are refused if the edits do not stay, the first also if the steps are no 10,000th of
-the learning rate.
+settings takes 20 steps on small weights, beside which these are edited twice. Then 20 + 2k, with a
+third edit, where a whole number k among its settings, from 8 to 500, may be a period; and 1020
+where it keeps copies of its weights. `"decoupled"` and `"halfspace"` are refused if the edits do
+not stay, the first also if the steps are no 10,000th of the learning rate. What puts its own
+weights in place more seldom than every 500 steps is not found out.
+
+**Sharpness-aware optimizers** (SAM) take their gradient at weights that they moved. Where
+`step(closure)` does both, `mode="gradient"` is the penalty as a loss term: a gradient of before the
+step, by which weights are moved, has the penalty in it until the closure is called. `"decoupled"`
+is refused in a step with a closure if a trial with one undoes it. `first_step` and `second_step`
+are no steps of SAM's: an attachment to it never acts, and warns. Attach to the optimizer that they
+step within (`sam.base_optimizer`), in any mode: the penalty acts on the update alone, at the
+weights that were put back. Where gradients are differentiated again (AdaHessian,
+`backward(create_graph=True)`), the penalty belongs in the loss; the modes refuse it.
 
 `make optimizers` writes this page; a test fails when it is out of date.
 """

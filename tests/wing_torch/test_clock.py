@@ -317,7 +317,6 @@ def test_a_closure_that_is_never_called_is_one_warning() -> None:
     model, _ = model_and()
     optimizer = Idle(model.parameters(), lr=0.1)
     regularize(model, L2(1.0)).attach(optimizer)
-    backward(model)
-    with pytest.warns(NeverAppliedWarning) as warned:
+    with pytest.warns(NeverAppliedWarning) as warned:  # nor are there gradients of before the step
         optimizer.step(lambda: torch.zeros(()))
     assert ["never called its closure" in str(each.message) for each in warned] == [True]

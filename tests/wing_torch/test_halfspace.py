@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.optim as opt
+from optimizers.written_out import Lion
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Lasso
 from torch import Tensor, nn
@@ -39,21 +39,6 @@ X = (X - X.mean(0)) / X.std(0)
 Y = (Y - Y.mean()) / Y.std()
 STRENGTH = 0.1
 LASSO = Lasso(alpha=STRENGTH, fit_intercept=False, tol=1e-14, max_iter=10**5).fit(X, Y).coef_
-
-
-class Lion(Optimizer):
-    """An optimizer of another house, which takes steps of one size."""
-
-    def __init__(self, params: Any, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                m = self.state[p].setdefault("m", torch.zeros_like(p))
-                p.sub_(torch.sign(0.9 * m + 0.1 * p.grad), alpha=group["lr"])
-                m.mul_(0.99).add_(p.grad, alpha=0.01)
 
 
 MAKE: dict[str, Callable[[Any], Optimizer]] = {
@@ -96,46 +81,6 @@ def test_the_right_zeros_on_mini_batches(name: str) -> None:
         held, w = on_batches(name, 900, mode="proximal", average=0.99)
         assert held > 0.95
         np.testing.assert_allclose(w, LASSO, atol=0.02)
-
-
-FULL: dict[str, Callable[[Any], Optimizer]] = {
-    "SGD": lambda p: SGD(p, 0.4),
-    "momentum": lambda p: SGD(p, 0.1, momentum=0.9),
-    "Nesterov": lambda p: SGD(p, 0.1, momentum=0.9, nesterov=True),
-    "Adam": lambda p: Adam(p, 0.02),
-    "amsgrad": lambda p: Adam(p, 0.05, amsgrad=True),
-    "AdamW": lambda p: opt.AdamW(p, 0.02, weight_decay=0.0),
-    "NAdam": lambda p: opt.NAdam(p, 0.02),
-    "RAdam": lambda p: opt.RAdam(p, 0.02),
-    "Adamax": lambda p: opt.Adamax(p, 0.05),
-    "Adagrad": lambda p: opt.Adagrad(p, 0.5),
-    "Adadelta": lambda p: opt.Adadelta(p, 5.0),
-    "RMSprop": lambda p: opt.RMSprop(p, 0.01),
-    "ASGD": lambda p: opt.ASGD(p, 0.4, lambd=0.0),
-    "Rprop": lambda p: opt.Rprop(p, 0.01),
-    "Adafactor": lambda p: opt.Adafactor(p, 0.2),
-    "Muon": lambda p: opt.Muon(p, 0.05, weight_decay=0.0),
-    "Lion": lambda p: Lion(p, 0.01),
-}
-SOME = ("momentum", "Rprop", "Adafactor", "Muon", "Lion")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.breadth] * (n not in SOME)) for n in FULL]
-)
-def test_full_batches_arrive_at_the_lasso(name: str) -> None:
-    """Also under those that look at more than one element, or at none but their signs."""
-    w = nn.Parameter(torch.zeros(1, 10, dtype=torch.float64))
-    optimizer = FULL[name]([w])
-    regularize(nn.ParameterList([w]), {"0": L1(STRENGTH)}).attach(optimizer, mode="halfspace")
-    gram, correlation = torch.tensor(X.T @ X / len(X)), torch.tensor(X.T @ Y / len(X))
-    rate = optimizer.param_groups[0]["lr"]
-    for step in range(800):
-        optimizer.param_groups[0]["lr"] = rate * 0.96 ** max(step - 400, 0)
-        w.grad = w.detach() @ gram - correlation
-        optimizer.step()
-    np.testing.assert_allclose(w.detach().numpy()[0], LASSO, atol=1e-5)
-    np.testing.assert_array_equal(w.detach().numpy()[0] == 0, LASSO == 0)
 
 
 # --- one step after another -------------------------------------------------------------------

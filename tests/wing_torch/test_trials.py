@@ -21,7 +21,8 @@ from penalize.torch.auditing.models_alive import alive
 from penalize.torch.clock import listen_to_all
 from penalize.torch.listener import Listener
 from penalize.torch.modes.edits import why_not_edited, why_not_sized
-from penalize.torch.modes.trials import STEPS, Recipe, run
+from penalize.torch.modes.recipes import Recipe
+from penalize.torch.modes.trials import STEPS, run
 
 
 class Ours(Optimizer):
@@ -61,6 +62,58 @@ class Slow(Ours):
         super().update(w, group, state)
         if group["kept"] and state["step"] % 5 == 0:
             w.copy_(slow.lerp_(w, 0.5))
+
+
+class Seldom(Ours):
+    """As Slow, every so many steps. Its own weights are those of when it first puts them in place,
+    as timm's Lookahead has them, or of its start."""
+
+    def __init__(self, params: Any, every: int = 50, late: bool = False) -> None:
+        Optimizer.__init__(self, params, {"lr": 0.1, "every": every, "late": late})
+
+    def update(self, w: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        is_now = state["step"] % group["every"] == 0
+        if is_now or not group["late"]:
+            state.setdefault("slow", w.clone())
+        super().update(w, group, state)
+        if is_now:
+            w.copy_(state["slow"].lerp_(w, 0.5))
+
+
+class Hidden(Ours):
+    """The same without a setting that tells of it, its weights in a list of one vector."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        held = [p.detach().reshape(-1) for group in self.param_groups for p in group["params"]]
+        self.own = [torch.cat(held).clone()]
+        self.steps = 0
+
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        self.steps += 1
+        if self.steps % 300 == 0:
+            held = [p for group in self.param_groups for p in group["params"]]
+            nn.utils.vector_to_parameters(self.own[0].clone(), held)
+
+
+class Measuring(Ours):
+    """Keeps where it began, to measure how far it has come, as DoG does."""
+
+    def update(self, w: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        start = state.setdefault("start", w.clone())
+        state["far"] = (w - start).norm()
+        super().update(w, group, state)
+
+
+class Fading(Ours):
+    """Keeps copies, and shrinks the weights a little whatever the learning rate, by a setting of
+    its own."""
+
+    def update(self, w: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        state["before"] = w.clone()
+        super().update(w, group, state)
+        w *= 1 - 1e-4
 
 
 class Averaging(Ours):
@@ -190,7 +243,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
 
 
-KEPT = [Ours, Preparing, Trusting]
+KEPT = [Ours, Preparing, Trusting, Measuring]
 
 
 @pytest.mark.parametrize("kind", KEPT)
@@ -221,13 +274,16 @@ def test_what_keeps_no_weights_is_decoupled_as_by_hand(kind: Callable[..., Optim
     assert [row.factor for row in report.declared] == [pytest.approx(1.0, abs=1e-3)] * 4
 
 
-UNDONE = "it may keep weights of its own: in a trial of 20 steps with a new one, "
+LONG = "it may keep weights of its own: in a trial of {} steps with a new one, "
+UNDONE = LONG.format(20)
 NOT_SIZED = "in a trial with gradients of size 1 its steps were less than 0.0001 of its lr"
 NEEDED = "missing 1 required positional argument: 'closure'"
 REFUSED: dict[str, tuple[Callable[[nn.Module], Optimizer], str]] = {
     "Slow": (lambda m: Slow(m.parameters()), UNDONE + "50% of"),
     "Averaging": (lambda m: Averaging(m.parameters()), UNDONE),
     "Master": (lambda m: Master(m.parameters()), UNDONE + "100% of"),
+    "Seldom": (lambda m: Seldom(m.parameters()), LONG.format(1020) + "50% of"),
+    "Hidden": (lambda m: Hidden(m.parameters()), LONG.format(1020) + "100% of"),
     "Normed": (lambda m: Normed(m.parameters()), UNDONE),
     "Estimating": (lambda m: Estimating(m.parameters()), NOT_SIZED),
     "Around": (lambda m: Around(SGD(m.parameters(), lr=0.1)), UNDONE),
@@ -273,10 +329,33 @@ def test_one_step_would_not_tell() -> None:
         torch.testing.assert_close(edited[1] - plain[1], -0.5 * plain[0], rtol=1e-3, atol=1e-3)
 
 
+def test_a_short_trial_would_not_tell_of_what_comes_seldom() -> None:
+    """Nothing is lost in 20 steps, nor in many if weights are changed at the beginning alone."""
+    matrices = [nn.Parameter(torch.ones(3, 2))]
+
+    def halve(step: int, w: Tensor) -> None:
+        if step in (1, 8):
+            w *= 0.5
+
+    def is_lost(late: bool, steps: int) -> bool:
+        recipe = Recipe(Seldom(matrices, late=late))
+        plain, edited = (run(recipe, {"lr": 1e-6}, edit, steps=steps) for edit in (None, halve))
+        return not torch.allclose(edited[-1], 0.25 * plain[-1], rtol=0.01)
+
+    assert not is_lost(late=False, steps=20)
+    assert is_lost(late=False, steps=120)
+    assert not is_lost(late=True, steps=120)
+    for late, steps in ((False, 1020), (True, 120)):
+        assert LONG.format(steps) in str(why_not_edited(Seldom(matrices, late=late)))
+    assert why_not_edited(Seldom(matrices, every=9, late=True)) is not None
+    assert why_not_edited(Seldom(matrices, every=5000, late=True)) is None, "it is not waited for"
+
+
 def test_what_it_holds_and_how_it_was_set_decide() -> None:
     matrices = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(5, 4))]
     assert why_not_edited(OfMatrices(matrices)) is None
     assert why_not_edited(Slow(matrices, kept=False)) is None
+    assert why_not_edited(Fading(matrices)) is None, "what it takes from an edit is its decay"
     assert why_not_edited(Slow(matrices)) is not None
     assert why_not_edited(Slow([{"params": matrices, "kept": False}])) is None
     assert why_not_edited(Around(SGD(matrices, lr=0.1), every=0)) is None

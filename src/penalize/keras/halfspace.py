@@ -2,6 +2,7 @@
 
 The rule is in :mod:`penalize.halfspace`. What it remembers of a variable stands in variables of the
 optimizer, which every backend carries through a step; ``plan.detach()`` takes them away again.
+:mod:`penalize.keras.averages` has them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from penalize.backends import Backend, open_array
 from penalize.errors import ModeError, ModelError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, check_some_kinks
 from penalize.keras.acting import InForce, at_step_of, zeros
+from penalize.keras.averages import (
+    ATTRIBUTE,
+    AverageVariables,
+    SavedAverages,
+    Unaware,
+    remembered,
+)
 from penalize.keras.conversion import name_of
 from penalize.keras.modes import Change, Look, Mode, PenalizedVariable, changed
 from penalize.keras.steppers import stepper_of
@@ -59,12 +67,22 @@ class Halfspace(Mode):
         if not isinstance(around, AroundApply):
             around = AroundApply(around)
             yield changed(optimizer, "apply", around)
-            for name in ("save_own_variables", "load_own_variables"):
-                yield changed(optimizer, name, Unaware(optimizer, getattr(optimizer, name), around))
-        held = _remembered(optimizer, target)
+            # One that wraps it has its variables among its own.
+            for holder in {id(o): o for o in (optimizer, model.optimizer)}.values():
+                for name in ("save_own_variables", "load_own_variables"):
+                    unaware = Unaware(optimizer, getattr(holder, name), around.averages)
+                    yield changed(holder, name, unaware)
+            yield Given(optimizer, ATTRIBUTE, None, SavedAverages(around.averages))
+        variable = target.weight.variable
+        held = remembered(optimizer, model, target.name, variable, self._average)
         yield Added(optimizer, "_variables", None, held)
-        acting = HalfspaceStep(model, target, held, self._average)
+        acting = HalfspaceStep(model, target, held)
         yield changed(around, "acting", (*around.acting, acting))
+
+    def carry(
+        self, model: Any, target: PenalizedVariable, copy: Any, copied: PenalizedVariable
+    ) -> None:
+        _averages_of(copy, copied).take(_averages_of(model, target))
 
 
 class Added(Change):
@@ -75,29 +93,19 @@ class Added(Change):
 
     def undo(self) -> None:
         """Take them out of the optimizer."""
-        ours = {id(variable) for variable in self.now}
+        ours = {id(variable) for variable in self.now.variables.values()}
         tracked = self.holder._variables
         for number in reversed(range(len(tracked))):
             if id(tracked[number]) in ours:
                 del tracked[number]
 
 
-class AverageVariables(NamedTuple):
-    """The variables for what is remembered of one weight."""
+class Given(Change):
+    """An attribute that there was not before."""
 
-    mean: Any
-    numbers: Any
-    """All of :class:`~penalize.halfspace.Memory` but the mean."""
-
-
-def _remembered(optimizer: Any, target: PenalizedVariable) -> AverageVariables:
-    variable = target.weight.variable
-    dtype = "float64" if str(variable.dtype) == "float64" else "float32"
-    name = target.name.replace("/", "_").replace(".", "_")
-    return AverageVariables(
-        optimizer.add_variable(tuple(variable.shape), dtype=dtype, name=f"{name}_mean"),
-        optimizer.add_variable((len(SCALARS),), dtype=dtype, name=f"{name}_numbers"),
-    )
+    def undo(self) -> None:
+        """Take it away."""
+        delattr(self.holder, self.attribute)
 
 
 class HalfspaceStep(NamedTuple):
@@ -106,13 +114,12 @@ class HalfspaceStep(NamedTuple):
     model: Any
     target: PenalizedVariable
     held: AverageVariables
-    average: float
 
     def before(self, gradient: Any) -> tuple[Any, HalfSpace, Memory]:
         """What the optimizer is to be given in place of a gradient."""
         w, xp = self._opened()
         penalty = at_step_of(self.model, self.target.regularizer)
-        space = HalfSpace(penalty, w + 0.0 * w, self.average, xp)  # no view of what is stepped
+        space = HalfSpace(penalty, w + 0.0 * w, self.held.average, xp)  # no view of what is stepped
         if gradient is None:
             gradient = ops.zeros_like(w)
         given, memory = space.before(xp.wide(ops.convert_to_tensor(gradient)), self._memory(w, xp))
@@ -145,6 +152,10 @@ class AroundApply:
         self._apply = apply
         self.acting: tuple[HalfspaceStep, ...] = ()
 
+    def averages(self) -> list[AverageVariables]:
+        """What is remembered now."""
+        return [each.held for each in self.acting]
+
     def __call__(self, grads: Any, trainable_variables: Any = None) -> Any:
         with values_kept():
             gradients = list(grads)
@@ -164,24 +175,9 @@ class AroundApply:
             return done
 
 
-class Unaware:
-    """A method of an optimizer that saves or loads, which sees its own variables alone.
-
-    Keras loads an optimizer whole or not at all: a file must not depend on whether a plan is on.
-    """
-
-    def __init__(self, optimizer: Any, method: Callable[[Any], Any], around: AroundApply) -> None:
-        self._optimizer, self._method, self._around = optimizer, method, around
-
-    def __call__(self, store: Any) -> Any:
-        held = vars(self._optimizer)  # not by its attribute, which TensorFlow follows
-        everything = held["_variables"]
-        ours = {id(variable) for each in self._around.acting for variable in each.held}
-        held["_variables"] = [variable for variable in everything if id(variable) not in ours]
-        try:
-            return self._method(store)
-        finally:
-            held["_variables"] = everything
+def _averages_of(model: Any, target: PenalizedVariable) -> AverageVariables:
+    acting: tuple[HalfspaceStep, ...] = _optimizer_of(model, target).apply.acting
+    return next(e.held for e in acting if e.target.weight.variable is target.weight.variable)
 
 
 def _optimizer_of(model: Any, target: PenalizedVariable) -> Any:

@@ -77,6 +77,11 @@ class Mode(ABC):
             trainer: the model that is being trained.
         """
 
+    def carry(  # noqa: B027  # most remember nothing
+        self, model: Any, target: PenalizedVariable, copy: Any, copied: PenalizedVariable
+    ) -> None:
+        """Take what is remembered of a target to the target of a copy of the model."""
+
     @abstractmethod
     def changes(self, model: Any, target: PenalizedVariable, look: Look) -> Iterator[Change]:
         """What is to be set for a target; ``look`` is called in each (traced) step."""

@@ -232,6 +232,8 @@ class Plan(Probed, LivePlan):
         new = Plan(model, entries, self._mode, self._place, weakly(models_in(model)))
         self._mode.check(model, new.targets())
         new.apply()
+        for target, copied in zip(self.targets(), new.targets(), strict=True):
+            self._mode.carry(self._model, target, model, copied)
         return new
 
     def look(self, trainer: Any) -> None:

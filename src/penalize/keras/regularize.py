@@ -42,7 +42,9 @@ def regularize(
     ``"halfspace"``  exact zeros under any optimizer, and the right ones on mini-batches: what
                     is 0 stays until the running average of the data's gradient
                     overcomes the penalty. The averages are variables of the optimizer
-                    until ``plan.detach()``, and are not saved: they begin anew
+                    until ``plan.detach()``. They are saved with its state, and
+                    ``model.load_weights(file)`` takes them from there into a
+                    model that has been planned again; else they begin anew
     ==============  ================================================================
 
     A regularizer that is on a variable already, from ``kernel_regularizer=`` or a loaded model, is

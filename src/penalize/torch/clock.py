@@ -304,6 +304,8 @@ def _when_ready(step: OptimizerStep, listeners: list[Listener], args: Any, kwarg
         return None
 
     def with_listeners() -> Any:
+        for listener in listeners:
+            listener.asked(step)
         loss = closure()
         step.groups = groups_of(step.optimizer)  # as the closure may have left them
         for listener in listeners:

@@ -16,6 +16,9 @@ class Listener:
     def begins(self, step: OptimizerStep) -> None:
         """A step has begun."""
 
+    def asked(self, step: OptimizerStep) -> None:
+        """A closure is about to be evaluated."""
+
     def ready(self, step: OptimizerStep) -> None:
         """The gradients are ready; after each evaluation of a closure, if there is one."""
 

@@ -212,7 +212,7 @@ class Plan(Probed, PlannedModel):
         in every step, also one whose ``.grad`` is None. Frozen parameters are left alone and
         followed when they are unfrozen.
 
-        An optimizer that is not PyTorch's is tried before weights are moved beside it: 20 steps of
+        An optimizer that is not PyTorch's is tried before weights are moved beside it: steps of
         a new one, of its class and settings, on small weights.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from typing import Any
 
 import keras
@@ -127,9 +128,32 @@ def check_a_model_that_is_compiled_anew() -> None:
     model.train_on_batch(X, Y)
 
 
+def planned(model: keras.Model, rules: Any = PENALTY, average: float = 0.9) -> keras.Model:
+    regularize(model, rules, mode="halfspace", average=average)
+    return model
+
+
+def check_going_on_from_a_file() -> None:
+    """A model that is loaded has no plan yet; it has the averages when its weights are loaded."""
+    model = planned(linear(optimizers.SGD(0.05, momentum=0.9)))
+    with tempfile.TemporaryDirectory() as folder:
+        whole, weights = f"{folder}/model.keras", f"{folder}/model.weights.h5"
+        saving = keras.callbacks.ModelCheckpoint(weights, save_weights_only=True)
+        model.fit(X, Y, shuffle=False, epochs=2, verbose=0, callbacks=[saving])
+        model.save(whole)
+        expected = np.array(steps(model, range(25)))
+        loaded = planned(keras.models.load_model(whole))
+        assert not np.array_equal(steps(loaded, range(25)), expected)  # they began anew
+        for path in (whole, weights):
+            loaded.load_weights(path)
+            np.testing.assert_array_equal(steps(loaded, range(25)), expected)
+        assert (expected[-1] == 0).any()
+
+
 def check_a_copy_goes_on() -> None:
-    model = linear(optimizers.SGD(0.05, momentum=0.9))
-    regularize(model, L1(0.3), mode="halfspace", average=0.9)
+    model = planned(linear(optimizers.SGD(0.05, momentum=0.9)), L1(0.3))
     steps(model, range(20))
-    found = steps(copy.deepcopy(model), range(20, 60))[-1]
-    assert (found == 0).any()
+    twin = copy.deepcopy(model)
+    found, expected = steps(twin, range(20, 40)), steps(model, range(20, 40))
+    np.testing.assert_array_equal(found, expected)
+    assert (found[-1] == 0).any()

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from penalize.errors import NeverAppliedWarning, ReplacedParameterError
+from penalize.errors import ModeError, NeverAppliedWarning, ReplacedParameterError
 from penalize.torch.applied import Applied, Count
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.doors import check_weight_decay
@@ -18,6 +19,7 @@ from penalize.torch.listener import Listener
 from penalize.torch.model.bindings import Direct
 from penalize.torch.model.targets import Live, Target, doubled
 from penalize.torch.modes.base import Active, Mode
+from penalize.torch.modes.edits import is_of_pytorch
 
 
 class Source(Protocol):
@@ -55,6 +57,13 @@ class Stepper(Listener, Active):
         self._names = frozenset(names)
         self._stepped = set(trainable)
         self._acted = False
+        self._waits = False
+        """Whether the penalty is in the gradients of before a step, whose closure is not called
+        yet."""
+
+        self._takes_closures = False
+        """Whether it is known that the mode can act beside the optimizer's closure."""
+
         self._found: FoundTargets | None = None
         self._live: Sequence[Live] = []
 
@@ -67,6 +76,28 @@ class Stepper(Listener, Active):
         self._acted = False
         if self.mode.memories is not None:
             self.mode.memories.forget_step()
+        self.asked(step)  # an earlier step may have raised before it called its closure
+        is_idle = self.detached or self._plan.applied.muted
+        if step.has_closure and not is_idle and not is_of_pytorch(step.optimizer):
+            self._begin(step)
+
+    def _begin(self, step: OptimizerStep) -> None:
+        """An optimizer may move the weights, and call its closure then."""
+        if not self._takes_closures:
+            check_closure(self.mode, step.optimizer)
+            self._takes_closures = True
+        live = self.active(step.groups)
+        with torch.no_grad():
+            if self.mode.memories is not None:
+                for target in live:
+                    self.mode.memories.open(target)
+            self._waits = self.mode.before_closure(live, step)
+
+    def asked(self, step: OptimizerStep) -> None:
+        if self._waits:
+            self._waits = False
+            with torch.no_grad():
+                self.mode.at_closure()
 
     def ready(self, step: OptimizerStep) -> None:
         applied = self._plan.applied
@@ -74,11 +105,14 @@ class Stepper(Listener, Active):
             return
         live = self.active(step.groups)
         check_weight_decay(live, step.optimizer, step.groups)
-        self._acted, self._live = True, live
-        if live:
-            step.acted[applied] = live
+        self._acts_on(live, step)
         with torch.no_grad():
             self.mode.before(live, step)
+
+    def _acts_on(self, live: Sequence[Live], step: OptimizerStep) -> None:
+        self._acted, self._live = True, live
+        if live:
+            step.acted[self._plan.applied] = live
 
     def addition(self, step: OptimizerStep) -> Tensor | float:
         with torch.no_grad():
@@ -89,6 +123,9 @@ class Stepper(Listener, Active):
     def ends(self, step: OptimizerStep) -> None:
         if self.detached or self._plan.applied.muted:
             return
+        if self._waits:  # the closure was not called: it stepped by these
+            self._waits = False
+            self._acts_on(self.active(step.groups), step)
         if not self._acted:
             warnings.warn(
                 f"this step of {type(step.optimizer).__name__} never called its closure, so no "
@@ -96,6 +133,8 @@ class Stepper(Listener, Active):
                 NeverAppliedWarning,
                 stacklevel=5,
             )
+            if self.mode.memories is not None:
+                self.mode.memories.forget_step()
         with torch.no_grad():
             self.mode.after(self._live if self._acted else self.active(step.groups), step)
         self._acted = False
@@ -138,6 +177,17 @@ class Stepper(Listener, Active):
         again = doubled(live)
         return FoundTargets(
             targets, mine, [each for each in live if each.name not in again], groups
+        )
+
+
+def check_closure(mode: Mode, optimizer: Optimizer) -> None:
+    """Raise a sentence if a mode cannot act beside the closure of an optimizer."""
+    reason = mode.why_not_by_closure(optimizer)
+    if reason is not None:
+        raise ModeError(
+            f"mode={mode.name!r} acts when {type(optimizer).__name__} has called its closure, and "
+            f"{reason}",
+            'call step() without a closure, or use mode="gradient"',
         )
 
 

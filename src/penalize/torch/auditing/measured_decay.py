@@ -14,7 +14,8 @@ from penalize.torch.auditing import decay_kinds as kinds
 from penalize.torch.auditing.decay_kinds import CLOSE, Shrunk, Way
 from penalize.torch.auditing.replay import Seen
 from penalize.torch.auditing.verdicts import Decay
-from penalize.torch.modes.trials import NotTriedError, Recipe, run
+from penalize.torch.modes.recipes import NotTriedError, Recipe
+from penalize.torch.modes.trials import run
 
 LARGER = 8
 """The factor of larger gradients."""

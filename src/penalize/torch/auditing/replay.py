@@ -190,7 +190,8 @@ class _Takes(Listener):
         if step.has_closure:
             raise LossError(
                 f"{type(optimizer).__name__} is stepped with a closure, which may run often",
-                "pass a function that returns the loss, in place of the step",
+                "pass a function that returns the loss, in place of the step, or one that computes "
+                "the gradients and calls step() without a closure",
             )
         if optimizer in self._finished:
             raise LossError(

@@ -141,6 +141,9 @@ class AtBackward(Gradient):
 
     # --- the step ---------------------------------------------------------------------------
 
+    def before_closure(self, targets: Sequence[Live], step: OptimizerStep) -> bool:
+        return False  # it is in the gradients of before the step, since their backward pass
+
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """What no backward pass has reached is added now."""
         self._check_scaler(step)

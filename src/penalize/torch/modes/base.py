@@ -119,6 +119,23 @@ class Mode(ABC):
         """Act after the update."""
         self.take_back()
 
+    def why_not_by_closure(self, optimizer: Optimizer) -> str | None:
+        """Why it cannot act in a step whose closure computes the gradients; None if it can."""
+        return None
+
+    def before_closure(self, targets: Sequence[Live], step: OptimizerStep) -> bool:
+        """Act where a step begins that has a closure, and may move the weights before it calls it.
+
+        Not called for PyTorch's own optimizers, which call it first.
+
+        Returns:
+            Whether the gradients have the penalty in them now.
+        """
+        return False
+
+    def at_closure(self) -> None:  # noqa: B027  # the same
+        """Take back what :meth:`before_closure` did to gradients: the closure is called."""
+
     def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """Answer for an earlier step that raised after ``before`` had acted."""
         self.take_back()

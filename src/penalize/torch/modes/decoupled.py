@@ -52,6 +52,9 @@ class Decoupled(Mode):
                 'use mode="gradient"',
             )
 
+    def why_not_by_closure(self, optimizer: Optimizer) -> str | None:
+        return why_not_edited(optimizer, in_closure=True)
+
     def advise(
         self, targets: Sequence[Target], groups: Mapping[int, Group], optimizer: Optimizer
     ) -> None:

@@ -32,6 +32,10 @@ class Gradient(Mode):
         self._added_to: list[tuple[nn.Parameter, Tensor | None]] = []
         """In a step: each parameter, with the gradient that has the penalty in it."""
 
+        self._begun: list[tuple[nn.Parameter, Tensor, int, Tensor]] = []
+        """Between the beginning of a step and its closure: each parameter, with its gradient, the
+        version of that with the penalty in it, and what it was without."""
+
         self._warned = False
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
@@ -53,6 +57,7 @@ class Gradient(Mode):
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         self._look_for_replaced(targets, step)
+        self._begun = []
         if self._without:
             self.take_back()
         _stamp(targets)  # optimizers may change gradients in place
@@ -68,6 +73,28 @@ class Gradient(Mode):
                 f"been added to the gradient of {some(names)}, which is there still",
                 "call zero_grad(), which clears it, and backward() before the next step",
             )
+
+    def before_closure(self, targets: Sequence[Live], step: OptimizerStep) -> bool:
+        """A sharpness-aware optimizer moves the weights by the gradient that it finds."""
+        gradients = gradients_there(targets)
+        is_new = any(bool(_local(g).any()) for g in gradients)
+        if not is_new or any(map(is_stepped, gradients)):
+            return False
+        check_dense(targets, gradients)
+        check_without_graph(targets, gradients)
+        held = [(p, p.grad) for t in targets for p in t.parameters if p.grad is not None]
+        before = [(p, gradient, gradient.clone()) for p, gradient in held]
+        self.add(targets, step.groups, step.scale)
+        self._begun = [(p, gradient, version_of(gradient), was) for p, gradient, was in before]
+        return True
+
+    def at_closure(self) -> None:
+        for parameter, gradient, version, before in self._begun:
+            # Else it was cleared, or used up.
+            if parameter.grad is gradient and version_of(gradient) == version:
+                gradient.copy_(before)
+        self._begun = []
+        self.take_back()
 
     def _look_for_replaced(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """An optimizer that writes ``.grad`` itself may do without what was added to it."""
