@@ -37,7 +37,7 @@ from penalize.backends import Array, Backend
 from penalize.errors import ModeError, NoKinkError
 from penalize.regularizers.base import Regularizer, as_number
 from penalize.regularizers.elementwise import soft_threshold
-from penalize.regularizers.groups import norms_of
+from penalize.regularizers.groups import at_scale, norms_of
 from penalize.regularizers.kinks import Kinks
 from penalize.regularizers.least_norm import Zeros, least_norm, spread, zeros_of
 
@@ -170,10 +170,12 @@ class HalfSpace:
             memory: of the last step.
         """
         memory = noted(g, memory, self.average, self.xp)
-        slope = self._slope()
-        given = self._at_zeros(self._pull(slope, memory), g + slope)
-        if self._zeros.groups is not None:
-            memory = self._added("pulled", self._along(given, slope, memory), memory)
+        slope = self.slope()
+        given = self.given(g, slope, memory)
+        if self.zeros.groups is not None:
+            memory = added(
+                "pulled", self.along(given, slope, memory), memory, self.average, self.xp
+            )
         return given, memory
 
     def after(self, new: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -183,14 +185,11 @@ class HalfSpace:
             new: the weight after the update.
             memory: as :meth:`before` gave it.
         """
-        slope, found = self._slope(), new
-        side = self._at_zeros(-self._pull(slope, memory), self.w)
-        if self._zeros.elements is not None:
-            crossed = ((new >= 0) & (side <= 0)) | ((new <= 0) & (side >= 0))  # a NaN stays
-            found = self.xp.where(_and_on(crossed, self._kinks.element), 0.0, new)
-        if self._zeros.groups is not None:
-            memory = self._added("moved", self._along(self.w - new, slope, memory), memory)
-            found = self.xp.where(self._gone(found, side, slope, memory), 0.0, found)
+        slope = self.slope()
+        if self.zeros.groups is not None:
+            moved = self.along(self.w - new, slope, memory)
+            memory = added("moved", moved, memory, self.average, self.xp)
+        found = self.found(new, slope, memory)
         return found, self._counted(found, memory)
 
     def stay(self, new: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -200,70 +199,84 @@ class HalfSpace:
             new: the weight after the update.
             memory: as :func:`noted` gave it in this step.
         """
-        pull = self._pull(self._slope(), memory)
+        pull = self._pull(self.slope(), memory)
         held = self.xp.where(self.xp.abs(pull) <= 0, 0.0, new)
         found = self._at_zeros(held, new)
         return found, self._counted(found, memory)
 
-    # --- what holds before the update -------------------------------------------------------
+    # --- the parts of it --------------------------------------------------------------------
 
     @cached_property
     def _own(self) -> Regularizer:
         return self.penalty._beside(self.w, self.xp)
 
     @cached_property
-    def _kinks(self) -> Kinks:
+    def kinks(self) -> Kinks:
+        """The kinks of Ω."""
         return self._own.kinks()
 
     @cached_property
-    def _zeros(self) -> Zeros:
-        return zeros_of(self.w, self._kinks, self.xp)
+    def zeros(self) -> Zeros:
+        """The zeros of w that a kink holds."""
+        return zeros_of(self.w, self.kinks, self.xp)
 
-    def _slope(self) -> Array:
+    def slope(self) -> Array:
         """∇Ω(w): at zeros, that of what is smooth. (As large as the weight, so it is not kept.)"""
         return self._own._gradient(self.w, self.xp)
 
+    def given(self, g: Array, slope: Array, memory: Memory) -> Array:
+        """What the optimizer is to be given; g is noted in the memory."""
+        return self._at_zeros(self._pull(slope, memory), g + slope)
+
+    def side(self, slope: Array, memory: Memory) -> Array:
+        """The side of w: w, and −g̃ where that is 0."""
+        return self._at_zeros(-self._pull(slope, memory), self.w)
+
+    def held(self) -> Array:
+        """Whether an element is 0 and a kink holds it."""
+        return self._at_zeros(self.xp.full((), 1.0, self.w), 0.0 * self.xp.sign(self.w)) > 0
+
+    def along(self, x: Array, slope: Array, memory: Memory) -> Array:
+        """⟨x, ĝ + ∇Ω(w)⟩ over what is not 0: elsewhere a gradient is not what moves a weight."""
+        along = _mean(memory, self.xp) + slope
+        return self.xp.sum(x * self.xp.where(self.xp.abs(self.w) <= 0, 0.0, along))
+
+    def found(self, new: Array, slope: Array, memory: Memory) -> Array:
+        """The weight after the update, 0 where it left its half-space."""
+        side = self.side(slope, memory)
+        if self.zeros.elements is not None:
+            lost = _and_on(crossed(new, side <= 0, side >= 0), self.kinks.element)
+            new = self.xp.where(lost, 0.0, new)
+        if self.zeros.groups is not None:
+            new = self.xp.where(self._gone(new, side, slope, memory), 0.0, new)
+        return new
+
     def _at_zeros(self, there: Array, elsewhere: Array) -> Array:
-        for zeros in (self._zeros.elements, self._zeros.groups):
+        for zeros in (self.zeros.elements, self.zeros.groups):
             if zeros is not None:
                 elsewhere = self.xp.where(zeros, there, elsewhere)
         return elsewhere
 
     def _pull(self, slope: Array, memory: Memory) -> Array:
         """g̃, at the zeros."""
-        pull = least_norm(_mean(memory, self.xp) + slope, self._zeros, self._kinks, self.xp)
+        pull = least_norm(_mean(memory, self.xp) + slope, self.zeros, self.kinks, self.xp)
         full = 1 - self.average ** (1 / (1 - self.average) - 0.5)  # half a step for rounding
         stays = (memory.held > 0) & (memory.mass < full)
         return self.xp.where(stays, 0.0, pull)
 
-    # --- groups -----------------------------------------------------------------------------
-
-    def _along(self, x: Array, slope: Array, memory: Memory) -> Array:
-        """⟨x, ĝ + ∇Ω(w)⟩ over what is not 0: elsewhere a gradient is not what moves a weight."""
-        along = _mean(memory, self.xp) + slope
-        return self.xp.sum(x * self.xp.where(self.xp.abs(self.w) <= 0, 0.0, along))
-
-    def _added(self, name: str, new: Array, memory: Memory) -> Memory:
-        found: dict[str, Array] = {}
-        for field, stays in ((name, self.average), (f"recently_{name}", recent(self.average))):
-            total = getattr(memory, field)
-            both = stays * total + (1 - stays) * new
-            found[field] = self.xp.where(self.xp.abs(new) < math.inf, both, total)
-        return memory._replace(**found)
-
     def _gone(self, new: Array, side: Array, slope: Array, memory: Memory) -> Array:
         """Whether the group of each element is to be 0 now."""
-        xp, kinks = self.xp, self._kinks
+        xp, kinks = self.xp, self.kinks
         groups, size = kinks.sizes(self.w, xp)
-        turned = groups.sum(new * norms_of(side, groups, xp).parts, xp) <= 0
+        turned = groups.sum(new * at_scale(side, groups, xp)[1], xp) <= 0
         norms = norms_of(self.w, groups, xp)
         kink = norms.parts * groups.spread(size / norms.lengths, self.w, xp)
-        element = 0.0 if self._zeros.elements is None else kinks.element
+        element = 0.0 if self.zeros.elements is None else kinks.element
         smooth = slope - kink - element * xp.sign(self.w)
         way = self._way(memory)
         moved = new - way * (_mean(memory, xp) + smooth)
         left = norms_of(soft_threshold(moved, way * element, xp), groups, xp)
-        reached = (left.each <= way * size) & (way > 0) & ~norms.zero
+        reached = (left.each <= way * size) & (way > 0) & (norms.each > 0)
         return spread(_and_on(turned | reached, size), groups, self.w, xp)
 
     def _way(self, memory: Memory) -> Array:
@@ -280,21 +293,43 @@ class HalfSpace:
     # --- what is told -----------------------------------------------------------------------
 
     def _counted(self, new: Array, memory: Memory) -> Memory:
-        held = self._at_zeros(self.xp.full((), 1.0, self.w), 0.0 * self.xp.sign(self.w)) > 0
+        held = self.held()
         left = self._here(held & (self.xp.abs(new) > 0))
-        zeros, a = self._here(held), self.average
-        return memory._replace(
-            zeros=a * memory.zeros + (1 - a) * zeros, left=a * memory.left + (1 - a) * left
-        )
+        return counted(self._here(held), left, memory, self.average)
 
     def _here(self, which: Array) -> Array:
         """How many there are: of a shard, in it."""
         return self.xp.total(_ones(which, self.w, self.xp))
 
 
+def crossed(new: Array, below: Array, above: Array) -> Array:
+    """Whether the signs of w⁺ and of its side are not one; it is told where its side is ≤ 0, and
+    where ≥ 0. A NaN stays.
+    """
+    return ((new >= 0) & below) | ((new <= 0) & above)
+
+
+def added(name: str, new: Array, memory: Memory, average: float, xp: Backend) -> Memory:
+    """What is remembered with one more ``"moved"`` or ``"pulled"``, unless it is not finite."""
+    found: dict[str, Array] = {}
+    for field, stays in ((name, average), (f"recently_{name}", recent(average))):
+        total = getattr(memory, field)
+        both = stays * total + (1 - stays) * new
+        found[field] = xp.where(xp.abs(new) < math.inf, both, total)
+    return memory._replace(**found)
+
+
+def counted(zeros: Array, left: Array, memory: Memory, average: float) -> Memory:
+    """What is remembered with the zeros of one more step, and those that it left."""
+    a = average
+    return memory._replace(
+        zeros=a * memory.zeros + (1 - a) * zeros, left=a * memory.left + (1 - a) * left
+    )
+
+
 def _mean(memory: Memory, xp: Backend) -> Array:
     """ĝ; 0 before the first step."""
-    return memory.mean / xp.where(memory.mass <= 0, 1.0, memory.mass)
+    return memory.mean * (1 / xp.where(memory.mass <= 0, 1.0, memory.mass))
 
 
 def _and_on(condition: Array, size: Any) -> Array:

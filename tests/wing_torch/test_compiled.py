@@ -27,7 +27,7 @@ from wing_torch.test_kernels import SORTED, additions, draw, shrinkings, toleran
 from penalize import L1, L1L2, GroupLasso, LInf1, NuclearNorm, Regularizer, kernels
 from penalize.steps import Taken
 from penalize.torch import regularize
-from penalize.torch.kernels import Router, at_any_size, compiled, native, reference, workers
+from penalize.torch.kernels import Router, at_any_size, compiled, launch, native, reference, workers
 from penalize.torch.kernels.printer import printed
 
 PROGRAM = Path(__file__).parent / "programs" / "compiled_kernels.py"
@@ -356,14 +356,14 @@ def test_a_value_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_versions_beside_tensors_of_inference(monkeypatch: pytest.MonkeyPatch) -> None:
     """These have none, and hide no other's: as some versions of PyTorch have it."""
-    increment = compiled.increment_version
+    increment = launch.increment_version
 
     def strict(x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.is_inference():
             raise RuntimeError("a tensor that has a version")
         increment(x)
 
-    monkeypatch.setattr(compiled, "increment_version", strict)
+    monkeypatch.setattr(launch, "increment_version", strict)
     with torch.inference_mode():
         tos = [torch.ones(3)]
     tos.append(torch.ones(3))

@@ -95,9 +95,16 @@ class Sharded:
 
     def _over_ranks(self, x: Tensor, axes: Iterable[int]) -> Tensor:
         """Σ over the ranks that hold other parts along these axes."""
+        return self.over(x, self.cut(axes))
+
+    def cut(self, axes: Iterable[int]) -> tuple[bool, ...]:
+        """Which dimensions of the mesh cut one of these axes."""
         ndim = len(self.full_shape)
         reduced = {axis % ndim for axis in axes}
-        cut = [_axis_cut_by(placement) in reduced for placement in self.inside]
+        return tuple(_axis_cut_by(placement) in reduced for placement in self.inside)
+
+    def over(self, x: Tensor, cut: tuple[bool, ...]) -> Tensor:
+        """Σ over these dimensions of the mesh."""
         if not any(cut):
             return x
         pending: list[Any] = [Partial() if is_cut else Replicate() for is_cut in cut]

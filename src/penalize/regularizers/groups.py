@@ -80,12 +80,21 @@ class Norms:
 
 
 def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
-    """The norms of the groups of w.
+    """The norms of the groups of w."""
+    scales, parts = at_scale(w, groups, xp)
+    squares = groups.sum(parts * parts, xp)
+    zero = squares <= 0
+    lengths = xp.sqrt(xp.where(zero, 1.0, squares))
+    return Norms(groups, scales, parts, lengths, zero, xp.where(zero, 0.0, scales * lengths))
+
+
+def at_scale(w: Array, groups: grouping.Grouping, xp: Backend) -> tuple[Any, Array]:
+    """A scale for each group, and w over it; see :class:`Norms`.
 
     Shards are taken at the scale 1, as another sum over the ranks would cost more than it helps.
     """
     if is_cut(xp):
-        return _norms_at(1.0, w, w, groups, xp)
+        return 1.0, w
     sums = groups.sum(xp.abs(xp.stop(w)), xp)
     # A third of the exponents on either side, so that squares stay within what there is. ‖w_g‖ is
     # the same at any scale: it is a constant to differentiation.
@@ -94,14 +103,7 @@ def norms_of(w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
     # (XLA may square the scale of a constant: that of zeros must not vanish.)
     small = (sums <= 1 / far) & (sums > 0)
     scales = xp.where(sums >= far, far * far * one, xp.where(small, one / far / far, one))
-    return _norms_at(scales, w * groups.spread(1 / scales, w, xp), w, groups, xp)
-
-
-def _norms_at(scales: Any, parts: Array, w: Array, groups: grouping.Grouping, xp: Backend) -> Norms:
-    squares = groups.sum(parts * parts, xp)
-    zero = squares <= 0
-    lengths = xp.sqrt(xp.where(zero, 1.0, squares))
-    return Norms(groups, scales, parts, lengths, zero, xp.where(zero, 0.0, scales * lengths))
+    return scales, w * groups.spread(1 / scales, w, xp)
 
 
 class ByNorm(Grouped):

@@ -6,41 +6,33 @@ table of addresses and strengths by a table of numbers: another strength compile
 
 from __future__ import annotations
 
-import math
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import filterfalse
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from penalize.regularizers.base import Regularizer
 from penalize.steps import Taken
-from penalize.torch.kernels import native, triton, workers
+from penalize.torch.kernels import native, triton
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.forms import form_of, prox_of
-from penalize.torch.kernels.jobs import Job, Note, Offer
-from penalize.torch.kernels.printer import Routine, printed
-from penalize.torch.kernels.rows import Columns, Rows, columns_of, rows_of
+from penalize.torch.kernels.jobs import Job, Note, Offer, Penalizing
+from penalize.torch.kernels.launch import Launcher, Layout
+from penalize.torch.kernels.printer import printed
+from penalize.torch.kernels.routines import Routine
+from penalize.torch.kernels.rows import columns_of, rows_of
 from penalize.torch.kernels.symbols import NotTraceableError
 from penalize.torch.kernels.work import Work
 
 LEAST = 2**20
 """How many elements the penalized weights must have together, so that compiling pays."""
 
-BLOCK = 2**14
-"""How many elements a thread takes at once."""
-
 LONGEST = {"rows": 2**16, "columns": 2**14}
 """The longest row, or column, that a thread treats: some of them have to fit the cache."""
-
-ALONE = 2**15
-"""Up to so many elements one thread is enough."""
 
 _TYPES = {
     torch.float16: "half",
@@ -62,11 +54,8 @@ def at_any_size() -> Iterator[None]:
         _at_any_size.pop()
 
 
-Layout = Rows | Columns
-
-
 @dataclass
-class Compiled(Job):
+class Compiled(Penalizing):
     """Weights of one form and type, by one kernel."""
 
     path = "compiled"
@@ -87,7 +76,7 @@ class Compiled(Job):
         if _is_decay(work):
             return ""
         layout = layout_of(work.regularizer, work.w.ndim)
-        found = routine_for(layout, work)
+        found = routine_for(layout, work, prox_of(work.step))
         if isinstance(found, str):
             return Note(found)
         routine, note = found
@@ -102,21 +91,7 @@ class Compiled(Job):
         return Offer((cls, routine, *work.kind), make)
 
     def __post_init__(self) -> None:
-        routine, shapes = self.routine, self.shapes
-        self._shapes = torch.tensor(shapes, device="cpu")
-        self._blocks = _blocks(routine, shapes)
-        self._stride = _stride(routine, shapes)
-        self._counts = [height * length for height, length in shapes]
-        elements = sum(self._counts)
-        # A thread that wakes up for less would come late.
-        self._most_threads = 1 if elements <= ALONE else max(2, len(self._blocks) // 4)
-        rows = []
-        for layout, (height, length) in zip(self.layouts, shapes, strict=True):
-            size = height if routine.layout == "columns" else length
-            rows.append([*form_of(layout.regularizer, size)[1], *_NO_FACTORS, math.sqrt(size)])
-        self._numbers = torch.tensor(rows, dtype=torch.float64, device="cpu")
-        self._factors = _NO_FACTORS
-        self._seen: tuple[list[array[int]], bool] = [], False
+        self._launcher = Launcher(self.routine, self.layouts, self.shapes)
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         if _why_not_in_memory(ws) or _why_not_in_memory(besides):
@@ -157,75 +132,11 @@ class Compiled(Job):
         self._run(self.routine, ws, besides, (first.factor, first.scale, first.offset))
 
     def _run(
-        self,
-        routine: Routine,
-        ws: list[Tensor],
-        besides: list[Tensor],
-        factors: tuple[float, float, float],
+        self, routine: Routine, ws: list[Tensor], besides: list[Tensor], factors: tuple[Any, ...]
     ) -> Tensor:
         """What each block says of the value."""
-        source = printed(routine)
-        kernel, blocks, stride = native.native(source.text).call, self._blocks, self._stride
-        if factors != self._factors:
-            self._numbers[:, -4:-1] = torch.tensor(factors, dtype=torch.float64, device="cpu")
-            self._factors = factors
-        addresses = [array("q", map(Tensor.data_ptr, xs)) for xs in (ws, besides)]
-        # On the CPU, whatever PyTorch's default device is.
-        count = len(blocks) if routine.with_value else 0
-        values = torch.empty(count, dtype=torch.float64, device="cpu")
-        taken = torch.zeros(1, dtype=torch.int64, device="cpu")
-        tables = [
-            *(each.buffer_info()[0] for each in addresses),
-            *(x.data_ptr() for x in (self._shapes, self._numbers, blocks, values, taken)),
-        ]
-        threads = min(torch.get_num_threads(), self._most_threads)
-        if threads > 1 and self._share_memory(addresses, ws[0].element_size()):
-            threads = 1  # which takes one weight after the other
-        wide = torch.float64 if routine.computed == "double" else torch.float32
-        kept = torch.empty(threads, source.kept * stride, dtype=wide, device="cpu")
-        places = [each.data_ptr() for each in kept]
-
-        # What is at these addresses lives as long as any thread works on it.
-        alive = (ws, besides, addresses, values, taken, kept, self)
-
-        def task(number: int, _: Any = alive) -> None:
-            kernel(*tables, len(blocks), places[number], stride)
-
-        workers.in_threads(task, threads)
-        # One by one: not every version of PyTorch takes a list. Those of inference have no version.
-        for x in filterfalse(Tensor.is_inference, ws if routine.prox else besides):
-            increment_version(x)
-        return values
-
-    def _share_memory(self, addresses: list[array[int]], size: int) -> bool:
-        """Whether what is written for one weight is read or written for another, as where two
-        parameters have one storage, or one gradient.
-        """
-        if self._seen[0] != addresses:
-            written, read = addresses if self.routine.prox else reversed(addresses)
-            ranges = []
-            for first, also, count in zip(written, read, self._counts, strict=True):
-                ranges.append((first, first + size * count, True))
-                if also != first:  # a weight may be what its own gradient is added to
-                    ranges.append((also, also + size * count, False))
-            self._seen = addresses, _overlap(ranges)
-        return self._seen[1]
-
-
-def _overlap(ranges: list[tuple[int, int, bool]]) -> bool:
-    """Whether of these (first, end, is written) one that is written overlaps another."""
-    end_of_all = end_of_written = 0
-    for first, end, is_written in sorted(ranges):
-        if first < (end_of_all if is_written else end_of_written):
-            return True
-        if is_written:
-            end_of_all = end_of_written = end
-        else:
-            end_of_all = max(end_of_all, end)
-    return False
-
-
-_NO_FACTORS = (0.0, 0.0, 0.0)
+        arrays = {"w": ws, "beside": besides}
+        return self._launcher.run(routine, arrays, self._launcher.numbers(factors))
 
 
 def _why_not_in_memory(xs: Sequence[Tensor]) -> str:
@@ -246,7 +157,7 @@ def _is_decay(work: Work) -> bool:
     return work.step is None and work.beside is work.w and not (l1 or rest)
 
 
-def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
+def routine_for(layout: Layout | None, work: Work, task: str) -> tuple[Routine, str] | str:
     """What treats a weight with others like it, and a note on it; or why there is nothing."""
     w = work.w
     if layout is None or w.dtype not in _TYPES or not layout.can_view(w, work.beside):
@@ -264,7 +175,8 @@ def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
         return why
     try:
         form, _ = form_of(layout.regularizer, length)
-        routine = Routine(form, _TYPES[w.dtype], layout.layout, prox_of(work.step))
+        kind = form, _TYPES[w.dtype], layout.layout
+        routine = Routine(*kind, task, average=work.average)
         source = printed(routine)
     except (NotTraceableError, TypeError, AttributeError) as error:
         return f"its formula has no place in a kernel: {error}"
@@ -272,25 +184,3 @@ def routine_for(layout: Layout | None, work: Work) -> tuple[Routine, str] | str:
         return routine, native.native(source.text).note
     except Exception as error:  # noqa: BLE001  # whatever it is, there are other paths
         return f"it could not be compiled: {error}"
-
-
-def _blocks(routine: Routine, shapes: Sequence[tuple[int, int]]) -> Any:
-    """(number of a weight, first, last) of rows, columns or elements, for each block."""
-    parts = []
-    for i, (height, length) in enumerate(shapes):
-        whole, step = {
-            "flat": (length, BLOCK),
-            "rows": (height, max(1, BLOCK // length)),
-            "columns": (length, routine.lanes),
-        }[routine.layout]
-        first = torch.arange(0, whole, step, device="cpu")
-        last = (first + step).clamp_(max=whole)
-        parts.append(torch.stack([torch.full_like(first, i), first, last], dim=1))
-    return torch.cat(parts)
-
-
-def _stride(routine: Routine, shapes: Sequence[tuple[int, int]]) -> int:
-    """How many elements a row has at most, or as many columns as a vector has."""
-    if routine.layout == "columns":
-        return max(height for height, _ in shapes) * routine.lanes
-    return max(length for _, length in shapes) if routine.layout == "rows" else 0

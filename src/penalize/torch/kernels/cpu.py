@@ -7,7 +7,7 @@ times while it is in the cache, so that memory is passed over once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,9 +25,9 @@ class Buffers:
     def __init__(self) -> None:
         self._held: dict[tuple[Any, ...], Tensor] = {}
 
-    def flat(self, count: int, like: Tensor, number: int = 0) -> Tensor:
-        """A piece of so many elements; another number is another piece."""
-        key = (number, like.dtype, like.device)
+    def flat(self, count: int, like: Tensor, name: Hashable = 0) -> Tensor:
+        """A piece of so many elements; another name is another piece."""
+        key = (name, like.dtype, like.device)
         held = self._held.get(key)
         if held is None or held.numel() < count:
             held = like.new_empty(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,6 +59,10 @@ def prox_of(taken: Taken | None) -> str:
     return "one" if taken.second is None else "root" if taken.is_squared else "each"
 
 
+FACTORS = ("factor", "scale", "offset")
+"""The numbers of a gradient or a proximal step, beside strengths."""
+
+
 class Traced(NamedTuple):
     """What a kernel computes."""
 
@@ -67,6 +71,31 @@ class Traced(NamedTuple):
 
     value: Symbol | None
     """The part of Ω(w) that it has seen, if it is asked."""
+
+
+class Outline(NamedTuple):
+    """What a kernel for the CPU reads, computes and stores."""
+
+    arrays: Mapping[str, str]
+    """What it is given for each weight, and LLVM's name of the type in memory."""
+
+    numbers: Sequence[str]
+    """What it reads for each weight, beside strengths."""
+
+    reads: Mapping[str, str]
+    """By the name of a symbol the array in which it is; ``"array.2"`` is bit 2 of it."""
+
+    outs: Mapping[str, Symbol | tuple[Symbol, ...]]
+    """What it stores, by the array where it does; conditions are bits."""
+
+    sums: Sequence[Symbol]
+    """What it adds up over each block."""
+
+    again: Sequence[Symbol] = ()
+    """Sums over rows that are in the array ``"sums"``, one after the other for all rows."""
+
+    keeps: bool = False
+    """Whether it puts them there."""
 
 
 def traced(form: Form, prox: str, xp: Tracer, *, with_value: bool = False) -> Traced:

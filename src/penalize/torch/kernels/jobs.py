@@ -66,6 +66,9 @@ class Job(ABC):
     sees_layout: ClassVar[bool] = False
     """Whether it depends on how tensors lie in memory, so that ``fits`` has to be asked."""
 
+    takes_shards: ClassVar[bool] = False
+    """Whether it asks for sharded weights."""
+
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         """Whether it can treat tensors that lie in memory as these do."""
         return True
@@ -76,6 +79,10 @@ class Job(ABC):
         """What it takes a weight together with. Else why neither it nor a later kind does; empty,
         or a :class:`Note`, where a later one may.
         """
+
+
+class Penalizing(Job):
+    """What adds gradients, and takes proximal steps."""
 
     @abstractmethod
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
@@ -91,7 +98,7 @@ class Job(ABC):
 
 
 @dataclass
-class PlainJob(Job):
+class PlainJob(Penalizing):
     """The reference: one weight, by the regularizer's own functions."""
 
     path = "plain"
@@ -100,7 +107,8 @@ class PlainJob(Job):
     why: str
 
     @classmethod
-    def offer(cls, work: Work, buffers: Buffers, why: str = "no other path takes it") -> Offer:
+    def offer(cls, work: Work, buffers: Buffers, why: str = "") -> Offer:
+        why = why or "no other path takes it"
         return Offer(id(work.w), lambda numbers, _: [cls(numbers, work.regularizer, why)])
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
@@ -122,7 +130,7 @@ class PlainJob(Job):
 
 
 @dataclass
-class Foreach(Job):
+class Foreach(Penalizing):
     """L2, by one call for a list of tensors."""
 
     path = "foreach"
@@ -162,7 +170,7 @@ class Foreach(Job):
 
 
 @dataclass
-class Chunked(Job):
+class Chunked(Penalizing):
     """A large weight, part by part while a part is in the cache."""
 
     path = "chunked"
@@ -236,7 +244,7 @@ def _count(w: Tensor, length: int) -> int:
 
 
 @dataclass
-class Whole(Job):
+class Whole(Penalizing):
     """A group lasso along other axes than the leading ones: one pass for the norms, one more."""
 
     path = "whole"

@@ -121,6 +121,24 @@ class Writer:
             x = self._rounded(x, kind)
         self.do(f"store {held} {x}, ptr {place}, align {SIZES[stored]}")
 
+    def read_bit(self, place: str, bit: int) -> Computed:
+        """One bit of bytes."""
+        kind = self.kind(Extent.TILE, "i8")
+        x = self.let(f"load {kind}, ptr {place}, align 1")
+        x = self.let(f"and {kind} {x}, {splat(str(1 << bit), kind)}")
+        x = self.let(f"icmp ne {kind} {x}, {splat('0', kind)}")
+        return Computed(x, Extent.TILE, is_condition=True)
+
+    def write_bits(self, xs: Sequence[str], place: str) -> None:
+        """Bytes, of a condition for each bit."""
+        kind, condition = self.kind(Extent.TILE, "i8"), self.kind(Extent.TILE, "i1")
+        none = found = splat("0", kind)
+        for bit, x in enumerate(xs):
+            of = splat(str(1 << bit), kind)
+            value = self.let(f"select {condition} {x}, {kind} {of}, {kind} {none}")
+            found = self.let(f"or {kind} {found}, {value}")
+        self.do(f"store {kind} {found}, ptr {place}, align 1")
+
     def _rounded(self, x: str, kind: str) -> str:
         """The upper half of a float, rounded to the nearest, to even on a tie."""
         bits, half = self.kind(Extent.TILE, "i32"), self.kind(Extent.TILE, "i16")
@@ -194,7 +212,7 @@ class Writer:
         return self.let(f"select {bits} {lost}, {kind} {xs[0]}, {kind} {found}")
 
 
-SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
+SIZES = {"i8": 1, "half": 2, "bfloat": 2, "float": 4, "double": 8}
 """The bytes of an element, by LLVM's name of its type."""
 
 

@@ -46,7 +46,7 @@ class Plan:
     Args:
         operations: by the name of what each gives.
         wanted: which numbers of a row are wanted.
-        out: what is stored for each element, if anything is.
+        outs: what is stored for each element.
         keeps: whether what later loops need may be kept for them.
         inputs: what is read for each element, and is to be kept too: it does not lie together, and
             would not stay in the cache.
@@ -56,14 +56,14 @@ class Plan:
         self,
         operations: Operations,
         wanted: Iterable[Operand],
-        out: Symbol | None = None,
+        outs: Sequence[Symbol] = (),
         *,
         keeps: bool = True,
         inputs: Sequence[str] = (),
     ) -> None:
         self.operations = operations
-        ends = [x for x in (*wanted, out) if isinstance(x, Symbol)]
-        needed = _needed(operations, [x.name for x in ends])
+        ends = [x for x in (*wanted, *outs) if isinstance(x, Symbol)]
+        found = needed(operations, [x.name for x in ends])
         self._stages: dict[str, int] = {}
         """For each operation, how many loops are over before it can be computed."""
 
@@ -72,15 +72,17 @@ class Plan:
         last = max([self._stages.get(x.name, 0) for x in ends], default=0)
         self.sections = [Section() for _ in range(last + 1)]
         for name in operations:
-            if name not in needed:
+            if name not in found:
                 continue
             if self._is_sum(name):
                 self.sections[self._stages[name] - 1].sums.append(name)
             elif not self.is_tile(name):
                 self.sections[self._stages[name]].numbers.append(name)
-        self.out = out
-        if out is not None:
-            self.sections[self._stages.get(out.name, 0)].stores = True
+        self.outs = outs
+        if outs:  # when all that is read has been: it may be stored in its place
+            first = max(self._stages.get(out.name, 0) for out in outs)
+            sums = [i for i, section in enumerate(self.sections) if section.sums]
+            self.sections[max(first, *sums, 0)].stores = True
         if keeps:
             self._keep(inputs)
 
@@ -131,8 +133,8 @@ class Plan:
                         [each for inner in turn.operations.values() for each in _names(inner)],
                     )
             roots = [each for name in section.sums for each in _names(self.operations[name])]
-            if section.stores and self.out is not None:
-                roots.append(self.out.name)
+            if section.stores:
+                roots += [out.name for out in self.outs]
             yield section, roots
 
 
@@ -152,11 +154,11 @@ def _names(operation: Operation) -> list[str]:
 
 
 def _outside(turn: Turn) -> list[str]:
-    needed = _needed(turn.operations, [x.name for x in turn.closer if isinstance(x, Symbol)])
-    return [name for name in needed if name not in turn.operations]
+    found = needed(turn.operations, [x.name for x in turn.closer if isinstance(x, Symbol)])
+    return [name for name in found if name not in turn.operations]
 
 
-def _needed(operations: Operations, ends: Iterable[str]) -> dict[str, None]:
+def needed(operations: Operations, ends: Iterable[str]) -> dict[str, None]:
     """The names of all that is computed for these, and read."""
     found: dict[str, None] = {}
     left = list(ends)

@@ -142,7 +142,7 @@ class _Compiler:
         engine.finalize_object()
         _alive.append(engine)
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        kind = ctypes.CFUNCTYPE(None, *[pointer] * 7, whole, pointer, whole)
+        kind = ctypes.CFUNCTYPE(None, *[pointer] * 6, whole, pointer, whole)
         return kind(engine.get_function_address("kernel"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from penalize.backends import torch as xp
 from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers, kernels_of, prox_kernel_of
-from penalize.torch.kernels.jobs import Job, Offer, cpu_rows_of, why_not_on_cpu
+from penalize.torch.kernels.jobs import Job, Offer, Penalizing, cpu_rows_of, why_not_on_cpu
 from penalize.torch.kernels.rows import Rows
 from penalize.torch.kernels.work import Work
 
@@ -21,7 +21,7 @@ PACK = 2**17
 
 
 @dataclass
-class Packed(Job):
+class Packed(Penalizing):
     """Small weights of one regularizer, copied side by side and treated as one."""
 
     path = "packed"

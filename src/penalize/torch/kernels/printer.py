@@ -8,56 +8,26 @@ of which are treated at once.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from penalize.torch.kernels.forms import Form, traced
+from penalize.torch.kernels.elements import Elements
+from penalize.torch.kernels.forms import Outline
 from penalize.torch.kernels.llvm import (
     SIZES,
     Computed,
     Environment,
-    Writer,
-    in_memory,
     literal,
     splat,
     vector,
 )
 from penalize.torch.kernels.loops import Plan, Section
-from penalize.torch.kernels.symbols import Extent, LoopTracer, Operation, Symbol, Turn
+from penalize.torch.kernels.routines import Routine, plan_of
+from penalize.torch.kernels.symbols import Extent, LoopTracer, Symbol, Turn
 
 NEWTON, TURNS = 6, 60
 """How many turns start at the lower bound, before every other one bisects; how many there are."""
-
-
-@dataclass(frozen=True)
-class Routine:
-    """What one kernel does."""
-
-    form: Form
-    stored: str
-    """LLVM's name of the weights' type."""
-
-    layout: str
-    """"flat", where elements are treated one by one; "rows", or "columns"."""
-
-    prox: str
-    """As :func:`prox_of` says."""
-
-    with_value: bool = False
-    """Whether each block of a gradient also stores its part of Ω(w)."""
-
-    @property
-    def computed(self) -> str:
-        """LLVM's name of the type that it computes in."""
-        return "double" if self.stored == "double" else "float"
-
-    @property
-    def lanes(self) -> int:
-        """How many elements a vector has: as many as a line of the cache."""
-        return 64 // SIZES[self.computed]
 
 
 class Printed(NamedTuple):
@@ -66,6 +36,8 @@ class Printed(NamedTuple):
     text: str
     kept: int
     """How many numbers it keeps for each element of a row, or of some columns."""
+
+    outline: Outline
 
 
 @cache
@@ -76,20 +48,20 @@ def printed(routine: Routine) -> Printed:
         NotTraceableError, TypeError, AttributeError: its formulas have no place in one.
     """
     xp = LoopTracer(2.0**-52 if routine.computed == "double" else 2.0**-23)
-    out, value = traced(routine.form, routine.prox, xp, with_value=routine.with_value)
-    turns = routine.prox in ("each", "root")  # it goes over a group many times
+    outline = routine.outline(xp)
+    turns = routine.task in ("each", "root")  # it goes over a group many times
     inputs = ("w", "beside") if turns and routine.layout == "columns" else ()
-    plan = Plan(xp.operations, [] if value is None else [value], out, inputs=inputs)
+    plan = plan_of(outline, xp.operations, inputs)
     kept = [name for section in plan.sections for name in section.kept]
     slots = {name: i for i, name in enumerate(kept)}
-    return Printed(_Kernel(routine, plan, slots, value).text(), len(kept))
+    return Printed(_Kernel(routine, plan, slots, outline).text(), len(kept), outline)
 
 
 _HEAD = """\
-define void @kernel(ptr %ws, ptr %besides, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, \
+define void @kernel(ptr %arrays, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, \
 ptr %next, i64 %count, ptr %scratch, i64 %stride) {"""
-"""What it is given: the addresses of the weights and of what is beside them, the rows of each and
-their length, numbers for each; which part of which weight each block is, how many there are, and a
+"""What it is given: for each weight the addresses of its arrays, its rows and their length, and
+numbers; which part of which weight each block is, how many there are, and a
 place that counts those that are taken; and where a thread keeps what it needs again.
 """
 
@@ -97,21 +69,18 @@ _Body = Callable[[str, str], None]
 """(place of an element in the weight, place of what is kept for it) → what is done there."""
 
 
-class _Kernel(Writer):
+class _Kernel(Elements):
     """The text of one kernel."""
 
     def __init__(
-        self, routine: Routine, plan: Plan, slots: Mapping[str, int], value: Symbol | None
+        self, routine: Routine, plan: Plan, slots: Mapping[str, int], outline: Outline
     ) -> None:
-        super().__init__(routine.computed)
-        self._routine, self._plan, self._slots, self._value = routine, plan, slots, value
-        self._operations: ChainMap[str, Operation] = ChainMap(dict(plan.operations))
-        self._stored: set[str] = set()
-        """What has been kept for the elements of this row by now."""
-
-        self._at: dict[str, str] = {}
+        super().__init__(routine.computed, outline, slots, plan.operations)
+        self._routine, self._plan = routine, plan
         self._elements: Callable[[_Body], None] = lambda _: None
-        self._total = ""
+        self._totals: list[str] = []
+        self._many = ""
+        """How many rows, or columns, the weight has."""
 
     def text(self) -> str:
         """All of it."""
@@ -120,49 +89,42 @@ class _Kernel(Writer):
         block = self.let("atomicrmw add ptr %next, i64 1 monotonic")
         self.do(f"br i1 {self.let(f'icmp slt i64 {block}, %count')}, label %work, label %end")
         self.label("work")
-        which, first, last = self._entries("blocks", "i64", block, 3)
-        height, length = self._entries("shapes", "i64", which, 2)
-        for name, table in (("w", "ws"), ("beside", "besides")):
-            (address,) = self._entries(table, "i64", which, 1)
-            self._at[name] = self.let(f"inttoptr i64 {address} to ptr")
+        which, first, last = self.entries("blocks", "i64", block, 3)
+        height, length = self.entries("shapes", "i64", which, 2)
+        addresses = self.entries("arrays", "i64", which, len(self.outline.arrays))
+        for name, address in zip(self.outline.arrays, addresses, strict=True):
+            self.at_address[name] = self.let(f"inttoptr i64 {address} to ptr")
         names = [f"s{i}" for i in range(self._routine.form.count)]
-        names += ["factor", "scale", "offset", "root_size"]
-        read = self._entries("numbers", "double", which, len(names))
+        names += [*self.outline.numbers, "root_size"]
+        read = self.entries("numbers", "double", which, len(names))
         env = {name: Computed(x, Extent.NUMBER) for name, x in zip(names, read, strict=True)}
-        if self._value is not None:
-            self._total = self.place("double", literal(0.0, "double"))
+        count = len(self.outline.sums)
+        self._totals = [self.place("double", literal(0.0, "double")) for _ in range(count)]
+        self._many = {"flat": "0", "rows": height, "columns": length}[self._routine.layout]
         layout = {"flat": self._flat, "rows": self._rows, "columns": self._columns}
         layout[self._routine.layout](env, first, last, height, length)
-        if self._value is not None:
-            total = self.let(f"load double, ptr {self._total}")
-            self.do(f"store double {total}, ptr {self._address('%values', 'double', block)}")
+        start = self.address("%values", "double", self.let(f"mul i64 {block}, {count}"))
+        for i, place in enumerate(self._totals):
+            total = self.let(f"load double, ptr {place}")
+            self.do(f"store double {total}, ptr {self.address(start, 'double', str(i))}")
         self.do("br label %take")
         self.label("end")
         self.do("ret void")
         lines = [_HEAD, "entry:", *self.held, *self.lines, "}", *sorted(self.declared)]
         return "\n".join([*lines, ""])
 
-    def _entries(self, table: str, kind: str, row: str, width: int) -> list[str]:
-        """A row of a table."""
-        start = self._address(f"%{table}", kind, self.let(f"mul i64 {row}, {width}"))
-        return [
-            self.let(f"load {kind}, ptr {self._address(start, kind, str(i))}") for i in range(width)
-        ]
-
-    def _address(self, base: str, kind: str, index: str) -> str:
-        return self.let(f"getelementptr {kind}, ptr {base}, i64 {index}")
-
     # --- the layouts --------------------------------------------------------------------------
 
     def _flat(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
-        self._row(env, first, self.let(f"sub i64 {last}, {first}"))
+        self._row(env, "0", first, self.let(f"sub i64 {last}, {first}"))
 
     def _rows(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
-        self.loop(
-            first, last, 1, lambda row: self._row(env, self.let(f"mul i64 {row}, {length}"), length)
-        )
+        def row(at: str) -> None:
+            self._row(env, at, self.let(f"mul i64 {at}, {length}"), length)
 
-    def _row(self, env: Environment, start: str, length: str) -> None:
+        self.loop(first, last, 1, row)
+
+    def _row(self, env: Environment, at: str, start: str, length: str) -> None:
         lanes = self._routine.lanes
         whole = self.let(f"and i64 {length}, -{lanes}")
 
@@ -175,7 +137,7 @@ class _Kernel(Writer):
             self.lanes = 1
             self.loop(whole, length, 1, each)
 
-        self._whole(elements, env)
+        self._whole(elements, env, at)
 
     def _columns(self, env: Environment, first: str, last: str, height: str, length: str) -> None:
         lanes, name = self._routine.lanes, self.fresh()
@@ -185,7 +147,10 @@ class _Kernel(Writer):
                 index = self.let(f"add i64 {self.let(f'mul i64 {row}, {length}')}, {at}")
                 body(index, self.let(f"mul i64 {row}, {self.lanes}"))
 
-            self._whole(lambda body: self.loop("0", height, 1, lambda row: each(row, body)), env)
+            def elements(body: _Body) -> None:
+                self.loop("0", height, 1, lambda row: each(row, body))
+
+            self._whole(elements, env, at)
 
         count = self.let(f"sub i64 {last}, {first}")
         is_full = self.let(f"icmp eq i64 {count}, {lanes}")
@@ -202,18 +167,34 @@ class _Kernel(Writer):
 
     # --- one row, or some columns ---------------------------------------------------------------
 
-    def _whole(self, elements: Callable[[_Body], None], env: Environment) -> None:
-        self._elements, self._stored = elements, set()
-        known = dict(env)
+    def _whole(self, elements: Callable[[_Body], None], env: Environment, at: str) -> None:
+        self._elements, self.kept_now = elements, set()
+        known, kind = dict(env), self.kind(Extent.ROW)
+        aligned = f"align {SIZES[self.computed]}"
+        again = {x.name: self._again(i, at) for i, x in enumerate(self.outline.again)}
+        if not self.outline.keeps:
+            for name, place in again.items():
+                found = self.let(f"load {kind}, ptr {place}, {aligned}")
+                known[name] = Computed(found, Extent.ROW)
         self._sections(self._plan, known)
-        if self._value is None:
-            return
-        found = self.at(known[self._value.name], Extent.ROW)
-        found = self._summed(found, self.row_lanes)
-        if self.computed == "float":
-            found = self.let(f"fpext float {found} to double")
-        total = self.let(f"load double, ptr {self._total}")
-        self.do(f"store double {self.let(f'fadd double {total}, {found}')}, ptr {self._total}")
+        if self.outline.keeps:
+            for name, place in again.items():
+                found = self.at(known[name], Extent.ROW)
+                self.do(f"store {kind} {found}, ptr {place}, {aligned}")
+        for place, wanted in zip(self._totals, self.outline.sums, strict=True):
+            found = self.at(known[wanted.name], Extent.ROW)
+            found = self._summed(found, self.row_lanes)
+            if self.computed == "float":
+                found = self.let(f"fpext float {found} to double")
+            total = self.let(f"load double, ptr {place}")
+            self.do(f"store double {self.let(f'fadd double {total}, {found}')}, ptr {place}")
+
+    def _again(self, number: int, at: str) -> str:
+        """The place of a sum over a row that is needed again."""
+        start = self.let(f"mul i64 {self._many}, {number}")
+        return self.address(
+            self.at_address["sums"], self.computed, self.let(f"add i64 {start}, {at}")
+        )
 
     def _summed(self, x: str, lanes: int) -> str:
         """The sum of a vector's lanes."""
@@ -252,9 +233,9 @@ class _Kernel(Writer):
             turn.high.name: Computed(self.let(f"load {kind}, ptr {high}"), Extent.ROW),
             turn.bisects.name: Computed(bisects, Extent.NUMBER, is_condition=True),
         }
-        self._operations = self._operations.new_child(turn.operations)
+        self.operations = self.operations.new_child(turn.operations)
         self._sections(Plan(turn.operations, turn.closer, keeps=False), inner)
-        self._operations = self._operations.parents
+        self.operations = self.operations.parents
         ends = [inner[x.name] if isinstance(x, Symbol) else x for x in turn.closer]
         for place, end in zip((low, high), ends, strict=True):
             self.do(f"store {kind} {self.at(end, Extent.ROW)}, ptr {place}")
@@ -296,21 +277,19 @@ class _Kernel(Writer):
             for name, places in sums.items():
                 (x,) = plan.operations[name].operands
                 assert isinstance(x, Symbol)
-                term = self._element(x.name, known, index, kept_at)
+                term = self.element(x.name, known, index, kept_at)
                 place = places[self.lanes]
                 now = self.let(f"load {kind}, ptr {place}")
                 added = self.let(f"fadd reassoc {kind} {now}, {self.at(term, Extent.TILE)}")
                 self.do(f"store {kind} {added}, ptr {place}")
             for name in section.kept:
-                found = self._element(name, known, index, kept_at)
-                self.do(f"store {kind} {found.name}, ptr {self._kept(name, kept_at)}, align 4")
-            if section.stores and plan.out is not None:
-                out = self._element(plan.out.name, known, index, kept_at)
-                place = self._place(self._at["w" if self._routine.prox else "beside"], index)
-                self.write(self.at(out, Extent.TILE), place, self._routine.stored)
+                found = self.element(name, known, index, kept_at)
+                self.do(f"store {kind} {found.name}, ptr {self.kept_place(name, kept_at)}, align 4")
+            if section.stores:
+                self.store(known, index, kept_at)
 
         self._elements(body)
-        self._stored.update(section.kept)
+        self.kept_now.update(section.kept)
         for name, places in sums.items():
             parts = []
             for lanes, place in sorted(places.items(), reverse=True):
@@ -319,31 +298,3 @@ class _Kernel(Writer):
             kind = self.kind(Extent.ROW)
             total = parts[0] if len(parts) == 1 else self.let(f"fadd {kind} {', '.join(parts)}")
             env[name] = Computed(total, Extent.ROW)
-
-    # --- one element, or a vector of them -------------------------------------------------------
-
-    def _element(self, name: str, known: dict[str, Computed], index: str, kept_at: str) -> Computed:
-        """A value at an element, computed with all that it needs."""
-        if name in known:
-            return known[name]
-        if name in self._stored:
-            kind, place = self.kind(Extent.TILE), self._kept(name, kept_at)
-            known[name] = Computed(self.let(f"load {kind}, ptr {place}, align 4"), Extent.TILE)
-        elif name in self._at:
-            place = self._place(self._at[name], index)
-            known[name] = Computed(self.read(place, self._routine.stored), Extent.TILE)
-        else:
-            operation = self._operations[name]
-            operands = [
-                self._element(x.name, known, index, kept_at) if isinstance(x, Symbol) else x
-                for x in operation.operands
-            ]
-            known[name] = self.operation(operation.name, operands)
-        return known[name]
-
-    def _kept(self, name: str, kept_at: str) -> str:
-        start = self.let(f"mul i64 %stride, {self._slots[name]}")
-        return self._address("%scratch", self.computed, self.let(f"add i64 {start}, {kept_at}"))
-
-    def _place(self, base: str, index: str) -> str:
-        return self._address(base, in_memory(self._routine.stored), index)

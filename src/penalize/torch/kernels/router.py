@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from penalize.regularizers.base import Regularizer
 from penalize.torch.kernels.compiled import Compiled
 from penalize.torch.kernels.cpu import Buffers
-from penalize.torch.kernels.jobs import Chunked, Foreach, Job, Note, Offer, PlainJob, Whole
+from penalize.torch.kernels.jobs import (
+    Chunked,
+    Foreach,
+    Job,
+    Note,
+    Offer,
+    Penalizing,
+    PlainJob,
+    Whole,
+)
 from penalize.torch.kernels.packed import Packed
 from penalize.torch.kernels.triton import Triton
 from penalize.torch.kernels.work import Additions, Shrinkings, Work
+from penalize.torch.model.sharding import is_sharded
 
-KINDS: tuple[type[Job], ...] = (Compiled, Foreach, Triton, Whole, Chunked, Packed, PlainJob)
-"""In the order in which they are asked; the last one takes everything."""
+KINDS: tuple[type[Penalizing], ...] = (Compiled, Foreach, Triton, Whole, Chunked, Packed)
+"""In the order in which they are asked. What none takes is for the plain path."""
 
 _only_plain: list[None] = []
 """Not empty while the reference is asked for."""
@@ -38,9 +48,13 @@ class Router:
     """Sends the weights of one optimizer down their paths, and remembers which they took.
 
     The decision is made again only when something has changed that it was made for.
+
+    Args:
+        kinds: which kinds of job it asks, in turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[type[Job]] = KINDS) -> None:
+        self._kinds = kinds
         self.taken: dict[str, tuple[str, str]] = {}
         """By the name of a weight: the path that it took last, and why it was no faster one."""
 
@@ -48,7 +62,7 @@ class Router:
         # Kept, so that identities stay those of what is there. Gradients are not: they may go.
         self._kept: tuple[Sequence[Tensor], Sequence[Regularizer]] = (), ()
         self._fingerprint: list[Any] = []
-        self._jobs: list[Job] = []
+        self._jobs: list[Any] = []
         self._decided: dict[str, tuple[str, str]] = {}
 
     def add(self, additions: Additions, scales: Mapping[Any, float | Tensor]) -> None:
@@ -69,7 +83,7 @@ class Router:
     def shrink(self, shrinkings: Shrinkings) -> None:
         """w ← prox of step·Ω at w for each weight."""
         local = _local(shrinkings)
-        for job in self._jobs_for(local):
+        for job in self.jobs(local):
             job.shrink(_its(job, local.ws), _its(job, local.steps))
 
     def pass_by(self, names: Iterable[str], why: str) -> None:
@@ -78,12 +92,13 @@ class Router:
 
     def _divided(
         self, additions: Additions, scales: Mapping[Any, float | Tensor]
-    ) -> Iterator[tuple[Job, list[Tensor], list[Tensor], float | Tensor]]:
-        for job in self._jobs_for(additions):
+    ) -> Iterator[tuple[Penalizing, list[Tensor], list[Tensor], float | Tensor]]:
+        for job in self.jobs(additions):
             key = additions.keys[job.numbers[0]]
             yield job, _its(job, additions.ws), _its(job, additions.besides), scales[key]
 
-    def _jobs_for(self, works: Additions | Shrinkings) -> Sequence[Job]:
+    def jobs(self, works: Additions | Shrinkings) -> Sequence[Any]:
+        """The jobs of these weights, which are of the kinds that are asked, or plain."""
         ws, besides = works.ws, works.besides
         fingerprint = [
             list(map(id, ws)),
@@ -123,7 +138,9 @@ class Router:
         reason against all others.
         """
         why, note = _why_not_fast(work), ""
-        for kind in () if why else KINDS:
+        for kind in self._kinds:
+            if why and not (kind.takes_shards and is_sharded(work.w) and not _only_plain):
+                continue
             offer = kind.offer(work, self._buffers)
             if isinstance(offer, Offer):
                 return offer, note
@@ -132,7 +149,7 @@ class Router:
             elif offer:
                 why = offer
                 break
-        return PlainJob.offer(work, self._buffers, why), ""
+        return PlainJob.offer(work, self._buffers, note or why), ""
 
 
 _LOOKS: list[Callable[[Tensor], Any]] = [type, *map(attrgetter, ("dtype", "device", "shape"))]

@@ -31,6 +31,11 @@ class Rows(NamedTuple):
             return x.view(-1)
         return x.view(math.prod(x.shape[: self.leading]), -1)
 
+    def matrix(self, x: Tensor) -> Tensor:
+        """A weight, or a shard of it, with its rows as those of a matrix; perhaps a copy."""
+        shape = x.shape
+        return x.reshape(math.prod(shape[: self.leading]), math.prod(shape[self.leading :]))
+
     @property
     def layout(self) -> str:
         """What a kernel that is compiled for the CPU calls it."""
@@ -58,6 +63,11 @@ class Columns(NamedTuple):
 
     trailing: int
     """How many trailing axes of the weight index the columns."""
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """A weight, or a shard of it, as a matrix whose columns are its groups; perhaps a copy."""
+        shape, first = x.shape, x.ndim - self.trailing
+        return x.reshape(math.prod(shape[:first]), math.prod(shape[first:]))
 
     @property
     def layout(self) -> str:

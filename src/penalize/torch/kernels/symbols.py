@@ -256,10 +256,11 @@ class Tracer:
 
 
 class LoopTracer(Tracer):
-    """One for kernels that have loops, over rows of any length."""
+    """One for kernels that have loops, over rows of any length; perhaps with parts elsewhere."""
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, *, is_cut: bool = False) -> None:
         super().__init__(Unknown(), eps)
+        self.is_cut = is_cut
 
     @property
     def root_size(self) -> Symbol:

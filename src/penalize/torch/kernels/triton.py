@@ -23,7 +23,7 @@ from torch import Tensor
 from penalize.steps import Taken
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.forms import Form, form_of, prox_of, traced
-from penalize.torch.kernels.jobs import Job, Offer
+from penalize.torch.kernels.jobs import Job, Offer, Penalizing
 from penalize.torch.kernels.rows import Rows, rows_of
 from penalize.torch.kernels.symbols import (
     Extent,
@@ -182,7 +182,7 @@ def kernel(places, numbers, blocks, values, count, ROWS: tl.constexpr, LENGTH: t
 
 
 @dataclass
-class Triton(Job):
+class Triton(Penalizing):
     """Weights of one form and type, by one kernel."""
 
     path = "triton"

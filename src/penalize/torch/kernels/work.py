@@ -38,6 +38,9 @@ class Work(NamedTuple):
     among: int = 0
     """How many elements all weights of the step have together."""
 
+    average: float = 0.0
+    """Of a half-space step: how much of an average stays."""
+
     @property
     def per_element(self) -> bool:
         """Whether each element has a step of its own."""
@@ -80,6 +83,20 @@ class Additions:
     def count_of_elements(self) -> int:
         """Of all weights together."""
         return sum(w.numel() for w in self.ws)
+
+
+@dataclass(frozen=True)
+class Halvings(Additions):
+    """Half-space steps: what is beside the weights are the gradients of the data.
+
+    Keys are signs, by which the gradients are multiplied.
+    """
+
+    average: float = 0.0
+    """How much of an average stays."""
+
+    def __getitem__(self, i: int) -> Work:
+        return super().__getitem__(i)._replace(average=self.average)
 
 
 class Shrinkings:

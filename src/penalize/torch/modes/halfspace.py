@@ -15,8 +15,10 @@ from torch.optim import LBFGS, Optimizer
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.kernels import CompiledHalves, HalfSteps, Halvings, Router, Together
 from penalize.torch.model.targets import Live, Target
 from penalize.torch.modes.base import (
+    MAY_BE_SKIPPED,
     Effect,
     Replayed,
     check_can_be_set,
@@ -42,6 +44,8 @@ class Halfspace(Gradient):
     def __init__(self, *, values: bool = False, average: float = AVERAGE) -> None:
         super().__init__(values=values)
         self.memories: Memories = Memories(average)
+        self.router = Router([CompiledHalves, Together])
+        self._why_plain = ""
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         super().check(target, optimizer)
@@ -68,10 +72,21 @@ class Halfspace(Gradient):
         if all(isinstance(group.get("lr"), float | int | Tensor) for group in held):
             warn_if_rounded_away(self, targets, groups, moved)
 
+    def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+        self._why_plain = ""
+        if step.has_closure:
+            self._why_plain = _MAY_BE_AGAIN
+        elif step.scale is not None or step.found_inf is not None:
+            self._why_plain = MAY_BE_SKIPPED
+        super().before(targets, step)
+
     def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
         if self._values:
             self.value = total(t.regularizer(t.parameters[0]) for t in targets)
-        self.router.pass_by((t.name for t in targets), _ONE_BY_ONE)
+        if self._why_plain:
+            self.router.pass_by((t.name for t in targets), self._why_plain)
+        else:
+            targets = self._begun_by_kernels(targets, groups)
         for target in targets:
             (p,) = target.parameters
             gradient = self.gradient_of(p)
@@ -82,14 +97,41 @@ class Halfspace(Gradient):
             self.memories.note(target, memory)
             gradient.copy_(opened.space.xp.like(factor * given, gradient))
 
+    def _begun_by_kernels(self, targets: Sequence[Live], groups: Any) -> list[Live]:
+        """The targets that no kernel takes; for the others the step is begun."""
+        ws = [target.parameters[0] for target in targets]
+        works = Halvings(
+            [target.name for target in targets],
+            ws,
+            [self.gradient_of(w) for w in ws],
+            [target.regularizer for target in targets],
+            [factor_of(w, groups[id(w)], None) for w in ws],
+            [False] * len(ws),
+            average=self.memories.average,
+        )
+        rest, self.memories.begun = [], []
+        for job in self.router.jobs(works):
+            its = [targets[i] for i in job.numbers]
+            if not isinstance(job, HalfSteps):
+                rest += its
+                continue
+            own, gradients = ([of[i] for i in job.numbers] for of in (ws, works.besides))
+            begun = job.before(own, gradients, *self.memories.begin(its))
+            self.memories.begun.append((job, begun, its))
+        return rest
+
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
+        for job, begun, its in self.memories.begun:
+            found = job.after([target.parameters[0] for target in its], begun)
+            for target, memory in zip(its, found, strict=True):
+                self.memories.finish(target, memory)
         for target in filter(self.memories.is_open, targets):
             (p,) = target.parameters
             space, memory = self.memories.open(target)
-            found, memory = space.after(opened_again(target), memory)
+            found_w, memory = space.after(opened_again(target), memory)
             self.memories.note(target, memory)
-            step.assign(p, space.xp.like(found, p))
+            step.assign(p, space.xp.like(found_w, p))
         self.memories.close(targets, step)
 
     def effect(self, target: Target, run: Replayed) -> Effect:
@@ -108,4 +150,4 @@ class Halfspace(Gradient):
 
 
 _OF_LBFGS = "its line search and its curvature are of the weights that it left itself"
-_ONE_BY_ONE = "there are no kernels for half-space steps"
+_MAY_BE_AGAIN = "its closure may be evaluated again"

@@ -18,6 +18,7 @@ from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.regularizers.base import as_number
 from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.kernels import Begun, HalfSteps
 from penalize.torch.model.targets import Live, Target
 
 
@@ -47,12 +48,34 @@ class Memories:
 
     def __init__(self, average: float) -> None:
         self.average = average
-        self.kept: dict[str, Memory] = {}
-        """As the last step left them. What is in it is replaced, and never written to."""
+        self._kept: dict[str, Memory] = {}
+        self._is_shown = False
+        """Whether somebody else has what is kept, so that nothing of it may be written to."""
+
+        self._spare: dict[str, Tensor] = {}
+        """The averages of the step before, by the name of a weight: where the next may go."""
 
         self._opened: dict[str, Opened] = {}
+        self._done: dict[str, Memory] = {}
+        """Of the weights that kernels have stepped."""
+
+        self.begun: list[tuple[HalfSteps, Begun, Sequence[Live]]] = []
+        """What kernels have begun in this step, and of which weights."""
+
         self._loaded: Mapping[str, Mapping[str, Any]] = {}
         """What was saved, and not asked for yet."""
+
+    @property
+    def kept(self) -> dict[str, Memory]:
+        """As the last step left them. What has been asked for is replaced, and not written to."""
+        self._is_shown = True
+        return self._kept
+
+    @kept.setter
+    def kept(self, kept: dict[str, Memory]) -> None:
+        self._is_shown, self._kept = True, kept
+
+    # --- a step -----------------------------------------------------------------------------
 
     def open(self, target: Live) -> Opened:
         """A weight as it was at the beginning of the step."""
@@ -75,43 +98,69 @@ class Memories:
     def reopen(self, target: Live) -> Opened:
         """As :meth:`open`, with the memory of before the step: a closure is evaluated again."""
         opened = self.open(target)
-        kept = self.kept.get(target.name)
+        kept = self._kept.get(target.name)
         return opened if kept is None else opened._replace(memory=kept)
+
+    def begin(self, targets: Sequence[Live]) -> tuple[list[Memory], list[Tensor]]:
+        """The memories of weights that kernels step, and room for their averages."""
+        memories, rooms = [], []
+        for target in targets:
+            (parameter,) = target.parameters
+            w, xp = open_array(parameter.detach())
+            memory = self._kept.get(target.name)
+            kind = w.device, torch.promote_types(w.dtype, torch.float32)
+            if memory is None or (memory.mean.device, memory.mean.dtype) != kind:
+                memory = self._memory_of(target.name, xp.wide(w), xp, whole=False)
+            room = self._spare.pop(target.name, None)
+            if room is None or not _is_like(room, memory.mean, w):
+                room = memory.mean.new_empty(w.shape)
+            memories.append(memory)
+            rooms.append(room)
+        return memories, rooms
+
+    def finish(self, target: Live, memory: Memory) -> None:
+        """What is remembered of a weight that a kernel has stepped."""
+        self._done[target.name] = memory
 
     def close(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """The step is over. What was frozen in it is forgotten."""
-        found, skipped = {}, step.found_inf
+        found, skipped = dict(self._done), step.found_inf
+        self._spare = (
+            {} if self._is_shown else {n: self._kept[n].mean for n in found if n in self._kept}
+        )
         for target in filter(self.is_open, targets):
             memory = self._opened[target.name].memory
-            before = self.kept.get(target.name)
+            before = self._kept.get(target.name)
             if skipped is not None and before is not None:
                 there = skipped.to(memory.mass.device) > 0
                 memory = Memory(
                     *(torch.where(there, *pair) for pair in zip(before, memory, strict=True))
                 )
             found[target.name] = memory
-        self.kept, self._opened, self._loaded = found, {}, {}
+        self._kept, self._is_shown, self._loaded = found, False, {}
+        self.forget_step()
 
     def forget_step(self) -> None:
-        """The step was not taken."""
-        self._opened = {}
+        """Nothing waits for the end of a step."""
+        self._opened, self._done, self.begun = {}, {}, []
 
     def _memory_of(self, name: str, w: Tensor, xp: Backend, whole: bool) -> Memory:
-        memory = self.kept.get(name)
+        kept = memory = self._kept.get(name)
         if memory is None and name in self._loaded:
             memory = self._read(name, self._loaded[name], w, whole)
         if memory is None:
             memory = begun(w, xp)
         if memory.mean.device != w.device or memory.mean.dtype != w.dtype:
             memory = Memory(*(x.to(w.device, w.dtype) for x in memory))
-        self.kept = {**self.kept, name: memory}
+        if memory is not kept:
+            self._kept = {**self._kept, name: memory}
         return memory
 
     def left(self) -> dict[str, float]:
         """The share of its zeros that each weight has left in the last 1/(1 − average) steps."""
         return {
             name: float(share_left(memory, self.average, local))
-            for name, memory in self.kept.items()
+            for name, memory in self._kept.items()
         }
 
     def is_open(self, target: Live) -> bool:
@@ -125,7 +174,7 @@ class Memories:
         written = {
             target.name: _written(self.kept[target.name], target)
             for target in targets
-            if target.name in self.kept
+            if target.name in self._kept
         }
         return {**{name: dict(saved) for name, saved in self._loaded.items()}, **written}
 
@@ -142,6 +191,12 @@ class Memories:
             )
         numbers = [w.new_tensor(float(saved[field])) for field in SCALARS]
         return Memory(mean.to(w.device, w.dtype).clone(), *numbers)
+
+
+def _is_like(room: Tensor, mean: Tensor, w: Tensor) -> bool:
+    """Whether an average of a weight may go there."""
+    kind = (room.dtype, room.device, room.shape)
+    return kind == (mean.dtype, mean.device, w.shape) and room.is_contiguous()
 
 
 def _written(memory: Memory, target: Any) -> dict[str, Any]:
