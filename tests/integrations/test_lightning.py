@@ -229,8 +229,8 @@ def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes() -> None:
     assert [step for step, _ in written] == [1, 3, 5]
     for step, numbers in written:
         parts = truth.seen[step]
-        assert numbers["penalty/model.0"] == pytest.approx(parts["model.0.weight"], rel=1e-6)
-        assert numbers["penalty/kernels"] == pytest.approx(parts["model.2.weight"], rel=1e-6)
+        assert numbers["penalties/model.0"] == pytest.approx(parts["model.0.weight"], rel=1e-6)
+        assert numbers["penalties/kernels"] == pytest.approx(parts["model.2.weight"], rel=1e-6)
         assert numbers["penalty"] == pytest.approx(sum(parts.values()), rel=1e-6)
         assert 0 <= numbers["zeros"] < 1
 

@@ -16,6 +16,7 @@ from penalize.errors import PenalizeError, TrainerError
 from penalize.planning import Roles
 from penalize.rules import Rules, parse
 from penalize.torch.acting.attachment import Attachment
+from penalize.torch.doors import MARK
 from penalize.torch.logged import logged
 from penalize.torch.modes.choice import mode_of
 from penalize.torch.plan import Plan
@@ -104,6 +105,7 @@ class Attached:
         options = self._options
         if options["clip"] == "with" and options["scaler"] is None:
             options = {**options, "scaler": scaler}
+        marked = [(g, g[MARK]) for each in optimizers for g in each.param_groups if MARK in g]
         with self._explained():
             plan = regularize(model, self._rules, roles=self._roles)
             attachment = plan.attach(optimizers, self._mode, **options)
@@ -112,6 +114,8 @@ class Attached:
                     attachment.load_state_dict(state)
             except BaseException:
                 attachment.detach()
+                for group, mark in marked:  # it was saved with penalties, and is not without now
+                    group[MARK] = mark
                 raise
         self.plan, self.attachment, self._run, self.waiting = plan, attachment, run, None
         _callbacks.add(self)

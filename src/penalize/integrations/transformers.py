@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -162,10 +163,14 @@ def _read(checkpoint: Path) -> Mapping[str, Any]:
     try:
         saved: Mapping[str, Any] = torch.load(checkpoint / _FILE, weights_only=True)
     except FileNotFoundError:
-        error = StateError(f"{checkpoint} has no {_FILE}: it was saved without a PenalizeCallback")
-        error.add_note(_WORDS[StateError])
-        raise error from None
-    return saved
+        problem = f"{checkpoint} has no {_FILE}: it was saved without a PenalizeCallback"
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        problem = f"{checkpoint / _FILE} cannot be read: {error}"
+    else:
+        return saved
+    refusal = StateError(problem)
+    refusal.add_note(_WORDS[StateError])
+    raise refusal
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,29 +22,34 @@ if TYPE_CHECKING:
 def logged(plan: Plan) -> dict[str, float]:
     """The numbers of a plan for a logger, as they are now.
 
-    ==========================  =========================================================
-    key                         number
-    ==========================  =========================================================
-    ``penalty``                 Σ Ω(w) over the plan
-    ``penalty/<rule>``          the part of it that one rule of the plan has, by the rule's
-                                selector; that of a parameter which was declared on, by its name
-    ``zeros``                   the share of exact zeros among the penalized weights, 0 to 1
-    ``groups left``             how many groups are not all zero; only where rules have groups
-    ==========================  =========================================================
+    ====================  ===============================================================
+    key                   number
+    ====================  ===============================================================
+    ``penalty``           Σ Ω(w) over the plan
+    ``penalties/<rule>``  the part of it that one rule of the plan has, by the rule's
+                          selector; that of a parameter that was declared on, by its name
+    ``zeros``             the share of exact zeros among the penalized weights, 0 to 1
+    ``groups/<rule>``     how many groups of a rule are not all zero, if it has groups
+    ====================  ===============================================================
 
     It waits for the device. Of a sharded model every rank has to call it, and gets the same.
     """
     penalties = plan.breakdown()
+    rules = {row.name: _rule_of(row) for row in plan.rows}
     found = {"penalty": float(sum(penalties.values()))}
-    for row in plan.rows:
-        if row.name in penalties:
-            key = f"penalty/{_rule_of(row)}"
-            found[key] = found.get(key, 0.0) + penalties[row.name]
-    counts = [_counted(target) for target in plan.targets() if target.name in penalties]
-    weights = sum(size for size, _, _ in counts)
-    found["zeros"] = sum(zeros for _, zeros, _ in counts) / weights if weights else 0.0
-    groups = [left for _, _, left in counts if left is not None]
-    return {**found, "groups left": float(sum(groups))} if groups else found
+    for name, penalty in penalties.items():
+        _add(found, f"penalties/{rules[name]}", penalty)
+    size = zeros = 0
+    for target in (each for each in plan.targets() if each.name in penalties):
+        count, gone, left = _counted(target)
+        size, zeros = size + count, zeros + gone
+        if left is not None:
+            _add(found, f"groups/{rules[target.name]}", left)
+    return found | ({"zeros": zeros / size} if size else {})
+
+
+def _add(found: dict[str, float], key: str, number: float) -> None:
+    found[key] = found.get(key, 0.0) + number
 
 
 def _rule_of(row: Row) -> str:
@@ -52,8 +58,10 @@ def _rule_of(row: Row) -> str:
     kind, _, key = said.partition(" ")
     if kind == "declare":
         return row.name
-    key = key.strip("'\"") or "everything"
-    return key if kind == "rule" else f"{kind} {key}"
+    words = key or "everything"
+    # No slash: where a logger keeps files, the key of one would be the folder of another.
+    words = re.sub(r"[^\w.-]+", "_", words if kind == "rule" else f"{kind} {words}")
+    return words.strip("_")
 
 
 def _counted(target: Target) -> tuple[int, int, int | None]:

@@ -1,0 +1,162 @@
+"""Trainers on two ranks train as one process does. Each rank imports its trainer, when it runs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import by_hand
+import pytest
+import torch
+from by_hand import STRENGTHS, apart
+from ranks import on_ranks
+from torch import distributed, nn
+from torch.optim import SGD
+from torch.utils.data import DataLoader, DistributedSampler
+
+from penalize import L1, L2, kernels
+from penalize.torch import regularize
+
+
+def rules(first: str) -> Any:
+    return {kernels: L2(STRENGTHS[1]), first: L1(STRENGTHS[0])}
+
+
+def expected() -> nn.Module:
+    return by_hand.trained(by_hand.network(), by_hand.batches(10), "proximal", SGD)
+
+
+@contextmanager
+def accelerated() -> Iterator[None]:
+    """The environment that accelerate reads; and its state, one per process, forgotten."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    rank = str(distributed.get_rank())
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    with patch.dict(os.environ, launched):
+        yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._shared_state.clear()
+
+
+@on_ranks(2)
+def test_accelerate() -> None:
+    from accelerate import Accelerator
+
+    from penalize.integrations.accelerate import prepare
+
+    model = by_hand.network()
+    with accelerated():
+        accelerator = Accelerator(cpu=True)
+        rows: Any = list(zip(*by_hand.data(40), strict=True))
+        optimizer: Any = SGD(model.parameters(), lr=by_hand.RATE)
+        parts = accelerator.prepare(model, optimizer, DataLoader(rows, batch_size=2))
+        wrapped, optimizer, data = parts
+        assert isinstance(wrapped, nn.parallel.DistributedDataParallel)
+        prepare(regularize(wrapped, rules("0")), accelerator, optimizer, "proximal")
+        for x, y in data:
+            accelerator.backward(by_hand.loss_of(wrapped, x, y))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert apart(model, expected()) < 1e-12
+
+
+class WithLoss(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = by_hand.network()
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": by_hand.loss_of(self.model, x, labels)}
+
+
+@pytest.mark.breadth
+@on_ranks(2)
+def test_transformers() -> None:
+    from transformers import Trainer, TrainingArguments
+
+    from penalize.integrations.transformers import PenalizeCallback
+
+    with accelerated(), tempfile.TemporaryDirectory() as folder:
+        model = WithLoss()
+        how = TrainingArguments(
+            folder,
+            per_device_train_batch_size=2,
+            num_train_epochs=1,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            train_sampling_strategy="sequential",
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            ddp_backend="gloo",
+            dataloader_pin_memory=False,
+        )
+        rows: Any = [{"x": x, "labels": y} for x, y in zip(*by_hand.data(40), strict=True)]
+        trained = Trainer(
+            model=model,
+            args=how,
+            train_dataset=rows,
+            callbacks=[PenalizeCallback(rules("model.0"), "proximal")],
+            optimizers=(SGD(model.parameters(), lr=by_hand.RATE), None),
+        )
+        trained.train()
+    assert isinstance(trained.model_wrapped, nn.parallel.DistributedDataParallel)
+    assert apart(model, expected()) < 1e-12
+
+
+@pytest.mark.breadth
+@on_ranks(2)
+def test_lightning() -> None:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
+    from penalize.integrations.lightning import PenalizeCallback
+
+    class Launched(LightningEnvironment):
+        """Processes that are there already."""
+
+        creates_processes_externally = True
+
+        def world_size(self) -> int:
+            return 2
+
+        def global_rank(self) -> int:
+            return distributed.get_rank()
+
+        local_rank = global_rank
+
+    class Regression(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = by_hand.network()
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            return by_hand.loss_of(self.model, *batch)
+
+        def configure_optimizers(self) -> Any:
+            return SGD(self.parameters(), lr=by_hand.RATE)
+
+    quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
+    rows: Any = list(zip(*by_hand.data(40), strict=True))
+    module = Regression()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Lightning advises
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=2,
+            strategy=DDPStrategy(cluster_environment=Launched(), process_group_backend="gloo"),
+            precision="64-true",
+            max_epochs=1,
+            callbacks=[PenalizeCallback(rules("model.0"), "proximal")],
+            **dict.fromkeys(quiet, False),
+        )
+        trainer.fit(module, DataLoader(rows, 2, sampler=DistributedSampler(rows, shuffle=False)))
+    assert trainer.global_step == 10
+    assert apart(module.model, expected()) < 1e-12
