@@ -24,7 +24,7 @@ model, penalize = ViTForImageClassification(config), PenalizeCallback(L1(1e-3), 
 args = TrainingArguments(
     "build/transformers_digits",
     per_device_train_batch_size=32,
-    num_train_epochs=8,
+    num_train_epochs=5,
     learning_rate=5e-3,
     weight_decay=0.0,
     logging_strategy="epoch",
@@ -34,6 +34,6 @@ trainer = Trainer(model, args, train_dataset=train, callbacks=[penalize])
 trainer.train()
 logits = model(images[test.indices].to(model.device)).logits.cpu()
 accuracy = float((logits.argmax(1) == digits[test.indices]).float().mean())
-kernel = model.classifier.weight.detach().cpu()
+kernel = model.vit.layers[1].mlp.fc1.weight.detach().cpu()
 zeros = [row["zeros"] for row in trainer.state.log_history if "zeros" in row][-1]
 print(f"accuracy {accuracy:.1%}, {zeros:.1%} exact zeros")

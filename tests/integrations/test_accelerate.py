@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ RESUMED: Any = {kernels: L2(STRENGTHS[1]) * warmup(20), "0": L1(0.3) * warmup(25
 
 
 @pytest.fixture(autouse=True)
-def _forget_the_last() -> None:
+def _forget_the_last() -> Iterator[None]:
     """Accelerate has one state per process."""
+    _forget()
+    yield
     _forget()
 
 

@@ -29,6 +29,7 @@ from penalize import (
     RulesError,
     StateError,
     TrainerError,
+    cli,
     kernels,
     warmup,
 )
@@ -224,7 +225,9 @@ def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes() -> None:
     logger, callback = Recorder(), PenalizeCallback(RULES, "proximal")
     truth = Breakdowns(callback)
     how: Any = {"logger": logger, "log_every_n_steps": 2, "accumulate_grad_batches": 2}
-    trainer(callback, truth, **how).fit(Regression(), loader(12))
+    trained = trainer(callback, truth, **how)
+    trained.fit(Regression(), loader(12))
+    assert trained.callback_metrics["penalty"] == pytest.approx(sum(truth.seen[5].values()))
     written = [(step, numbers) for step, numbers in logger.seen if "penalty" in numbers]
     assert [step for step, _ in written] == [1, 3, 5]
     for step, numbers in written:
@@ -399,3 +402,39 @@ def test_what_the_trainer_clips_may_have_the_penalty_in_it() -> None:
     module = fitted(PenalizeCallback(RULES, clip="with"), gradient_clip_val=0.1)
     expected = by_hand.trained(by_hand.network(), by_hand.batches(10), "in the loss", SGD, clip=0.1)
     assert apart(module.model, expected) < 1e-12
+
+
+# --- the doctor -----------------------------------------------------------------------------------
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "lightning_digits.py"
+PLANTED = {
+    "nn.Linear(32, 10))": "nn.Linear(32, 10), nn.Linear(10, 10))",
+    "batch[1])": "batch[1]) + 1e-4 * self.net[3].weight.square().sum()",
+    "Adam(self.parameters(), lr=0.01)": "Adam([{'params': self.net[::3].parameters()}, "
+    "{'params': self.net[1].parameters(), 'weight_decay': 0.1}], lr=0.01)",
+    '"net.0": L1(1e-3)': '"net.0": L1(1e-3), "net.4": None',
+}
+"""A layer that is left out of the optimizer, an L2 that is in the loss as well, decayed norms."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_doctor_finds_what_is_planted_in_the_example_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = EXAMPLE.read_text("utf-8")
+    for good, bad in PLANTED.items():
+        assert good in text
+        text = text.replace(good, bad)
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(text, "utf-8")
+    assert cli.main(["doctor", "train.py"]) == 1
+    _, _, report = capsys.readouterr().out.partition("penalize doctor: train.py")
+    wrong = [" ".join(line.split()) for line in report.splitlines() if line.startswith("wrong")]
+    assert [line.partition(" of a ")[0] for line in wrong] == [
+        "wrong net.1.weight, net.1.bias weight_decay=0.1 of Adam, in the gradient norm: decayed, "
+        "while the kernels are exempt",
+        "wrong net.3.weight L2(0.0001) in the loss 1 penalized twice: also by L2(0.0001)",
+        "wrong net.4.weight, net.4.bias no optimizer holds it, though it gets a gradient: give it "
+        "to one, or freeze it",
+    ]
+    assert "2 of 2 applied exactly once" in report

@@ -16,6 +16,8 @@ import torch
 from by_hand import STRENGTHS, apart
 from ranks import on_ranks
 from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -111,11 +113,12 @@ def test_transformers() -> None:
 
 
 @pytest.mark.breadth
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP2"])
 @on_ranks(2)
-def test_lightning() -> None:
+def test_lightning(sharded: bool) -> None:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.plugins.environments import LightningEnvironment
-    from lightning.pytorch.strategies import DDPStrategy
+    from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
     from penalize.integrations.lightning import PenalizeCallback
 
@@ -137,26 +140,37 @@ def test_lightning() -> None:
             super().__init__()
             self.model = by_hand.network()
 
+        def configure_model(self) -> None:
+            if sharded:
+                fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+
         def training_step(self, batch: Any, number: int) -> Any:
             return by_hand.loss_of(self.model, *batch)
 
         def configure_optimizers(self) -> Any:
             return SGD(self.parameters(), lr=by_hand.RATE)
 
+    strategy: Any = DDPStrategy(process_group_backend="gloo")
+    if sharded:
+        sizes = {"data_parallel_size": 2, "tensor_parallel_size": 1}
+        strategy = ModelParallelStrategy(process_group_backend="gloo", **sizes)
     quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
     rows: Any = list(zip(*by_hand.data(40), strict=True))
-    module = Regression()
+    module, callback = Regression(), PenalizeCallback(rules("model.0"), "proximal")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Lightning advises
         trainer = Trainer(
             accelerator="cpu",
             devices=2,
-            strategy=DDPStrategy(cluster_environment=Launched(), process_group_backend="gloo"),
-            precision="64-true",
+            strategy=strategy,
+            plugins=[Launched()],
             max_epochs=1,
-            callbacks=[PenalizeCallback(rules("model.0"), "proximal")],
+            callbacks=[callback],
             **dict.fromkeys(quiet, False),
         )
         trainer.fit(module, DataLoader(rows, 2, sampler=DistributedSampler(rows, shuffle=False)))
     assert trainer.global_step == 10
-    assert apart(module.model, expected()) < 1e-12
+    for found, wanted in zip(module.parameters(), expected().parameters(), strict=True):
+        assert isinstance(found, DTensor) == sharded
+        whole = found.full_tensor() if isinstance(found, DTensor) else found
+        torch.testing.assert_close(whole.detach(), wanted.detach(), rtol=0, atol=1e-12)

@@ -120,8 +120,9 @@ class PenalizeCallback(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Detach: the training is over."""
-        self._attached.end()
+        """Detach: the training is over. (The doctor, who then looks, raises no ``Exception``.)"""
+        if isinstance(exception, Exception):
+            self._attached.end()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach after ``fit``; the state stays, for checkpoints that are saved afterwards."""
