@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-from pathlib import Path
 from typing import Any
 
 import by_hand
 import pytest
 import torch
 from by_hand import STRENGTHS, apart
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning_runs import QUIET, RULES, Regression, fitted, loader, trainer
 from torch import nn
-from torch.utils.data import DataLoader
 
-from penalize import (
-    L1,
-    L2,
-    AppliedTwiceError,
-    ModeError,
-    NoMatchError,
-    OptimizerError,
-    RulesError,
-    StateError,
-    TrainerError,
-    cli,
-    kernels,
-    warmup,
-)
+from penalize.integrations.attached import Attached
 from penalize.integrations.lightning import PenalizeCallback
+from penalize.torch import regularize
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*lower value for log_every_n_steps"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-]
-
-RULES = {kernels: L2(STRENGTHS[1]), "model.0": L1(STRENGTHS[0])}
+pytestmark = QUIET
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
-
-
-class Regression(LightningModule):
-    def __init__(self, make: Any = SGD) -> None:
-        super().__init__()
-        self.model = by_hand.network()
-        self.make = make
-        self.none_at: int | None = None
-
-    def training_step(self, batch: Any, number: int) -> Any:
-        return None if number == self.none_at else by_hand.loss_of(self.model, *batch)
-
-    def configure_optimizers(self) -> Any:
-        return self.make(self.parameters(), lr=by_hand.RATE)
-
-
-def loader(count: int = 10) -> DataLoader[Any]:
-    x, y = by_hand.data(4 * count)
-    return DataLoader(list(zip(x, y, strict=True)), batch_size=4)  # type: ignore[arg-type]
-
-
-def trainer(*callbacks: Callback, **arguments: Any) -> Trainer:
-    defaults = {
-        **dict.fromkeys(
-            ["logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"], False
-        ),
-        **{"accelerator": "cpu", "precision": "64-true", "max_epochs": 1},
-    }
-    return Trainer(callbacks=list(callbacks), **{**defaults, **arguments})
-
-
-def fitted(
-    callback: PenalizeCallback, module: Regression | None = None, **arguments: Any
-) -> Regression:
-    module = module or Regression()
-    trainer(callback, **arguments).fit(module, loader())
-    return module
 
 
 MODES = [("gradient", ADAM), ("decoupled", ADAM), ("proximal", SGD)]
@@ -197,6 +138,59 @@ def test_the_penalty_acts_in_a_step_without_a_loss() -> None:
         torch.testing.assert_close(module.model[place].weight, moved, rtol=0, atol=1e-15)
 
 
+def test_what_the_trainer_clips_may_have_the_penalty_in_it() -> None:
+    module = fitted(PenalizeCallback(RULES, clip="with"), gradient_clip_val=0.1)
+    expected = by_hand.trained(by_hand.network(), by_hand.batches(10), "in the loss", SGD, clip=0.1)
+    assert apart(module.model, expected) < 1e-12
+
+
+class ByHook(Regression):
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        first, second = self.model[0].weight, self.model[2].weight
+        for w, slope in ((first, STRENGTHS[0] * first.sign()), (second, 0.1 * second)):
+            w.grad += slope.detach()
+
+
+def test_stochastic_weight_averaging() -> None:
+    found = []
+    for module, callbacks in ((Regression(), [PenalizeCallback(RULES)]), (ByHook(), [])):
+        average = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2)
+        trainer(average, *callbacks, max_epochs=4).fit(module, loader())
+        found.append(module.model)
+    assert apart(*found) == 0.0
+
+
+def test_a_hook_of_ones_own_before_the_step_is_too_early() -> None:
+    """Lightning computes the gradients within the step: what was added before is zeroed."""
+
+    class Early(Regression):
+        def on_train_start(self) -> None:
+            def add(*_: Any) -> None:
+                for parameter in self.model.parameters():
+                    parameter.grad = torch.ones_like(parameter)
+
+            self.trainer.optimizers[0].register_step_pre_hook(add)
+
+    module = Early()
+    trainer().fit(module, loader())
+    plain = by_hand.trained(by_hand.network(), by_hand.batches(10), "not at all", SGD)
+    assert apart(module.model, plain) < 1e-12
+
+
+def test_lightnings_own_wrapper_of_an_optimizer_can_be_attached_to() -> None:
+    class Attaching(Regression):
+        def on_train_start(self) -> None:
+            wrapped: Any = self.optimizers()
+            assert wrapped is not self.trainer.optimizers[0]
+            self.attachment = regularize(self, RULES).attach(wrapped, "proximal")
+
+    module = Attaching()
+    trainer().fit(module, loader())
+    assert module.attachment.optimizers == module.trainer.optimizers
+    expected = by_hand.trained(by_hand.network(), by_hand.batches(10), "proximal", SGD)
+    assert apart(module.model, expected) < 1e-12
+
+
 # --- the log --------------------------------------------------------------------------------------
 
 
@@ -221,7 +215,17 @@ class Breakdowns(Callback):
         self.seen[trainer.global_step - 1] = self.callback.plan.breakdown()
 
 
-def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes() -> None:
+def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed: list[dict[str, float]] = []
+    original = Attached.logged
+
+    def counted(self: Attached) -> dict[str, float]:
+        computed.append(original(self))
+        return computed[-1]
+
+    monkeypatch.setattr(Attached, "logged", counted)
     logger, callback = Recorder(), PenalizeCallback(RULES, "proximal")
     truth = Breakdowns(callback)
     how: Any = {"logger": logger, "log_every_n_steps": 2, "accumulate_grad_batches": 2}
@@ -230,211 +234,10 @@ def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes() -> None:
     assert trained.callback_metrics["penalty"] == pytest.approx(sum(truth.seen[5].values()))
     written = [(step, numbers) for step, numbers in logger.seen if "penalty" in numbers]
     assert [step for step, _ in written] == [1, 3, 5]
+    assert len(computed) == 3  # looking at every weight takes time
     for step, numbers in written:
         parts = truth.seen[step]
         assert numbers["penalties/model.0"] == pytest.approx(parts["model.0.weight"], rel=1e-6)
         assert numbers["penalties/kernels"] == pytest.approx(parts["model.2.weight"], rel=1e-6)
         assert numbers["penalty"] == pytest.approx(sum(parts.values()), rel=1e-6)
         assert 0 <= numbers["zeros"] < 1
-
-
-# --- resuming -------------------------------------------------------------------------------------
-
-RESUMED: Any = {kernels: L2(STRENGTHS[1]) * warmup(20), "model.0": L1(0.3) * warmup(25)}
-
-
-class Killed(Callback):
-    """Ends the training in the middle of its second epoch, after saving at the end of the first."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        trainer.save_checkpoint(self.path)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 13:
-            raise KeyError("killed")
-
-
-def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    def callback() -> PenalizeCallback:
-        return PenalizeCallback(RESUMED, "proximal", average=0.9)
-
-    whole = fitted(callback(), max_epochs=3)
-    path = tmp_path / "one.ckpt"
-    with pytest.raises(KeyError, match="killed"):
-        trainer(callback(), Killed(path), max_epochs=3).fit(Regression(), loader())
-    again = Regression()
-    trainer(callback(), max_epochs=3).fit(again, loader(), ckpt_path=path, weights_only=True)
-    assert apart(again.model, whole.model) == 0.0
-
-    module, schedules = Regression(), callback()
-    twice = trainer(schedules, max_epochs=1)
-    twice.fit(module, loader())
-    assert twice.fit_loop.max_epochs is not None
-    twice.fit_loop.max_epochs = 3
-    twice.fit(module, loader())
-    assert schedules.attachment is not None
-    assert schedules.attachment.steps == [30]
-    assert apart(module.model, whole.model) == 0.0
-
-    trainer(schedules).fit(Regression(), loader())
-    assert schedules.attachment.steps == [10]  # another trainer begins anew
-
-
-def test_checkpoints_of_other_penalties_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "with.ckpt"
-    callback = PenalizeCallback(RULES)
-    saver = trainer(callback)
-    saver.fit(Regression(), loader())
-    saver.save_checkpoint(path)  # after the training
-    for other, problem in (
-        (PenalizeCallback(RULES, "decoupled"), "mode='gradient', and here it is 'decoupled'"),
-        (PenalizeCallback({kernels: L2(0.5)}), "'model.2.weight' has"),
-    ):
-        with pytest.raises(StateError, match=problem) as caught:
-            trainer(other, max_epochs=2).fit(Regression(), loader(), ckpt_path=path)
-        assert "Trainer.fit without ckpt_path" in caught.value.__notes__[0]
-        assert not (other.attachment and other.attachment.alive)
-    bare = tmp_path / "without.ckpt"
-    without = trainer()
-    without.fit(Regression(), loader())
-    without.save_checkpoint(bare)
-    with pytest.raises(StateError, match="saved without a PenalizeCallback"):
-        trainer(PenalizeCallback(RULES), max_epochs=2).fit(Regression(), loader(), ckpt_path=bare)
-
-
-# --- beginning and ending -------------------------------------------------------------------------
-
-
-def test_after_the_training_nothing_acts_and_the_same_model_can_be_trained_again() -> None:
-    callback = PenalizeCallback(RULES)
-    module = fitted(callback)
-    assert callback.attachment is not None
-    assert not callback.attachment.alive
-    fitted(PenalizeCallback(RULES, "decoupled"), module)
-    for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
-        assert made.plan is None
-        fitted(made, module)
-        assert made.attachment.steps == [10]
-    assert "test_lightning.py:" in str(made.plan)
-
-
-class Interrupting(Callback):
-    def on_train_batch_start(self, *_: Any) -> None:
-        raise KeyError("stop")
-
-
-def test_a_training_that_raised_does_not_stand_in_the_way() -> None:
-    module, callback = Regression(), PenalizeCallback(RULES)
-    broken = trainer(callback, Interrupting())
-    with pytest.raises(KeyError, match="stop"):
-        broken.fit(module, loader())
-    assert callback.attachment is not None
-    assert not callback.attachment.alive
-    fitted(PenalizeCallback(RULES), module)
-
-
-# --- refusals -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: PenalizeCallback(0.1), RulesError, r"Write L2\(0\.1\)"),  # type: ignore[arg-type]
-        (lambda: PenalizeCallback(L2(0.1), "prox"), ModeError, "no mode 'prox'"),
-        (lambda: PenalizeCallback(L2(0.1), values=2), ModeError, "values=2"),
-        (lambda: PenalizeCallback(L2(0.1), clap="with"), TypeError, "clap"),
-    ],
-)
-def test_malformed(make: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        make()
-
-
-class Decaying(Regression):
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters())
-
-
-class HalfStepped(Regression):
-    def configure_optimizers(self) -> Any:
-        return SGD(self.model[0].parameters(), 0.1)
-
-
-@pytest.mark.parametrize(
-    ("rules", "kind", "error", "message", "words"),
-    [
-        ({"0": L1(0.1)}, Regression, NoMatchError, "nearest names are 'model.0'", "in front"),
-        ({"module.model.0": L1(0.1)}, Regression, NoMatchError, "'model.0", "of wrappers"),
-        (L2(0.1), Decaying, AppliedTwiceError, "weight_decay=0.01", "configure_optimizers"),
-        (L2(0.1), HalfStepped, OptimizerError, "does not hold 'model.2.weight'", ""),
-    ],
-)
-def test_what_does_not_fit(
-    rules: Any, kind: type[Regression], error: type[Exception], message: str, words: str
-) -> None:
-    with pytest.raises(error, match=message) as caught:
-        fitted(PenalizeCallback(rules), kind())
-    assert words in "".join(getattr(caught.value, "__notes__", []))
-
-
-def test_two_callbacks_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="more than one stateful callback"):
-        trainer(PenalizeCallback(RULES), PenalizeCallback(RULES))
-    late = trainer(PenalizeCallback(RULES))
-    late.callbacks.append(PenalizeCallback(RULES))  # type: ignore[attr-defined]
-    with pytest.raises(TrainerError, match="give one, with the rules of both"):
-        late.fit(Regression(), loader())
-
-
-def test_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class DeepSpeedStrategy(SingleDeviceStrategy):
-        """A stand-in: DeepSpeed does not run here."""
-
-    strategy = DeepSpeedStrategy("cpu")
-    with pytest.raises(TrainerError, match="DeepSpeed steps the weights itself"):
-        fitted(PenalizeCallback(RULES), strategy=strategy)
-
-
-def test_what_the_trainer_clips_may_have_the_penalty_in_it() -> None:
-    module = fitted(PenalizeCallback(RULES, clip="with"), gradient_clip_val=0.1)
-    expected = by_hand.trained(by_hand.network(), by_hand.batches(10), "in the loss", SGD, clip=0.1)
-    assert apart(module.model, expected) < 1e-12
-
-
-# --- the doctor -----------------------------------------------------------------------------------
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "lightning_digits.py"
-PLANTED = {
-    "nn.Linear(32, 10))": "nn.Linear(32, 10), nn.Linear(10, 10))",
-    "batch[1])": "batch[1]) + 1e-4 * self.net[3].weight.square().sum()",
-    "Adam(self.parameters(), lr=0.01)": "Adam([{'params': self.net[::3].parameters()}, "
-    "{'params': self.net[1].parameters(), 'weight_decay': 0.1}], lr=0.01)",
-    '"net.0": L1(1e-3)': '"net.0": L1(1e-3), "net.4": None',
-}
-"""A layer that is left out of the optimizer, an L2 that is in the loss as well, decayed norms."""
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_doctor_finds_what_is_planted_in_the_example_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = EXAMPLE.read_text("utf-8")
-    for good, bad in PLANTED.items():
-        assert good in text
-        text = text.replace(good, bad)
-    monkeypatch.chdir(tmp_path)
-    Path("train.py").write_text(text, "utf-8")
-    assert cli.main(["doctor", "train.py"]) == 1
-    _, _, report = capsys.readouterr().out.partition("penalize doctor: train.py")
-    wrong = [" ".join(line.split()) for line in report.splitlines() if line.startswith("wrong")]
-    assert [line.partition(" of a ")[0] for line in wrong] == [
-        "wrong net.1.weight, net.1.bias weight_decay=0.1 of Adam, in the gradient norm: decayed, "
-        "while the kernels are exempt",
-        "wrong net.3.weight L2(0.0001) in the loss 1 penalized twice: also by L2(0.0001)",
-        "wrong net.4.weight, net.4.bias no optimizer holds it, though it gets a gradient: give it "
-        "to one, or freeze it",
-    ]
-    assert "2 of 2 applied exactly once" in report

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from penalize import (
     warmup,
 )
 from penalize.integrations.transformers import PenalizeCallback
+from penalize.torch import regularize
 
 RULES = {kernels: L2(STRENGTHS[1]), "model.0": L1(STRENGTHS[0])}
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
@@ -189,23 +194,48 @@ class Killed(TrainerCallback):
             raise KeyError("killed")
 
 
+HOW = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "make": SGD}
+
+
+def resumable() -> PenalizeCallback:
+    return PenalizeCallback(RESUMED, "proximal", average=0.9)
+
+
 @pytest.mark.parametrize("where", [True, "checkpoint-8"])
 def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(
     where: Any, tmp_path: Path
 ) -> None:
-    how = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "make": SGD}
-
-    def callback() -> PenalizeCallback:
-        return PenalizeCallback(RESUMED, "proximal", average=0.9)
-
-    whole = trainer(tmp_path / "whole", callback(), **{**how, "save_strategy": "no"})
+    whole = trainer(tmp_path / "whole", resumable(), **{**HOW, "save_strategy": "no"})
     whole.train()
-    killed = trainer(tmp_path, callback(), Killed(), **how)
+    killed = trainer(tmp_path, resumable(), Killed(), **HOW)
     with pytest.raises(KeyError, match="killed"):
         killed.train()
-    again = trainer(tmp_path, callback(), **how)
+    again = trainer(tmp_path, resumable(), **HOW)
     again.train(resume_from_checkpoint=where if where is True else str(tmp_path / where))
     assert again.state.global_step == 30
+    assert apart(again.model, whole.model) == 0.0
+
+
+class KilledForGood(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 13:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.breadth
+def test_a_process_that_was_killed(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    code = (
+        f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]; import pathlib; "
+        "from test_transformers import HOW, KilledForGood, resumable, trainer; "
+        f"trainer(pathlib.Path({str(tmp_path)!r}), resumable(), KilledForGood(), **HOW).train()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    whole = trainer(tmp_path / "whole", resumable(), **{**HOW, "save_strategy": "no"})
+    whole.train()
+    again = trainer(tmp_path, resumable(), **HOW)
+    again.train(resume_from_checkpoint=True)
     assert apart(again.model, whole.model) == 0.0
 
 
@@ -216,10 +246,12 @@ def test_checkpoints_of_other_penalties_are_refused(tmp_path: Path) -> None:
         (PenalizeCallback(RULES, "decoupled"), "mode='gradient', and here it is 'decoupled'"),
         (PenalizeCallback({kernels: L2(0.5)}), "'model.2.weight' has"),
     ):
+        refused = trainer(tmp_path, other, **how)
         with pytest.raises(StateError, match=problem) as caught:
-            trainer(tmp_path, other, **how).train(resume_from_checkpoint=True)
+            refused.train(resume_from_checkpoint=True)
         assert "without resume_from_checkpoint" in caught.value.__notes__[0]
         assert other.attachment is None
+        regularize(refused.model, RULES).attach(refused.optimizer)  # nothing is attached
     (tmp_path / "checkpoint-4" / "penalize.pt").write_bytes(b"no archive")
     with pytest.raises(StateError, match="cannot be read"):
         trainer(tmp_path, PenalizeCallback(RULES), **how).train(resume_from_checkpoint=True)
