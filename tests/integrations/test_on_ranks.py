@@ -22,6 +22,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler
 
 from penalize import L1, L2, kernels
+from penalize.integrations.attached import Attached
 from penalize.torch import regularize
 
 
@@ -66,6 +67,37 @@ def test_accelerate() -> None:
             optimizer.step()
             optimizer.zero_grad()
     assert apart(model, expected()) < 1e-12
+
+
+@on_ranks(2)
+def test_what_one_rank_writes_has_the_averages_of_all() -> None:
+    """Shards would be read back as those of the rank that wrote: on the other ones, wrong."""
+
+    def run(attached: Attached, model: nn.Module, state: Any, seen: Any) -> dict[str, Any]:
+        optimizer = SGD(model.parameters(), lr=by_hand.RATE)
+        attached.begin(model, [optimizer], run=model, state=state)
+        for x, y in seen:
+            by_hand.loss_of(model, x, y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return attached.state_dict()
+
+    def callback() -> Attached:
+        return Attached(rules("0"), "proximal", words={}, average=0.9)
+
+    seen = by_hand.batches(10)
+    whole, model = by_hand.network(), by_hand.network()
+    fully_shard(model)
+    run(callback(), whole, None, seen)
+    written = [run(callback(), model, None, seen[:5])]
+    assert all(type(each["mean"]) is torch.Tensor for each in written[0]["averages"][0].values())
+    distributed.broadcast_object_list(written)  # as one rank writes, and all read
+    run(callback(), model, written[0], seen[5:])
+    for found, wanted in zip(model.parameters(), whole.parameters(), strict=True):
+        assert isinstance(found, DTensor)
+        torch.testing.assert_close(
+            found.full_tensor().detach(), wanted.detach(), rtol=0, atol=1e-12
+        )
 
 
 class WithLoss(nn.Module):

@@ -276,6 +276,9 @@ class PassesOn(opt.Optimizer):
     def step(self, closure: Any = None) -> Any:
         return self.optimizer.step(closure)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
 
 class Lookahead(PassesOn):
     """What goes back half of the way now and then, past the penalty."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import TrainerError
 from penalize.torch.acting.attachment import Attachment
+from penalize.torch.acting.state import whole
 from penalize.torch.plan import Plan
 
 
@@ -50,5 +51,18 @@ def prepare(
     if options.get("clip") == "with":
         options.setdefault("scaler", accelerator.scaler)
     attachment = plan.attach(optimizer, mode, **options)
-    accelerator.register_for_checkpointing(attachment)
+    accelerator.register_for_checkpointing(_Saved(attachment))
     return attachment
+
+
+class _Saved:
+    """An attachment in the checkpoints of accelerate, which one rank writes: without shards."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(whole(self._attachment.state_dict()))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._attachment.load_state_dict(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import finalize, ref
 
 from torch import nn
 from torch.amp import GradScaler
@@ -16,14 +16,15 @@ from penalize.errors import PenalizeError, TrainerError
 from penalize.planning import Roles
 from penalize.rules import Rules, parse
 from penalize.torch.acting.attachment import Attachment
+from penalize.torch.acting.state import whole
 from penalize.torch.doors import MARK
 from penalize.torch.logged import logged
 from penalize.torch.modes.choice import mode_of
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
 
-_callbacks: WeakSet[Attached] = WeakSet()
-"""What callbacks hold, in all trainers."""
+_acting: dict[int, ref[Attached]] = {}
+"""What acts now, in all trainers. No WeakSet: it cannot be looked through while a thread adds."""
 
 
 class Attached:
@@ -118,11 +119,13 @@ class Attached:
                     group[MARK] = mark
                 raise
         self.plan, self.attachment, self._run, self.waiting = plan, attachment, run, None
-        _callbacks.add(self)
+        _acting[id(self)] = ref(self)
+        finalize(self, _acting.pop, id(self), None).atexit = False
 
     def end(self) -> None:
         """Detach, if it is attached. The plan and the state stay to be read."""
         self._run = None
+        _acting.pop(id(self), None)
         if self.acts and self.attachment is not None:
             self.attachment.detach()
 
@@ -136,10 +139,13 @@ class Attached:
         return {} if self.plan is None else logged(self.plan)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``attachment.state_dict`` gives, after the training too; empty before it."""
+        """What ``attachment.state_dict`` gives, after the training too; empty before it.
+
+        Without shards: one rank writes a trainer's checkpoint. Every rank has to ask.
+        """
         if self.attachment is None:
             return dict(self.waiting or {})
-        return self.attachment.state_dict()
+        return dict(whole(self.attachment.state_dict()))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; where nothing is attached yet, it waits for the training to begin.
@@ -155,7 +161,7 @@ class Attached:
 
     def _check_alone(self, model: nn.Module, run: object) -> None:
         """Two in one training are refused. Those whose training never told that it ended, end."""
-        for other in list(_callbacks):
+        for other in filter(None, [held() for held in list(_acting.values())]):
             if other.acts and other._run is run:
                 raise TrainerError(
                     f"a second PenalizeCallback ({self._place}) came to a training that has one "
