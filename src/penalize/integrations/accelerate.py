@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accelerate import Accelerator
 from torch.optim import Optimizer
 
-from penalize.errors import TrainerError
+from penalize.errors import MissingPackageError, TrainerError
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.acting.state import whole
 from penalize.torch.plan import Plan
+
+try:
+    from accelerate import Accelerator
+except ModuleNotFoundError as error:
+    raise MissingPackageError("accelerate", "penalize.integrations.accelerate") from error
 
 
 def prepare(

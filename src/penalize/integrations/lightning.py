@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-
-from penalize.errors import AppliedTwiceError, NoMatchError, StateError, TrainerError
+from penalize.errors import (
+    AppliedTwiceError,
+    MissingPackageError,
+    NoMatchError,
+    StateError,
+    TrainerError,
+)
 from penalize.integrations.attached import Attached
 from penalize.rules import Rules
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.plan import Plan
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.trainer.states import TrainerFn
+except ModuleNotFoundError as error:
+    raise MissingPackageError("lightning", "penalize.integrations.lightning") from error
 
 _WORDS = {
     AppliedTwiceError: "In Lightning: write weight_decay=0.0 for these parameters in "

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from penalize.errors import (
     AppliedTwiceError,
+    MissingPackageError,
     NoMatchError,
     OptimizerError,
     PenalizeError,
@@ -28,6 +28,17 @@ from penalize.integrations.attached import Attached
 from penalize.rules import Rules
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.plan import Plan
+
+try:
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+except ModuleNotFoundError as error:
+    raise MissingPackageError("transformers", "penalize.integrations.transformers") from error
 
 _FILE = "penalize.pt"
 
