@@ -260,6 +260,16 @@ def test_checkpoints_of_other_penalties_are_refused(tmp_path: Path) -> None:
         trainer(tmp_path, PenalizeCallback(RULES), **how).train(resume_from_checkpoint=True)
 
 
+def test_no_training_that_goes_on_begins_anew(tmp_path: Path) -> None:
+    """What it resumes from is found in the Trainer's call; a trainer may call it something else."""
+    callback, ready = PenalizeCallback(RULES), trainer(tmp_path, make=SGD)
+    ready.state.global_step = 4
+    with pytest.raises(StateError, match=r"checkpoint-4 has no penalize\.pt"):
+        callback.on_train_begin(
+            ready.args, ready.state, ready.control, ready.model, ready.optimizer
+        )
+
+
 # --- beginning and ending -------------------------------------------------------------------------
 
 

@@ -116,8 +116,9 @@ class PenalizeCallback(TrainerCallback):
                 "leave TrainingArguments(deepspeed=...) out, and write fsdp=... for what is too "
                 "large for one device, or add plan.penalty() to the loss in compute_loss",
             )
-        trainer, checkpoint = _training()
-        saved = None if checkpoint is None else _read(Path(checkpoint))
+        trainer, resumed_from = _training()
+        checkpoint = resumed_from or (state.global_step and _checkpoint(args, state))
+        saved = _read(Path(checkpoint)) if checkpoint else None
         with _without_decay(optimizer) if self._replaces else nullcontext():
             scaler = getattr(optimizer, "scaler", None)
             self._attached.begin(model, [optimizer], run=state, state=saved, scaler=scaler)
@@ -143,7 +144,7 @@ class PenalizeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Write the state into the checkpoint that the Trainer has just saved."""
-        folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+        folder = _checkpoint(args, state)
         if not self._attached.acts:
             return
         saved = self._attached.state_dict()
@@ -167,6 +168,11 @@ def _training() -> tuple[Trainer | None, str | None]:
             return names["self"], names.get("resume_from_checkpoint")
         frame = frame.f_back
     return None, None
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer saves at this step."""
+    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
 
 
 def _read(checkpoint: Path) -> Mapping[str, Any]:
