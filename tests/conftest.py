@@ -67,6 +67,9 @@ KERAS_PROGRAMS = re.compile(
     r"^from (keras_programs import .*result|agreement\.routes)", re.MULTILINE
 )
 
+EXAMPLES = "test_examples.py"
+"""It runs the trainers too."""
+
 # What takes longest goes first, so that no worker is left alone with it at the end.
 LONGEST = (
     "test_regularizers.py",
@@ -79,7 +82,7 @@ LONGEST = (
     "test_resumed_path.py",
     "test_kernels.py",
     "test_transforms.py",
-    "test_examples.py",
+    "trainers",
     "test_keras_names.py",
     "test_stacking.py",
     "test_path.py",
@@ -117,11 +120,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @functools.cache
 def _group(path: Path) -> str:
-    """Its own file, or those that share processes with it."""
+    """Its own file, or those that share processes with it, or imports that take seconds."""
     text = path.read_text("utf-8")
     if KERAS_PROGRAMS.search(text):
         return "Keras programs"
-    return "ranks" if "on_ranks(" in text else str(path)
+    if "on_ranks(" in text:
+        return "ranks"
+    return "trainers" if "integrations" in path.parts or path.name == EXAMPLES else str(path)
 
 
 def _place(group: str) -> int:

@@ -41,6 +41,7 @@ LAYERS = [
     {"penalize"},  # the face: src/penalize/__init__.py
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
+    {"integrations"},
     {"demo"},
     {"cli"},
 ]
@@ -62,6 +63,7 @@ WINGS = {
         "planned",
         "plan",
         "regularize",
+        "logged",
         "auditing",
         "compacting",
         "selection",
@@ -120,6 +122,13 @@ WINGS = {
         "regularize",
         "__init__",
     ],
+    "integrations": [  # one file for each trainer
+        "__init__",
+        "attached",
+        "accelerate",
+        "lightning",
+        "transformers",
+    ],
 }
 
 # The command line starts without any framework: what it needs of these it imports when it runs.
@@ -145,6 +154,8 @@ THIRD_PARTY = {
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
+    "penalize.integrations": {"torch"},
+    **{f"penalize.integrations.{of}": {of} for of in ("accelerate", "lightning", "transformers")},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},
 }
 

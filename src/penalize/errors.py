@@ -351,6 +351,10 @@ class StateError(PenalizeError, ValueError):
         )
 
 
+class TrainerError(Refusal, ValueError):
+    """A trainer was set up in a way in which its penalties could not be applied exactly once."""
+
+
 class CompactError(PenalizeError, RuntimeError):
     """A smaller model would not give the same answers, so that there is none."""
 

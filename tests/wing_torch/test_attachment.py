@@ -263,6 +263,38 @@ class Wrapper(opt.Optimizer):
         self.param_groups = inner.param_groups
 
 
+class PassesOn(opt.Optimizer):
+    """What accelerate and Lightning wrap optimizers in: nothing of its own."""
+
+    def __init__(self, inner: opt.Optimizer) -> None:
+        self.optimizer = inner
+
+    param_groups = property(lambda self: self.optimizer.param_groups)  # type: ignore[assignment]
+    state = property(lambda self: self.optimizer.state)  # type: ignore[assignment]
+    defaults = property(lambda self: self.optimizer.defaults)  # type: ignore[assignment]
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+
+class Lookahead(PassesOn):
+    """What goes back half of the way now and then, past the penalty."""
+
+    def __init__(self, inner: opt.Optimizer) -> None:
+        super().__init__(inner)
+        self.slow: dict[Any, Any] = {}
+
+    state = property(lambda self: self.slow)  # type: ignore[assignment]
+
+
+def of_fastai(model: nn.Module) -> Any:
+    kind = type("Optimizer", (), {"__module__": "fastai.optimizer"})
+    return kind()
+
+
 REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception], str]] = {
     "unknown mode": (
         L2(1.0),
@@ -349,6 +381,28 @@ REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception]
         OptimizerError,
         "attach to the optimizer that it wraps",
     ),
+    "a wrapper that moves weights itself": (
+        L1(1.0),
+        lambda m: Lookahead(opt.SGD(m.parameters())),
+        "gradient",
+        OptimizerError,
+        "Lookahead never called Optimizer.__init__",
+    ),
+    "fastai's optimizer": (
+        L1(1.0),
+        of_fastai,
+        "gradient",
+        OptimizerError,
+        "attach got a fastai.optimizer.Optimizer, which runs no hooks of PyTorch; make the Learner "
+        "with opt_func=partial(OptimWrapper, opt=torch.optim.Adam), and attach to learn.opt.opt",
+    ),
+    "one of two is none": (
+        L1(1.0),
+        lambda m: [opt.SGD(m.parameters()), m],
+        "gradient",
+        OptimizerError,
+        "attach got Sequential; pass",
+    ),
     "differentiable": (
         L1(1.0),
         lambda m: opt.SGD(m.parameters(), differentiable=True),
@@ -371,6 +425,19 @@ def test_refused(regularizer: Any, make: Any, mode: str, error: type, message: s
     assert message.lower() in str(caught.value).lower()
     assert_no_hooks(*[optimizer] if isinstance(optimizer, opt.Optimizer) else [])
     plan.attach(opt.SGD(model.parameters())).detach()
+
+
+def test_wrappers_that_only_pass_steps_on_are_looked_through() -> None:
+    model, twin = network(), network()
+    inner = opt.SGD(model.parameters(), lr=0.1)
+    attachment = regularize(model, L2(0.1)).attach([PassesOn(PassesOn(inner))])
+    assert attachment.optimizers == [inner]
+    direct = opt.SGD(twin.parameters(), lr=0.1)
+    regularize(twin, L2(0.1)).attach(direct)
+    for found, expected in zip(train(model, PassesOn(inner)), train(twin, direct), strict=True):
+        assert torch.equal(found, expected)
+    with pytest.raises(AppliedTwiceError, match="the attachment to SGD"):
+        regularize(model, L2(0.1)).attach(inner)
 
 
 def test_several_optimizers_are_attached_together_or_not_at_all() -> None:

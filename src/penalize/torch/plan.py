@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from penalize.callsite import callsite
-from penalize.errors import AppliedTwiceError, OptimizerError
+from penalize.errors import AppliedTwiceError
 from penalize.probes import Probed
 from penalize.torch.claims import check_free, claims_of
 from penalize.torch.model.bindings import Binding
@@ -216,7 +216,9 @@ class Plan(Probed, PlannedModel):
         a new one, of its class and settings, on small weights.
 
         Args:
-            optimizer: the optimizer, or several that share the model's parameters out.
+            optimizer: the optimizer, or several that share the model's parameters out. Wrappers
+                that only pass its steps on, as those of accelerate and Lightning, are looked
+                through.
             mode: how the plan acts.
             clip: with ``"without"``, what your loop clips between ``backward()`` and ``step()`` is
                 the data's gradient alone. ``"with"`` has the penalty's gradient in it, as a loss
@@ -243,19 +245,11 @@ class Plan(Probed, PlannedModel):
         Nothing is attached if it raises.
         """
         from penalize.torch.acting.attachment import Attachment
+        from penalize.torch.acting.checks import optimizers_in
         from penalize.torch.modes.choice import mode_of
 
         new_mode = mode_of(mode, clip, scaler, values, average)
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
-        if not (
-            isinstance(optimizers, Sequence)
-            and optimizers
-            and all(isinstance(o, Optimizer) for o in optimizers)
-        ):
-            raise OptimizerError(
-                f"attach got {type(optimizer).__name__}",
-                "pass a torch.optim.Optimizer, or a list of them",
-            )
+        optimizers = optimizers_in(optimizer)
         self.applied.in_compiled_loss = False
         self._check_no_loss_pending()
         attachment = Attachment(self, optimizers, new_mode, callsite())

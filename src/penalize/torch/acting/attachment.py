@@ -200,8 +200,8 @@ class Attachment:
             raise StateError(
                 f"it has the steps {steps!r}, and there are {len(self._steppers)} optimizers here"
             )
-        for memories, saved in zip(self._memories, averages, strict=True):
-            memories.load(saved)
+        for memories, saved, stepper in zip(self._memories, averages, self._steppers, strict=False):
+            memories.load(saved, stepper.targets)
         self.steps = steps
         self._plan.restore(found, max(steps))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -10,6 +11,51 @@ from penalize.errors import OptimizerError, some
 from penalize.torch.clock import groups_of
 from penalize.torch.model.targets import Target
 from penalize.torch.stack import is_stepping
+
+
+def optimizers_in(given: object) -> list[Optimizer]:
+    """What ``attach`` was given, as a list; each without the wrappers that only pass its steps on.
+
+    Raises:
+        OptimizerError: there is none, or something is no optimizer of PyTorch.
+    """
+    several = given if isinstance(given, Sequence) else [given]
+    found = [_within(each) for each in several]
+    wrong = [each for each in found if not isinstance(each, Optimizer)]
+    if wrong or not found:
+        raise _no_optimizer(wrong[0] if wrong else given)
+    return found
+
+
+def _within(optimizer: Any) -> Any:
+    """The optimizer whose step runs hooks.
+
+    Wrappers as those of accelerate and Lightning take its class, and have neither hooks nor groups
+    nor state of their own. One with a state of its own does something beside passing steps on.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    if (
+        not isinstance(inner, Optimizer)
+        or not isinstance(optimizer, Optimizer)
+        or "_optimizer_step_pre_hooks" in vars(optimizer)
+        or optimizer.param_groups is not inner.param_groups
+        or optimizer.state is not inner.state
+    ):
+        return optimizer
+    return _within(inner)
+
+
+def _no_optimizer(found: object) -> OptimizerError:
+    kind = type(found)
+    if kind.__module__.partition(".")[0] == "fastai":
+        return OptimizerError(
+            f"attach got a {kind.__module__}.{kind.__qualname__}, which runs no hooks of PyTorch",
+            "make the Learner with opt_func=partial(OptimWrapper, opt=torch.optim.Adam), and "
+            "attach to learn.opt.opt",
+        )
+    return OptimizerError(
+        f"attach got {kind.__name__}", "pass a torch.optim.Optimizer, or a list of them"
+    )
 
 
 def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> list[list[Target]]:

@@ -9,6 +9,7 @@ from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.constants import without_start
 from penalize.schedules import why_not_a_count
+from penalize.torch.model.sharding import is_sharded
 from penalize.torch.model.targets import Target
 
 VERSION = 2
@@ -18,6 +19,15 @@ def state_of(targets: Iterable[Target], **how: Any) -> dict[str, Any]:
     """What is applied, and how: names, numbers and strings only."""
     penalties = {target.name: described(target.regularizer) for target in targets}
     return {"version": VERSION, **how, "penalties": penalties}
+
+
+def whole(state: Any) -> Any:
+    """A state without shards, for a checkpoint that one rank writes; every rank has to ask."""
+    if isinstance(state, Mapping):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole(value) for value in state]
+    return state.full_tensor() if is_sharded(state) else state
 
 
 def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]:

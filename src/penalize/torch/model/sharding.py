@@ -71,9 +71,19 @@ def _params_of(state: Any) -> Iterator[Any]:
             yield from group.fsdp_params
 
 
-def is_sharded(parameter: Tensor) -> bool:
+def is_sharded(parameter: object) -> bool:
     """Whether it is a DTensor, told without loading them, in a way that torch.compile traces."""
     return type(parameter).__name__ == "DTensor"
+
+
+def laid_out_as(whole: Tensor, beside: Tensor) -> Tensor:
+    """What every rank has as a whole, sharded as another tensor is; one that is sharded stays."""
+    if is_sharded(whole) or not is_sharded(beside):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    like = cast(Any, beside)
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
 
 
 def local_parts(w: Any, beside: Any, regularizer: Regularizer) -> tuple[Tensor, Tensor]:

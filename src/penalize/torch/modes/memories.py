@@ -19,6 +19,7 @@ from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, sha
 from penalize.regularizers.base import as_number
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Begun, HalfSteps
+from penalize.torch.model.sharding import laid_out_as
 from penalize.torch.model.targets import Live, Target
 
 
@@ -178,9 +179,14 @@ class Memories:
         }
         return {**{name: dict(saved) for name, saved in self._loaded.items()}, **written}
 
-    def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on from what :meth:`state` gave; see :func:`check_saved`."""
-        self.kept, self._opened, self._loaded = {}, {}, dict(state)
+    def load(self, state: Mapping[str, Mapping[str, Any]], targets: Sequence[Target]) -> None:
+        """Go on from what :meth:`state` gave, or the whole of it; see :func:`check_saved`."""
+        weights = {target.name: target.parameters[0] for target in targets}
+        self.kept, self._opened = {}, {}
+        self._loaded = {
+            name: {**saved, "mean": laid_out_as(saved["mean"], weights[name])}
+            for name, saved in state.items()
+        }
 
     def _read(self, name: str, saved: Mapping[str, Any], w: Tensor, whole: bool) -> Memory:
         mean, _ = open_array(saved["mean"], whole=whole)
