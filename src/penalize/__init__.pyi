@@ -6,6 +6,7 @@ from penalize.errors import AppliedTwiceError as AppliedTwiceError
 from penalize.errors import ArrayError as ArrayError
 from penalize.errors import AuditError as AuditError
 from penalize.errors import CheckpointError as CheckpointError
+from penalize.errors import CompactError as CompactError
 from penalize.errors import ConfigError as ConfigError
 from penalize.errors import ConflictError as ConflictError
 from penalize.errors import GroupsError as GroupsError
@@ -25,6 +26,7 @@ from penalize.errors import NoProximalOperatorError as NoProximalOperatorError
 from penalize.errors import NoStepError as NoStepError
 from penalize.errors import NoStrengthMaxError as NoStrengthMaxError
 from penalize.errors import NotScriptedError as NotScriptedError
+from penalize.errors import NothingToCutWarning as NothingToCutWarning
 from penalize.errors import OptimizerError as OptimizerError
 from penalize.errors import PathError as PathError
 from penalize.errors import PenalizeError as PenalizeError
