@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme catalogue optimizers optimizers-elsewhere freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,13 +41,17 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 bench-gpu: $(ENV) ## Measure on a GPU, in under ten minutes, and write benchmarks/results/torch_gpu.md
 	$(BIN)/python benchmarks/torch_gpu.py
 
-browser: $(ENV) ## Look at a path's page in headless Chromium, as on a desktop and a phone
+browser: docs ## Look at a path's page and at the site in headless Chromium, as on a desktop and a phone
 	$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/browser_site.py
 
-readme: demo ## Run the demo, and write the README's measured parts again
+readme: demo ## Run the demo, and write again what README and the guides show
 	$(BIN)/python scripts/readme.py
 
-catalogue: $(ENV) ## Write docs/regularizers.md and its picture from the regularizers
+docs: $(ENV) ## Build the site of the documentation into build/site; strict: no link may be broken
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+catalogue: $(ENV) ## Write the tables of docs/regularizers.md and its picture from the regularizers
 	$(BIN)/python scripts/catalogue.py
 
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md

@@ -1,4 +1,4 @@
-"""The catalogue as a page: docs/regularizers.md and docs/regularizers.png, made from the objects.
+"""The tables of docs/regularizers.md, and docs/regularizers.png, made from the objects.
 
 What a penalty is, its proximal operator and its source are read from its docstring, the rest from
 what the object says of itself. ``make catalogue`` runs this.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from documents import with_part
 
 from penalize import (
     EWC,
@@ -79,28 +80,10 @@ GAPS = {
 }
 """What a framework cannot do with it, and why."""
 
-HEAD = """# Regularizers
 
-Every one works on NumPy, PyTorch, JAX, TensorFlow and Keras arrays, and is tested there against
-NumPy in float64, its gradient against finite differences and the framework's own differentiation,
-its proximal operator against numerical minima. This page is made from the objects by
-`make catalogue`.
-
-- **prox**: one step: in closed form, or by an exact algorithm, for a number as the step; per
-  element: also for an array of steps, as adaptive optimizers (Adam, RMSprop, …) need; none: refused
-  in `mode="proximal"`, with a sentence.
-- **shards**: where a parameter is sharded, *local* ones compute on what is there, and ask the other
-  ranks for sums at most; for the others the parameter is gathered.
-- **ρ**: Ω + ½ρ‖w‖² is convex, 0 for a convex Ω. The proximal operator is continuous for steps below
-  1/ρ, and exact for all: beyond, it is one of the global minima.
-
-![Each penalty of one number, its gradient and its proximal operator](regularizers.png)
-"""
-
-
-def page() -> str:
-    """The page in Markdown."""
-    parts = [HEAD]
+def tables() -> str:
+    """The part of the page that is made from the objects, in Markdown."""
+    parts = []
     for title, regularizers in CATALOGUE.items():
         rows = [
             f"## {title}\n",
@@ -111,11 +94,6 @@ def page() -> str:
         kinds = [type(r) for r in regularizers if type(r) in GAPS]
         gaps = [f"- `{kind.__name__}`: {GAPS[kind]}." for kind in kinds]
         parts.append("\n".join([*rows, *(["", *gaps] if gaps else [])]) + "\n")
-    parts.append(
-        "Sums (`r + s`), multiples (`2 * r`), schedules (`r * warmup(1000)`) and functions of your "
-        "own (`Custom`) are regularizers too; the proximal operator of a sum exists where it is "
-        "known exactly.\n"
-    )
     return "\n".join(parts)
 
 
@@ -207,8 +185,10 @@ def draw(path: Path) -> None:
 
 
 def main() -> None:
-    """Write the page and its picture."""
-    (DOCS / "regularizers.md").write_text(page(), encoding="utf-8")
+    """Write the tables of the page, and its picture."""
+    page = DOCS / "regularizers.md"
+    text = with_part(page.read_text(encoding="utf-8"), "catalogue", tables())
+    page.write_text(text, encoding="utf-8")
     draw(DOCS / "regularizers.png")
 
 

@@ -1,11 +1,8 @@
-"""The porting guide, docs/porting.md: it prints what it says, and what it claims is so."""
+"""What the porting guide, docs/porting.md, and docs/units.md claim is so."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -58,30 +55,6 @@ def data() -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec(re.search(r"^```python\n(.*?)^```$", guide(), re.DOTALL | re.MULTILINE)[1], namespace)  # type: ignore[index]
     return namespace
-
-
-def test_the_guide_prints_what_it_says() -> None:
-    """`make readme` writes its text blocks. A process of its own: Keras has one backend in each."""
-    program = (
-        "import sys; from readme import ROOT, with_outputs; "
-        "text = (ROOT / 'docs' / 'porting.md').read_text(encoding='utf-8'); "
-        "sys.stdout.buffer.write(with_outputs(text).encode())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "tensorflow",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode() == guide()
-    warned = re.findall(r"^train\.py:\d+: (\w+):", done.stderr.decode(), re.MULTILINE)
-    assert warned == [PenaltyOfPenaltyWarning.__name__]  # as the guide says of answer B
 
 
 def test_every_port_takes_the_same_step() -> None:

@@ -236,10 +236,19 @@ def _operand(selector: Selector, *looser: type) -> str:
 
 
 kernels = HasRole(Role.KERNEL)
+"""The weights of layers, whatever they are called."""
+
 biases = HasRole(Role.BIAS)
+"""What layers add."""
+
 norms = HasRole(Role.NORM)
+"""The scales and shifts of normalizations."""
+
 embeddings = HasRole(Role.EMBEDDING)
+"""The tables of embeddings."""
+
 everything = Everything()
+"""All parameters."""
 
 
 def named(pattern: str) -> Selector:

@@ -1,4 +1,4 @@
-"""Print the README's section, and on the other stream what was measured."""
+"""Print what docs/agreement.md shows, and on the other stream what was measured."""
 
 import sys
 

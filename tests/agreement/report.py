@@ -1,4 +1,4 @@
-"""How far the routes are apart, and the README's section about it."""
+"""How far the routes are apart, and the part of docs/agreement.md about it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def bound(difference: float) -> float:
 
 
 def section(runs: Mapping[Route, Run]) -> str:
-    """What stands between the markers of the README: the rules as they are, and the table."""
+    """What stands between the marks of docs/agreement.md: the rules as they are, and the table."""
     source = (Path(__file__).parent / "rules.py").read_text(encoding="utf-8")
     _, _, code = source.partition('"""\n\n')
     return f"```python\n{code}```\n\n{table(runs)}"

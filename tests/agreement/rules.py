@@ -1,4 +1,4 @@
-"""The rules table, which the README quotes."""
+"""The rules table, which docs/agreement.md quotes."""
 
 from penalize import L1, L1L2, L2, GroupLasso, biases, embeddings, kernels, named, norms
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from readme import with_outputs
 
 from penalize import cli
 
@@ -514,15 +513,6 @@ for i in range(100):
     assert told.code == 0
     assert any("L2(10) in the loss" in line for line in told.lines)
     assert not any("backward passes" in line for line in told.lines)
-
-
-def test_the_guide_prints_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is written by `make readme`, from the repository's root."""
-    monkeypatch.chdir(SCRIPTS.parent.parent)
-    text = Path("docs/audit.md").read_text(encoding="utf-8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert with_outputs(text) == text
 
 
 # --- who steps what -----------------------------------------------------------------------------

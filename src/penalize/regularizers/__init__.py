@@ -1,6 +1,6 @@
 """The catalogue: what is penalized. Mathematics only, no framework and no model.
 
-The public names stand in __init__.pyi, and are loaded when they are first used.
+The public names stand in ``__init__.pyi``, and are loaded when they are first used.
 """
 
 

@@ -57,9 +57,6 @@ class NonNegative(Constraint, Elementwise):
 
     Keras' ``NonNeg``. Together with an ``L1`` it is their one-sided soft threshold.
 
-    Args:
-        There are none.
-
     Raises:
         NoGradientError: by ``gradient``. It acts in ``mode="proximal"``.
 

@@ -108,7 +108,7 @@ def check_constraints() -> None:
 
 
 def check_how_optimizers_decay() -> None:
-    """By lr·wd·w, as docs/porting.md says, with three exceptions."""
+    """By lr·wd·w, as docs/units.md says, with three exceptions."""
 
     def after_a_step(kind: Any, shape: tuple[int, ...]) -> float:
         variable = keras.Variable(np.ones(shape, "float32"), name="w")

@@ -1,7 +1,5 @@
 """TensorFlow 1's variables, collections and regularization on PyTorch, to port a model by the line.
 
-.. code-block:: python
-
     from penalize.torch import tf1 as tf
 
     store = tf.VariableStore()
