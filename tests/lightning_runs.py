@@ -14,12 +14,7 @@ from torch.utils.data import DataLoader
 from penalize import L1, L2, kernels
 from penalize.integrations.lightning import PenalizeCallback
 
-QUIET = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*lower value for log_every_n_steps"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-]
-"""What Lightning advises."""
+QUIET = [pytest.mark.filterwarnings(f"ignore:{advice}") for advice in by_hand.ADVICE]
 
 RULES = {kernels: L2(STRENGTHS[1]), "model.0": L1(STRENGTHS[0])}
 

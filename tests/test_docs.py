@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import ADVICE
 from catalogue import CATALOGUE, tables
 from documents import (
     DOCS,
@@ -88,6 +89,8 @@ def test_a_page_prints_what_it_says(page: Path) -> None:
     """`make readme` writes it. Its code may warn of nothing but what the page names."""
     text = read(page)
     with place_to_run() as folder, warnings.catch_warnings():
+        for advice in ADVICE:
+            warnings.filterwarnings("ignore", advice)
         for kind in WARNINGS:
             if kind.__name__ in text:
                 warnings.simplefilter("ignore", kind)

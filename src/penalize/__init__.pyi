@@ -25,8 +25,8 @@ from penalize.errors import NoMatchError as NoMatchError
 from penalize.errors import NoProximalOperatorError as NoProximalOperatorError
 from penalize.errors import NoStepError as NoStepError
 from penalize.errors import NoStrengthMaxError as NoStrengthMaxError
-from penalize.errors import NotScriptedError as NotScriptedError
 from penalize.errors import NothingToCutWarning as NothingToCutWarning
+from penalize.errors import NotScriptedError as NotScriptedError
 from penalize.errors import OptimizerError as OptimizerError
 from penalize.errors import PathError as PathError
 from penalize.errors import PenalizeError as PenalizeError
