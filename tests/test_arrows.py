@@ -28,9 +28,11 @@ LAYERS = [
     {"selectors", "roles"},
     {"rules"},
     {"plan", "planning", "rules_file"},
+    {"logs"},
     {"penalize"},  # the face: src/penalize/__init__.py
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
+    {"integrations"},
     {"demo"},
     {"cli"},
 ]
@@ -108,6 +110,13 @@ WINGS = {
         "regularize",
         "__init__",
     ],
+    "integrations": [  # one file for each trainer
+        "__init__",
+        "attached",
+        "ignite",
+        "keras",
+        "skorch",
+    ],
 }
 
 # The command line starts without any framework: what it needs of these it imports when it runs.
@@ -133,6 +142,10 @@ THIRD_PARTY = {
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
+    "penalize.integrations": {"torch"},
+    "penalize.integrations.ignite": {"ignite"},
+    "penalize.integrations.keras": {"keras", "matplotlib"},
+    "penalize.integrations.skorch": {"skorch", "sklearn"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},
 }
 

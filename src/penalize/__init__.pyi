@@ -44,7 +44,9 @@ from penalize.errors import ShapeError as ShapeError
 from penalize.errors import StateError as StateError
 from penalize.errors import StepError as StepError
 from penalize.errors import StrengthError as StrengthError
+from penalize.errors import TrainerError as TrainerError
 from penalize.errors import VariableError as VariableError
+from penalize.logs import log as log
 from penalize.parameters import Role as Role
 from penalize.ranges import search as search
 from penalize.regularizers import EWC as EWC

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _DEMO = os.path.join(_PACKAGE, "demo") + os.sep  # a user like any other
+_standing: ContextVar[str] = ContextVar("standing", default="")
+
+
+@contextmanager
+def called_at(place: str) -> Iterator[None]:
+    """Within the block, this is where the user called us: a callback is called by its trainer."""
+    token = _standing.set(place)
+    try:
+        yield
+    finally:
+        _standing.reset(token)
 
 
 def callsite() -> str:
     """File name and line of the nearest caller outside this package."""
+    if place := _standing.get():
+        return place
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
         frame = frame.f_back

@@ -351,6 +351,10 @@ class StateError(PenalizeError, ValueError):
         )
 
 
+class TrainerError(Refusal, ValueError):
+    """A trainer was set up in a way in which its penalties could not be applied exactly once."""
+
+
 class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 

@@ -27,7 +27,7 @@ from penalize.keras.parameters import HeldVariable, records
 from penalize.keras.saving import remark_on_saving
 from penalize.keras.trainers import training
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan, Row, row_of
+from penalize.plan import LivePlan, PenalizedNow, Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
@@ -162,13 +162,24 @@ class Plan(Probed, LivePlan):
             ModelError: a variable has no value now, since a model that is not known here trains it.
         """
         return {
-            target.name: float(
-                ops.convert_to_numpy(
-                    at_step_of(self._model, target.regularizer, at)(target.weight.variable)
-                )
+            each.name: float(ops.convert_to_numpy(each.regularizer(each.value)))
+            for each in self.penalized_now(at=at)
+        }
+
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """What is penalized, each with its variable.
+
+        Raises:
+            ModelError: see :meth:`breakdown`.
+        """
+        return [
+            PenalizedNow(
+                target.name,
+                target.weight.variable,
+                at_step_of(self._model, target.regularizer, at),
             )
             for target in self._readable()
-        }
+        ]
 
     def _readable(self) -> list[PenalizedVariable]:
         targets = self._penalized()

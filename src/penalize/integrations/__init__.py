@@ -1,0 +1,1 @@
+"""Plans within trainers: one module for each, loaded by its name alone."""
