@@ -29,7 +29,7 @@ PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
 
 
 # What is read of a model, and mathematics, do not depend on the backend; the others act on it.
-ONLY_ON = {"records": "torch", "peers": "torch"}
+ONLY_ON = {"records": "torch", "peers": "torch", "logged": "torch"}
 
 
 def checks(backend: str) -> list[str]:

@@ -5,6 +5,7 @@ from penalize.errors import AnchorError as AnchorError
 from penalize.errors import AppliedTwiceError as AppliedTwiceError
 from penalize.errors import ArrayError as ArrayError
 from penalize.errors import AuditError as AuditError
+from penalize.errors import BalanceWarning as BalanceWarning
 from penalize.errors import CheckpointError as CheckpointError
 from penalize.errors import ConfigError as ConfigError
 from penalize.errors import ConflictError as ConflictError

@@ -355,6 +355,10 @@ class TrainerError(Refusal, ValueError):
     """A trainer was set up in a way in which its penalties could not be applied exactly once."""
 
 
+class BalanceWarning(UserWarning):
+    """A penalty is out of proportion to the loss of the data."""
+
+
 class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 

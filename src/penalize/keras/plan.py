@@ -167,7 +167,7 @@ class Plan(Probed, LivePlan):
         }
 
     def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
-        """What is penalized, each with its variable.
+        """What is penalized, with the values that it has now.
 
         Raises:
             ModelError: see :meth:`breakdown`.
@@ -175,7 +175,7 @@ class Plan(Probed, LivePlan):
         return [
             PenalizedNow(
                 target.name,
-                target.weight.variable,
+                ops.stop_gradient(ops.convert_to_tensor(target.weight.variable)),
                 at_step_of(self._model, target.regularizer, at),
             )
             for target in self._readable()
