@@ -104,6 +104,13 @@ def test_the_guide_to_choosing_prints_what_it_says(tmp_path: Path) -> None:
     assert (ROOT / "docs" / "path.png").stat().st_size > 0
 
 
+def test_the_page_on_logging_prints_what_it_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "loggers.md").read_text(encoding="utf-8")
+    with contextlib.chdir(tmp_path):
+        assert with_outputs(text) == text
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
 def test_drift_would_be_seen() -> None:
     block = "```python\nprint(1 + 1)\n```\n\n```text\n{}\n```\n"
     assert with_outputs(block.format(3)) == block.format(2)

@@ -106,7 +106,7 @@ class PenalizeCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.plan = plans[0]
         self._seen = plans[0] if len(plans) == 1 else PlansInForce(plans)
         steps = getattr(model.optimizer, "iterations", 0)
-        self._is_new = int(keras.ops.convert_to_numpy(steps)) == 0
+        self._is_new = int(keras.ops.convert_to_tensor(steps)) == 0
         if not any(plan.penalized() for plan in plans):
             warnings.warn(
                 f"PenalizeCallback ({self._place}) penalizes no variable of {model.name!r}, which "
