@@ -23,7 +23,7 @@ rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
 trainer = create_supervised_trainer(model, optimizer, nn.CrossEntropyLoss())
 penalties = PenalizeCallback({kernels: L2(1e-4), "0": L1(1e-3)}, mode="proximal")
 penalties.attach(trainer, model, optimizer)
-trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda trainer: rate.step())
+trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: rate.step())
 
 
 @trainer.on(Events.EPOCH_COMPLETED(every=10))

@@ -111,8 +111,12 @@ def test_partial_fit_goes_on(copied: Any) -> None:
 
 def test_a_schedule_that_began_anew_would_be_seen() -> None:
     first = stopped()
-    first.callbacks[0].attached_.end()
+    first.callbacks[0].attachment_.detach()
+    first.callbacks[0].trained_.clear()
     assert apart(first.partial_fit(X, Y).module_, whole().module_) > 1e-3
+    first = stopped()
+    first.callbacks[0].attachment_.detach()  # which training undoes
+    assert apart(first.partial_fit(X, Y).module_, whole().module_) == 0
 
 
 def test_fit_begins_anew_and_a_warm_start_goes_on() -> None:

@@ -107,13 +107,13 @@ class PenalizeCallback:
         waiting = self._attached.waiting
         self._attached.begin(model, optimizers, run=trainer, state=waiting)
         self._loaded |= {"optimizer"} if marked else set()
+        attachment = self._attached.attachment
+        assert attachment is not None
         self._handlers = [
             trainer.add_event_handler(Events.STARTED, self._look),
             trainer.add_event_handler(event, self._log),
-            *(each.register_load_state_dict_pre_hook(self._take) for each in optimizers),
+            *(o.register_load_state_dict_pre_hook(self._take) for o in attachment.optimizers),
         ]
-        attachment = self._attached.attachment
-        assert attachment is not None
         return attachment
 
     def detach(self) -> None:

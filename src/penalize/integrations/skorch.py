@@ -122,7 +122,11 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
     def _attach(
         self, net: NeuralNet, optimizers: Sequence[Optimizer], arguments: Mapping[str, Any]
     ) -> None:
-        state = None if optimizers[0] in self.trained_ else self._saved(optimizers)
+        same = self.trained_.get(optimizers[0])
+        if same is None:
+            state = self._saved(optimizers)
+        else:
+            state = same.attached.state_dict() if same.arguments == arguments else None
         with called_at(self.place_):
             attached = Attached(**arguments, words=_WORDS)
         for optimizer, before in list(self.trained_.items()):
@@ -130,7 +134,7 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
                 before.attached.end()
                 del self.trained_[optimizer]
         attached.begin(_module_of(net), optimizers, run=object(), state=state)
-        hooks = _ride(optimizers[0], attached)
+        hooks = _ride(attached)
         held = [ref(optimizer) for optimizer in optimizers]
         self.trained_[optimizers[0]] = _Trained(attached, arguments, ref(net), held, hooks)
         self.attached_ = attached
@@ -195,13 +199,14 @@ class _Trained(NamedTuple):
         return same and self.attached.acts and self.arguments == arguments
 
 
-def _ride(optimizer: Optimizer, attached: Attached) -> list[RemovableHandle]:
-    """Have the state of the attachment saved and loaded with that of the optimizer.
+def _ride(attached: Attached) -> list[RemovableHandle]:
+    """Have the state of the attachment saved and loaded with that of its first optimizer.
 
     Of what skorch saves it is the one thing that an attachment goes with. A mark stands in its
     param groups anyway; and what is loaded there before training begins is there when it does.
     """
-    held = ref(attached)
+    assert attached.attachment is not None
+    optimizer, held = attached.attachment.optimizers[0], ref(attached)
     return [
         optimizer.register_state_dict_post_hook(functools.partial(_with_state, held)),
         optimizer.register_load_state_dict_pre_hook(functools.partial(_take_state, held)),
