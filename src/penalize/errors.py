@@ -355,10 +355,6 @@ class TrainerError(Refusal, ValueError):
     """A trainer was set up in a way in which its penalties could not be applied exactly once."""
 
 
-class BalanceWarning(UserWarning):
-    """A penalty is out of proportion to the loss of the data."""
-
-
 class PenaltyOfPenaltyWarning(UserWarning):
     """A regularizer is given penalties where it expects weights."""
 
@@ -406,6 +402,10 @@ class IgnoredRegularizerWarning(UserWarning):
             f"Variable {name!r} was made with the regularizer {old}; it is shared here with {new}, "
             "which is ignored, as in TensorFlow 1. Give both the same one, or leave it out here."
         )
+
+
+class BalanceWarning(UserWarning):
+    """A penalty is out of proportion to the loss of the data."""
 
 
 class RoundedAwayWarning(UserWarning):
