@@ -126,6 +126,16 @@ def test_the_groups_that_are_left(regularizer: Regularizer, left: dict[str, floa
     assert {key: n for key, n in found.items() if key.startswith("groups")} == left
 
 
+def test_a_function_of_other_weights_too() -> None:
+    """Its value has a gradient, and is read without one."""
+    model = network()
+    apart = penalize.Custom(lambda w: (w - 2 * model[2].weight[:1, :1]).square().sum())
+    plan = regularize(model, {"0": apart})
+    expected = {"0.weight": float(apart(model[0].weight).detach())}
+    assert plan.breakdown() == pytest.approx(expected)
+    assert penalize.log(plan)["penalty"] == plan.breakdown()["0.weight"]
+
+
 def test_half_precision_is_counted_in_full() -> None:
     model = nn.Linear(3000, 1).bfloat16()  # bfloat16 counts to 256
     with torch.no_grad():
@@ -196,6 +206,8 @@ def test_beside_the_data() -> None:
 
 
 def test_what_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"^penalize\.log got a Sequential; pass the plan"):
+        penalize.log(network())  # type: ignore[arg-type]
     params = {"w": jnp.ones((2, 2))}
     plan = penalize.jax.regularize(params, {"w": L1(1.0)})
     with pytest.raises(ModelError, match=r"no parameters; write penalize\.log\(plan, params\)"):

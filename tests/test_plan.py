@@ -54,7 +54,7 @@ def test_a_plan_prints_its_rows() -> None:
         rows = ROWS
 
         def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
-            return [PenalizedNow("a.weight", np.float64(1.23456), L1(1.0))]
+            return [PenalizedNow("a.weight", np.float64(1.23456), L1(1.0), 1.23456)]
 
     assert str(Fixed()) == TABLE
     assert repr(Fixed()) == "<Fixed: 2 of 4 parameters penalized>"

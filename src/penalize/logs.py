@@ -46,10 +46,15 @@ def log(
             ``loss.backward()`` and ``optimizer.step()``. For PyTorch.
 
     Raises:
-        ModelError: parameters are missing or given to a plan that has them, or are other ones.
+        ModelError: this is no plan, or parameters are missing, given to a plan that has its own, or
+            not those that were planned.
         NoStepError: a strength follows a schedule, and no step is known.
         OptimizerError: a balance was asked for, and there is none, or none now.
     """
+    if not isinstance(plan, Plan):
+        raise ModelError(
+            f"penalize.log got a {type(plan).__name__}", "pass the plan that regularize gives"
+        )
     if isinstance(plan, LivePlan) != (params is None):
         raise ModelError(*_WITH_PARAMS if params is None else _WITHOUT_PARAMS)
     now = plan.penalized_now(params, at=at)
@@ -57,9 +62,8 @@ def log(
     rules = _labels(rows[each.name] for each in now)
     found = {"penalty": 0.0}
     for each in now:
-        penalty = float(each.regularizer(each.value))
-        found["penalty"] += penalty
-        _add(found, f"penalties/{rules[each.name]}", penalty)
+        found["penalty"] += each.penalty
+        _add(found, f"penalties/{rules[each.name]}", each.penalty)
     counts = [_zeros(each.value) for each in now]
     size = sum(size for _, size in counts)
     found |= {"zeros": sum(zeros for zeros, _ in counts) / size} if size else {}
@@ -71,11 +75,11 @@ def log(
 
 
 _WITH_PARAMS = (
-    "log got a plan that holds no arrays, and no parameters",
+    "penalize.log got a plan that holds no arrays, and no parameters",
     "write penalize.log(plan, params), with what the plan was made of",
 )
 _WITHOUT_PARAMS = (
-    "log got parameters beside a plan that reads its own",
+    "penalize.log got parameters beside a plan that reads its own",
     "write penalize.log(plan)",
 )
 
@@ -138,7 +142,7 @@ def _count(condition: Array, w: Array, xp: Backend) -> Array:
 def _balance(plan: Any, rules: Mapping[str, str]) -> dict[str, float]:
     if not hasattr(plan, "balance"):
         raise OptimizerError(
-            f"log was asked for the balance of a {type(plan).__module__}.Plan, which sees no "
+            f"penalize.log was asked for the balance of a {type(plan).__module__}.Plan, which sees no "
             "gradients of the data",
             "leave balance=True away",
         )

@@ -75,6 +75,9 @@ class PenalizedNow(NamedTuple):
     regularizer: Regularizer
     """The regularizer with its strength at this step, and axes for the words of its groups."""
 
+    penalty: float
+    """Ω(w)."""
+
 
 class Plan(ABC):
     """What every framework's plan shows. Immutable; each framework adds how it acts."""
@@ -107,7 +110,7 @@ class LivePlan(Plan):
 
     def breakdown(self) -> dict[str, float]:
         """The penalty of each penalized parameter by name, for logging. Waits for the device."""
-        return {each.name: float(each.regularizer(each.value)) for each in self.penalized_now()}
+        return {each.name: each.penalty for each in self.penalized_now()}
 
     def __str__(self) -> str:
         return describe(self.rows, self.breakdown())

@@ -81,7 +81,7 @@ class Plan(AnyPlan):
         Raises:
             ModelError, NoStepError: see :meth:`penalty`.
         """
-        return {w.name: float(w.regularizer(w.value)) for w in self.penalized_now(params, at=at)}
+        return {each.name: each.penalty for each in self.penalized_now(params, at=at)}
 
     def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
         """The penalized arrays of a tree, with their regularizers at a step.
@@ -89,7 +89,8 @@ class Plan(AnyPlan):
         Raises:
             ModelError, NoStepError: see :meth:`penalty`.
         """
-        return [PenalizedNow(*w.at(at)) for w in self.weights(params)]
+        weights = [w.at(at) for w in self.weights(params)]
+        return [PenalizedNow(*w, float(w.regularizer(w.value))) for w in weights]
 
     def prox(self, params: Any, step: float | Array, *, at: Any = None) -> Any:
         """The parameters, each penalized one replaced by its prox of step·Ω.

@@ -161,10 +161,7 @@ class Plan(Probed, LivePlan):
         Raises:
             ModelError: a variable has no value now, since a model that is not known here trains it.
         """
-        return {
-            each.name: float(ops.convert_to_numpy(each.regularizer(each.value)))
-            for each in self.penalized_now(at=at)
-        }
+        return {each.name: each.penalty for each in self.penalized_now(at=at)}
 
     def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
         """What is penalized, with the values that it has now.
@@ -172,14 +169,13 @@ class Plan(Probed, LivePlan):
         Raises:
             ModelError: see :meth:`breakdown`.
         """
-        return [
-            PenalizedNow(
-                target.name,
-                ops.stop_gradient(ops.convert_to_tensor(target.weight.variable)),
-                at_step_of(self._model, target.regularizer, at),
-            )
-            for target in self._readable()
-        ]
+        found = []
+        for target in self._readable():
+            w = ops.stop_gradient(ops.convert_to_tensor(target.weight.variable))
+            regularizer = at_step_of(self._model, target.regularizer, at)
+            penalty = float(ops.convert_to_numpy(regularizer(w)))
+            found.append(PenalizedNow(target.name, w, regularizer, penalty))
+        return found
 
     def _readable(self) -> list[PenalizedVariable]:
         targets = self._penalized()

@@ -163,8 +163,7 @@ class Plan(Probed, LivePlan):
         """
         targets = self.targets()
         if tf.executing_eagerly():
-            now = self.penalized_now(at=at)
-            return {each.name: float(each.regularizer(each.value)) for each in now}
+            return {each.name: each.penalty for each in self.penalized_now(at=at)}
         session = v1.get_default_session()
         if session is None:
             raise ModelError(
@@ -195,9 +194,11 @@ class Plan(Probed, LivePlan):
                 "the values of variables in a graph are known to its session alone",
                 'call plan.breakdown() inside "with session.as_default():"',
             )
-        return [
-            PenalizedNow(t.name, t.weight.read(), _at(t.regularizer, at)) for t in self.targets()
-        ]
+        found = []
+        for target in self.targets():
+            w, regularizer = target.weight.read(), _at(target.regularizer, at)
+            found.append(PenalizedNow(target.name, w, regularizer, float(regularizer(w))))
+        return found
 
     def __str__(self) -> str:
         try:

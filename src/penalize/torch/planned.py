@@ -192,12 +192,13 @@ class PlannedModel(LivePlan):
 
     def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
         """What is penalized, with the values that it has now; meta and lazy ones have none."""
+        targets = self._now() if at is None else [t.at(at) for t in self.targets()]
+        found = []
         with torch.no_grad():
-            return [
-                PenalizedNow(target.name, target.binding.read().detach(), target.regularizer)
-                for target in (self._now() if at is None else [t.at(at) for t in self.targets()])
-                if _has_values(target.binding)
-            ]
+            for target in (t for t in targets if _has_values(t.binding)):
+                w, regularizer = target.binding.read().detach(), target.regularizer
+                found.append(PenalizedNow(target.name, w, regularizer, float(regularizer(w))))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """What is penalized, how many steps there were, and the values at the start: plain data.
