@@ -142,8 +142,8 @@ def _count(condition: Array, w: Array, xp: Backend) -> Array:
 def _balance(plan: Any, rules: Mapping[str, str]) -> dict[str, float]:
     if not hasattr(plan, "balance"):
         raise OptimizerError(
-            f"penalize.log was asked for the balance of a {type(plan).__module__}.Plan, which sees no "
-            "gradients of the data",
+            f"penalize.log was asked for the balance of a {type(plan).__module__}.Plan, which sees "
+            "no gradients of the data",
             "leave balance=True away",
         )
     squares: dict[str, tuple[float, float]] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
 from penalize.errors import (
     AppliedTwiceError,
+    MissingPackageError,
     NoMatchError,
     OptimizerError,
     PenalizeError,
@@ -22,6 +22,11 @@ from penalize.rules import Rules
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.doors import MARK
 from penalize.torch.plan import Plan
+
+try:
+    from ignite.engine import Engine, Events
+except ModuleNotFoundError as error:
+    raise MissingPackageError("pytorch-ignite", "penalize.integrations.ignite", "ignite") from error
 
 _WORDS: dict[type[PenalizeError], str] = {
     AppliedTwiceError: "In ignite: make the optimizer with weight_decay=0.0, and leave "

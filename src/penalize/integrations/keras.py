@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import keras
-
 from penalize.callsite import called_at, callsite
 from penalize.errors import (
     AppliedTwiceError,
@@ -22,13 +20,19 @@ from penalize.errors import (
     PenalizeError,
     TrainerError,
 )
-from penalize.keras.choice import mode_named
-from penalize.keras.plan import Plan, plan_on
-from penalize.keras.regularize import regularize
 from penalize.logs import log
 from penalize.plan import LivePlan, PenalizedNow, Row
 from penalize.planning import Roles
 from penalize.rules import Rules, parse
+
+try:
+    import keras
+
+    from penalize.keras.choice import mode_named
+    from penalize.keras.plan import Plan, plan_on
+    from penalize.keras.regularize import regularize
+except ModuleNotFoundError as error:
+    raise MissingPackageError("keras", "penalize.integrations.keras") from error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

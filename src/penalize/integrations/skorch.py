@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary, ref
 
-from sklearn.base import clone
-from skorch import NeuralNet
-from skorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -18,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from penalize.callsite import called_at, callsite
 from penalize.errors import (
     AppliedTwiceError,
+    MissingPackageError,
     NoMatchError,
     OptimizerError,
     PenalizeError,
@@ -30,6 +28,13 @@ from penalize.rules import Rules
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.doors import MARK
 from penalize.torch.plan import Plan
+
+try:
+    from sklearn.base import clone
+    from skorch import NeuralNet
+    from skorch.callbacks import Callback
+except ModuleNotFoundError as error:
+    raise MissingPackageError("skorch", "penalize.integrations.skorch") from error
 
 _WORDS: dict[type[PenalizeError], str] = {
     AppliedTwiceError: "In skorch: write optimizer__weight_decay=0 (which param_groups may set "
@@ -64,7 +69,9 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
         mode: how they act, as in ``plan.attach``; and so are ``clip``, ``values`` and ``average``.
         roles: corrects what a parameter is taken for, as in ``regularize``.
 
-    Raises, when training begins:
+    Nothing is looked at before training begins.
+
+    Raises:
         PenalizeError: what ``regularize`` and ``plan.attach`` raise of rules, mode, module or
             optimizer.
         StateError: what goes on was saved with other rules or another mode, or without its state.
