@@ -113,7 +113,7 @@ ONE_LEFT = {"groups/0": 1.0}
         ),
         (LInf1(1.0), {"groups/0": 2.0}),
         (GroupLasso(1.0) * warmup(3) + L1(1.0), {"groups/0": 2.0}),
-        (GroupLasso(1.0) + GroupLasso(1.0, groups="inputs"), {"groups/0": 2.0, "groups/0_1": 3.0}),
+        (GroupLasso(1.0) + GroupLasso(1.0, groups="inputs"), {"groups/0": 2.0, "groups_1/0": 3.0}),
         (ExclusiveLasso(1.0), {}),  # in which the elements of a group compete
         (MaxNorm(1.0), {}),
         (toward("start", GroupLasso(1.0)), {}),  # whose groups come to rest elsewhere

@@ -25,7 +25,7 @@ def log(
     ====================  =======================================================================
     key                   number
     ====================  =======================================================================
-    ``penalty``           Σ Ω(w), as ``plan.penalty()``
+    ``penalty``           Σ Ω(w), the sum of ``plan.breakdown()``
     ``penalties/<rule>``  the part of it that a rule has declared; of all rules it is the whole
     ``zeros``             the share of the penalized weights that are exactly 0, from 0 to 1
     ``groups/<rule>``     how many groups of a group penalty are left: not all of their weights 0
@@ -35,8 +35,9 @@ def log(
 
     A rule stands as the plan prints it (``kernels``, ``encoder``, ``scope_kernels``), without its
     place and quotes, with ``.`` for ``/`` and ``_`` for what loggers refuse; what is declared on a
-    parameter has the name of that. Rules that print alike are one. The numbers are computed now,
-    and wait for the device; where weights are sharded, every rank has to ask.
+    parameter has the name of that. Rules that print alike are one. Of a sum of two kinds of groups
+    the second is ``groups_1/<rule>``. Penalties on outputs are not in it. The numbers are computed
+    now, and wait for the device; where weights are sharded, every rank has to ask.
 
     Args:
         plan: a plan of any wing.
@@ -69,8 +70,8 @@ def log(
     found |= {"zeros": sum(zeros for zeros, _ in counts) / size} if size else {}
     for each in now:
         for number, left in enumerate(_groups_left(each)):
-            again = f"_{number}" if number else ""  # a sum has groups of two kinds
-            _add(found, f"groups/{rules[each.name]}{again}", left)
+            again = f"_{number}" if number else ""
+            _add(found, f"groups{again}/{rules[each.name]}", left)
     return found | (_balance(plan, rules) if balance else {})
 
 

@@ -91,16 +91,20 @@ class PenalizeCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.plan: Plan | None = None
         """The plan of the model that is trained, or was last; None before."""
 
-        self.history: dict[str, list[float]] = {}
-        """The numbers by their key, one for each epoch that it has seen."""
-
         self._place = callsite()
         self._arguments = rules, mode, roles, average
         self._seen: LivePlan | None = None
+        self._epochs: list[dict[str, float]] = []
         self._is_new = False
         with self._explained():
             parse({} if rules is None else rules, "rule", self._place)
             mode_named(mode, average)
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The loss and the numbers by their keys, one for each epoch; NaN where there was none."""
+        keys = dict.fromkeys(key for epoch in self._epochs for key in epoch)
+        return {key: [epoch.get(key, math.nan) for epoch in self._epochs] for key in keys}
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Put the rules in force, unless they are."""
@@ -136,8 +140,7 @@ class PenalizeCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         loss = float((logs or {}).get("loss", math.nan))
         numbers = log(self._seen)
-        for key, number in {"loss": loss, **numbers}.items():
-            self.history.setdefault(key, []).append(number)
+        self._epochs.append({"loss": loss, **numbers})
         if logs is not None:
             logs.update(numbers)
         if self._is_new and epoch == 0:
@@ -146,7 +149,7 @@ class PenalizeCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _weigh(self, loss: float, penalty: float) -> None:
         assert self.plan is not None
         data = loss - penalty if self.plan.mode == "loss" else loss
-        if data > 0 and penalty > FAR * data:
+        if data > 0 and FAR * data < penalty < math.inf:  # which that of a constraint may be
             warnings.warn(
                 f"After the first epoch the penalty is {penalty:.4g}, over {FAR:g} times what the "
                 f"loss is without it, {data:.4g}, and drowns the data. Take smaller strengths; "
@@ -162,7 +165,7 @@ class PenalizeCallback(keras.callbacks.Callback):  # type: ignore[misc]
             TrainerError: no epoch was trained with it yet.
             MissingPackageError: matplotlib is not installed.
         """
-        if not self.history:
+        if not self._epochs:
             raise TrainerError(
                 "plot was called, and no epoch was trained with this callback",
                 "give it to model.fit(..., callbacks=[callback]) first",

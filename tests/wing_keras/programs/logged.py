@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from unittest.mock import patch
 
@@ -80,8 +81,13 @@ def check_it_warns_of_penalties_that_are_none_or_too_much() -> None:
             fit(network(), PenalizeCallback(rules))
     frozen = network()
     frozen.layers[0].trainable = False
+    callback = PenalizeCallback({"first": L1(0.1)})
     with pytest.warns(NeverAppliedWarning, match="none has a regularizer and is trainable"):
-        fit(frozen, PenalizeCallback({"first": L1(0.1)}))
+        fit(frozen, callback)
+    fit(network(), callback)
+    lengths = {key: len(numbers) for key, numbers in callback.history.items()}
+    assert lengths == dict.fromkeys(["loss", "penalty", "penalties/first", "zeros"], 2)
+    assert math.isnan(callback.history["zeros"][0])
     for mode in ("loss", "proximal"):
         model = network(optimizer=optimizers.SGD(1e-5))
         with pytest.warns(BalanceWarning, match=r"penalty is \S+, over 10 times what the loss is"):

@@ -25,7 +25,7 @@ def test_as_of_one_process() -> None:
     grouped = GroupLasso(0.5) + GroupLasso(0.1, groups=blocks("inputs", 3))
     rules = {"0": grouped, "2": GroupLasso(0.5, groups="inputs") + L1(0.1)}
     expected = log(regularize(network(), rules))
-    assert (expected["groups/0"], expected["groups/0_1"], expected["groups/2"]) == (2, 3, 4)
+    assert (expected["groups/0"], expected["groups_1/0"], expected["groups/2"]) == (2, 3, 4)
     model = network()
     fully_shard(model[0])
     fully_shard(model)
