@@ -30,7 +30,7 @@ PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
 
 # What is read of a model, what is in its files, and mathematics, do not depend on the backend; the
 # others act on it.
-ONLY_ON = {"records": "torch", "peers": "torch", "averages": "tensorflow"}
+ONLY_ON = {"records": "torch", "peers": "torch", "logged": "torch", "averages": "tensorflow"}
 
 
 def checks(backend: str) -> list[str]:

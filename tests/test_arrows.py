@@ -38,6 +38,7 @@ LAYERS = [
     {"selectors", "roles"},
     {"rules"},
     {"plan", "planning", "rules_file"},
+    {"logs"},
     {"penalize"},  # the face: src/penalize/__init__.py
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
@@ -63,7 +64,6 @@ WINGS = {
         "planned",
         "plan",
         "regularize",
-        "logged",
         "auditing",
         "compacting",
         "selection",
@@ -126,7 +126,10 @@ WINGS = {
         "__init__",
         "attached",
         "accelerate",
+        "ignite",
+        "keras",
         "lightning",
+        "skorch",
         "transformers",
     ],
 }
@@ -156,6 +159,9 @@ THIRD_PARTY = {
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.integrations": {"torch"},
     **{f"penalize.integrations.{of}": {of} for of in ("accelerate", "lightning", "transformers")},
+    "penalize.integrations.ignite": {"ignite"},
+    "penalize.integrations.keras": {"keras", "matplotlib"},
+    "penalize.integrations.skorch": {"skorch", "sklearn"},
     "penalize.demo": {"torch", "numpy", "sklearn", "matplotlib", "rich"},
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from penalize import L1, L2, Role
 from penalize.parameters import Parameter, Site
-from penalize.plan import LivePlan, Row, describe, row_of
+from penalize.plan import LivePlan, PenalizedNow, Row, describe, row_of
 from penalize.rules import Decision
 
 ROWS = (
@@ -50,8 +53,8 @@ def test_a_plan_prints_its_rows() -> None:
     class Fixed(LivePlan):
         rows = ROWS
 
-        def breakdown(self) -> dict[str, float]:
-            return {"a.weight": 1.23456}
+        def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+            return [PenalizedNow("a.weight", np.float64(1.23456), L1(1.0), 1.23456)]
 
     assert str(Fixed()) == TABLE
     assert repr(Fixed()) == "<Fixed: 2 of 4 parameters penalized>"

@@ -5,6 +5,7 @@ from penalize.errors import AnchorError as AnchorError
 from penalize.errors import AppliedTwiceError as AppliedTwiceError
 from penalize.errors import ArrayError as ArrayError
 from penalize.errors import AuditError as AuditError
+from penalize.errors import BalanceWarning as BalanceWarning
 from penalize.errors import CheckpointError as CheckpointError
 from penalize.errors import CompactError as CompactError
 from penalize.errors import ConfigError as ConfigError
@@ -48,6 +49,7 @@ from penalize.errors import StepError as StepError
 from penalize.errors import StrengthError as StrengthError
 from penalize.errors import TrainerError as TrainerError
 from penalize.errors import VariableError as VariableError
+from penalize.logs import log as log
 from penalize.parameters import Role as Role
 from penalize.ranges import search as search
 from penalize.regularizers import EWC as EWC

@@ -418,6 +418,10 @@ class NothingToCutWarning(UserWarning):
     """A model that was to be compacted has no unit that may go."""
 
 
+class BalanceWarning(UserWarning):
+    """A penalty is out of proportion to the loss of the data."""
+
+
 class RoundedAwayWarning(UserWarning):
     """A penalty is too small beside the rounding of the weights to move them."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from penalize.backends import Array
 from penalize.parameters import Parameter, Role
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
@@ -34,6 +36,9 @@ class Row:
     idle: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """The plan's rules by role that none of its parameters is matched by."""
 
+    rule: str = field(default="", repr=False, compare=False)
+    """The declaration that won, without its place: ``"rule kernels"``."""
+
 
 def row_of(
     parameter: Parameter, decision: Decision, shape: tuple[int, ...] | None, trainable: bool
@@ -58,7 +63,20 @@ def row_of(
         decision.declared_at,
         "; ".join(notes),
         decision.idle,
+        decision.rule or decision.declared_at,
     )
+
+
+class PenalizedNow(NamedTuple):
+    """One penalized parameter as it is now."""
+
+    name: str
+    value: Array
+    regularizer: Regularizer
+    """The regularizer with its strength at this step, and axes for the words of its groups."""
+
+    penalty: float
+    """Ω(w)."""
 
 
 class Plan(ABC):
@@ -68,6 +86,15 @@ class Plan(ABC):
     @abstractmethod
     def rows(self) -> tuple[Row, ...]:
         """One row per parameter, in the model's order; the rows tell what is frozen now."""
+
+    @abstractmethod
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """What is penalized, with the values that it has now.
+
+        Args:
+            params: the parameters, for a plan that does not reach them by itself.
+            at: the step of training, where a strength follows a schedule and the plan counts none.
+        """
 
     def __repr__(self) -> str:
         rows = self.rows
@@ -81,9 +108,9 @@ class Plan(ABC):
 class LivePlan(Plan):
     """A plan that reaches its parameters by itself, and so can show their penalties."""
 
-    @abstractmethod
     def breakdown(self) -> dict[str, float]:
-        """The penalty of each penalized parameter, by name."""
+        """The penalty of each penalized parameter by name, for logging. Waits for the device."""
+        return {each.name: each.penalty for each in self.penalized_now()}
 
     def __str__(self) -> str:
         return describe(self.rows, self.breakdown())

@@ -56,9 +56,12 @@ class Table:
     place: str
     """File and line."""
 
+    def says(self, rule: Rule) -> str:
+        """A rule in words, without the place."""
+        return self.kind if rule.selector == everything else f"{self.kind} {rule.key}"
+
     def describe(self, rule: Rule) -> str:
-        key = "" if rule.selector is everything else f" {rule.key}"
-        return f"{self.kind}{key} ({self.place})"
+        return f"{self.says(rule)} ({self.place})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Decision:
 
     idle: tuple[str, ...] = ()
     """The rules by role that no parameter of the model is matched by."""
+
+    rule: str = ""
+    """What was declared, without the place: ``"rule kernels"``."""
 
 
 def parse(rules: Any, kind: str, place: str) -> Table:
@@ -167,6 +173,7 @@ class _Word(NamedTuple):
     names: set[str]
     regularizer: Regularizer | None
     declared_at: str
+    rule: str
 
     def __str__(self) -> str:
         return f"{self.regularizer!r} by {self.declared_at}"
@@ -191,7 +198,8 @@ def _decide(parameter: Parameter, table: Table) -> Decision:
                 continue
             keep = [w for w in standing if w.rank == rank and w.names.isdisjoint(names)]
             overrode += [str(word) for word in standing if word not in keep]
-            standing = [*keep, _Word(rank, names, rule.regularizer, source.describe(rule))]
+            said = source.describe(rule), source.says(rule)
+            standing = [*keep, _Word(rank, names, rule.regularizer, *said)]
     if not standing:
         return Decision(passed_over=passed_over)
     last = standing[-1]
@@ -199,7 +207,7 @@ def _decide(parameter: Parameter, table: Table) -> Decision:
         if word.regularizer != last.regularizer:
             both = [*sorted(word.names), *sorted(last.names)]
             raise ConflictError(both, str(word), str(last))
-    return Decision(last.regularizer, last.declared_at, tuple(overrode))
+    return Decision(last.regularizer, last.declared_at, tuple(overrode), rule=last.rule)
 
 
 def _by_strength(

@@ -25,8 +25,10 @@ from penalize import (
     embeddings,
     everything,
     kernels,
+    log,
     norms,
     of_type,
+    warmup,
 )
 from penalize.tensorflow import regularize
 
@@ -265,6 +267,17 @@ def test_a_graph_and_its_session() -> None:
         assert str(unseen).endswith("1 of 1 parameters penalized")
         with pytest.raises(ModelError, match="there is no session; call it inside"):
             unseen.breakdown()
+        with pytest.raises(ModelError, match=r"its session alone; call plan\.breakdown\(\) ins"):
+            log(unseen)
+
+
+def test_its_numbers_for_a_logger() -> None:
+    w = tf.Variable([[0.0, 2.0], [0.0, -1.0]], name="kernel")
+    rules = {"kernel": L1(0.5) * warmup(4) + GroupLasso(1.0, size_weighted=False)}
+    plan = regularize([w], rules)
+    found = log(plan, at=2)
+    expected = {"penalty": 0.75 + 5**0.5, "penalties/kernel": 0.75 + 5**0.5}
+    assert found == pytest.approx({**expected, "zeros": 0.5, "groups/kernel": 1.0})
 
 
 @pytest.mark.parametrize("count", [1, 3])

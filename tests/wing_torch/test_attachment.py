@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -971,14 +970,6 @@ def test_a_compiled_loss_of_another_plan() -> None:
     compiled().backward()
     with pytest.raises(AppliedTwiceError, match="in a compiled function"):
         optimizer.step()
-
-
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_an_attachment_is_not_copied(copied: Any) -> None:
-    model = network()
-    attachment = regularize(model, L2(0.1)).attach(opt.SGD(model.parameters()))
-    with pytest.raises(OptimizerError, match=r"An attachment was copied.*state_dict\(\)"):
-        copied(attachment)
 
 
 def test_parameters_can_still_be_swapped() -> None:

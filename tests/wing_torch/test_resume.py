@@ -176,3 +176,13 @@ def test_every_difference_is_named() -> None:
         attachment.load_state_dict(saved)
     for part in ("mode='decoupled'", "'0.weight' has", "'2.bias' is", "'2.weight' is"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("modes", [("halfspace", "gradient"), ("gradient", "halfspace")])
+def test_a_state_with_an_average_where_there_is_none(modes: tuple[str, str]) -> None:
+    saved, here = (attached(RULES, mode)[1] for mode in modes)
+    average = [0.999 if mode == "halfspace" else None for mode in modes]
+    with pytest.raises(
+        StateError, match=f"it has average={average[0]}, and here it is {average[1]}"
+    ):
+        here.load_state_dict(saved.state_dict())

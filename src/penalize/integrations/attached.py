@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from penalize.callsite import called_at, callsite
 from penalize.errors import PenalizeError, TrainerError
+from penalize.logs import log
 from penalize.planning import Roles
 from penalize.rules import Rules, parse
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.acting.state import whole
 from penalize.torch.doors import MARK
-from penalize.torch.logged import logged
 from penalize.torch.modes.choice import mode_of
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
@@ -135,8 +135,8 @@ class Attached:
         self.plan = self.attachment = self.waiting = None
 
     def logged(self) -> dict[str, float]:
-        """What belongs into a log now; see :func:`penalize.torch.logged.logged`."""
-        return {} if self.plan is None else logged(self.plan)
+        """What belongs into a log now; see :func:`penalize.log`."""
+        return {} if self.plan is None else log(self.plan)
 
     def state_dict(self) -> dict[str, Any]:
         """What ``attachment.state_dict`` gives, after the training too; empty before it.

@@ -19,8 +19,8 @@ from penalize.jax.trees import (
     why_not_trained,
     with_leaves,
 )
+from penalize.plan import PenalizedNow, Row, row_of
 from penalize.plan import Plan as AnyPlan
-from penalize.plan import Row, row_of
 from penalize.planning import Planned
 
 if TYPE_CHECKING:
@@ -81,8 +81,16 @@ class Plan(AnyPlan):
         Raises:
             ModelError, NoStepError: see :meth:`penalty`.
         """
+        return {each.name: each.penalty for each in self.penalized_now(params, at=at)}
+
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """The penalized arrays of a tree, with their regularizers at a step.
+
+        Raises:
+            ModelError, NoStepError: see :meth:`penalty`.
+        """
         weights = [w.at(at) for w in self.weights(params)]
-        return {w.name: float(w.regularizer(w.value)) for w in weights}
+        return [PenalizedNow(*w, float(w.regularizer(w.value))) for w in weights]
 
     def prox(self, params: Any, step: float | Array, *, at: Any = None) -> Any:
         """The parameters, each penalized one replaced by its prox of step·Ω.

@@ -27,7 +27,7 @@ from penalize.keras.parameters import HeldVariable, records
 from penalize.keras.saving import remark_on_saving
 from penalize.keras.trainers import training
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan, Row, row_of
+from penalize.plan import LivePlan, PenalizedNow, Row, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
@@ -161,14 +161,21 @@ class Plan(Probed, LivePlan):
         Raises:
             ModelError: a variable has no value now, since a model that is not known here trains it.
         """
-        return {
-            target.name: float(
-                ops.convert_to_numpy(
-                    at_step_of(self._model, target.regularizer, at)(target.weight.variable)
-                )
-            )
-            for target in self._readable()
-        }
+        return {each.name: each.penalty for each in self.penalized_now(at=at)}
+
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """What is penalized, with the values that it has now.
+
+        Raises:
+            ModelError: see :meth:`breakdown`.
+        """
+        found = []
+        for target in self._readable():
+            w = ops.stop_gradient(ops.convert_to_tensor(target.weight.variable))
+            regularizer = at_step_of(self._model, target.regularizer, at)
+            penalty = float(ops.convert_to_numpy(regularizer(w)))
+            found.append(PenalizedNow(target.name, w, regularizer, penalty))
+        return found
 
     def _readable(self) -> list[PenalizedVariable]:
         targets = self._penalized()

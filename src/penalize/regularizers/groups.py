@@ -26,6 +26,9 @@ sums_only = property(_unless_blocks)
 class Grouped(Regularizer):
     """A penalty with ``groups=``: put in one form, resolved for a parameter, and saved."""
 
+    groups_vanish: ClassVar[bool] = False
+    """Whether the elements of a group become zero together."""
+
     groups: Any
 
     def __post_init__(self) -> None:
@@ -108,6 +111,8 @@ def at_scale(w: Array, groups: grouping.Grouping, xp: Backend) -> tuple[Any, Arr
 
 class ByNorm(Grouped):
     """A penalty on ‖w_g‖ with the strength λ√|g|."""
+
+    groups_vanish: ClassVar[bool] = True
 
     strength: float
     size_weighted: bool
@@ -220,6 +225,7 @@ class SparseGroupLasso(Grouped):
     """
 
     on_shards = sums_only
+    groups_vanish: ClassVar[bool] = True
     prox_follows_l1: ClassVar[bool] = True
     weak_convexity: ClassVar[float | None] = 0.0
 

@@ -40,6 +40,7 @@ class LInf1(Grouped):
     (2009); after the prox of an ℓ₁ norm: Yu, On decomposing the proximal map (2013).
     """
 
+    groups_vanish: ClassVar[bool] = True
     prox_follows_l1: ClassVar[bool] = True
     no_kinks = _OF_ANOTHER_SHAPE
     weak_convexity: ClassVar[float | None] = 0.0

@@ -15,7 +15,7 @@ import tensorflow as tf
 from penalize.errors import LossError, ModelError, NeverAppliedWarning, PenalizeError, some
 from penalize.names import unique
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan, Row, describe, row_of
+from penalize.plan import LivePlan, PenalizedNow, Row, describe, row_of
 from penalize.probes import Probed
 from penalize.regularizers.base import Regularizer
 from penalize.rules import Decision
@@ -163,7 +163,7 @@ class Plan(Probed, LivePlan):
         """
         targets = self.targets()
         if tf.executing_eagerly():
-            return {t.name: float(_at(t.regularizer, at)(t.weight.read())) for t in targets}
+            return {each.name: each.penalty for each in self.penalized_now(at=at)}
         session = v1.get_default_session()
         if session is None:
             raise ModelError(
@@ -182,6 +182,23 @@ class Plan(Probed, LivePlan):
                     shown[t.name] = _at(t.regularizer, at)(t.weight.read())
         values = session.run([{**shown, **asked}[t.name] for t in targets])
         return {t.name: float(v) for t, v in zip(targets, values, strict=True)}
+
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """What is penalized, with the values that it has now.
+
+        Raises:
+            ModelError: the variables are those of a graph of TensorFlow 1.
+        """
+        if not tf.executing_eagerly():
+            raise ModelError(
+                "the values of variables in a graph are known to its session alone",
+                'call plan.breakdown() inside "with session.as_default():"',
+            )
+        found = []
+        for target in self.targets():
+            w, regularizer = target.weight.read(), _at(target.regularizer, at)
+            found.append(PenalizedNow(target.name, w, regularizer, float(regularizer(w))))
+        return found
 
     def __str__(self) -> str:
         try:

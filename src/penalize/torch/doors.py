@@ -48,7 +48,7 @@ def enter_plan(plan: AppliedPlan) -> None:
     _plans[key] = ref(plan)
     finalize(plan, _plans.pop, key, None).atexit = False
     _changed()
-    _watch()
+    watch()
 
 
 def _changed(*_: Any) -> None:
@@ -313,7 +313,8 @@ def _note_stepped(plan: Any, stepped: list[str], acted: bool, optimizer: Optimiz
 
 
 @functools.cache
-def _watch() -> None:
+def watch() -> None:
+    """Look at every step of an optimizer in this process from now on."""
     listen_to_all(_Keeper())
     register_module_parameter_registration_hook(_changed)
     register_module_module_registration_hook(_changed)

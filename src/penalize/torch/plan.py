@@ -15,7 +15,6 @@ from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError
 from penalize.probes import Probed
 from penalize.torch.claims import check_free, claims_of
-from penalize.torch.model.bindings import Binding
 from penalize.torch.model.targets import Target, doubled
 from penalize.torch.planned import PlannedModel
 
@@ -115,15 +114,6 @@ class Plan(Probed, PlannedModel):
                 "the same under the other name",
                 "Call zero_grad(), and compute the loss again: it is compiled anew",
             )
-
-    def breakdown(self) -> dict[str, float]:
-        """The penalty of each penalized parameter by name, for logging. Synchronises the device."""
-        with torch.no_grad():
-            return {
-                target.name: float(target.regularizer(target.binding.read()))
-                for target in self._now()
-                if _has_values(target.binding)
-            }
 
     def balance(self, *, steps: int = 1, learning_rate: float | None = None) -> Balance:
         """How each penalty compares with the data now: too weak to matter, or drowning it?
@@ -287,8 +277,3 @@ _OUTPUTS_ALONE = (
     "Write plan.activity_penalty() in the loss in place of plan.penalty(), or detach() the "
     "attachment"
 )
-
-
-def _has_values(binding: Binding) -> bool:
-    """Meta and lazy parameters have no values to show."""
-    return binding.shape() is not None and not any(p.is_meta for p in binding.parameters())

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import ModelError, NeverAppliedWarning, some
 from penalize.parameters import Parameter
-from penalize.plan import LivePlan, Row, row_of
+from penalize.plan import LivePlan, PenalizedNow, Row, row_of
 from penalize.regularizers.base import Regularizer, described
 from penalize.rules import Decision
 from penalize.torch import doors
@@ -190,6 +190,16 @@ class PlannedModel(LivePlan):
         step: Any = self.applied.tensor if torch.compiler.is_compiling() else self.steps
         return [target.at(step) for target in self.targets()]
 
+    def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
+        """What is penalized, with the values that it has now; meta and lazy ones have none."""
+        targets = self._now() if at is None else [t.at(at) for t in self.targets()]
+        found = []
+        with torch.no_grad():
+            for target in (t for t in targets if _has_values(t.binding)):
+                w, regularizer = target.binding.read().detach(), target.regularizer
+                found.append(PenalizedNow(target.name, w, regularizer, float(regularizer(w))))
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """What is penalized, how many steps there were, and the values at the start: plain data.
 
@@ -250,3 +260,7 @@ class PlannedModel(LivePlan):
             NeverAppliedWarning,
             stacklevel=4,
         )
+
+
+def _has_values(binding: Binding) -> bool:
+    return binding.shape() is not None and not any(p.is_meta for p in binding.parameters())

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from penalize.errors import OptimizerError, StateError
+from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer
 from penalize.torch import doors
 from penalize.torch.acting.checks import check_can_act, share_out
+from penalize.torch.acting.copied import CopiedAttachment
 from penalize.torch.acting.state import check_averages, check_same, state_of
 from penalize.torch.acting.stepper import Source, Stepper
 from penalize.torch.claims import check_free, claims_of
@@ -42,7 +43,8 @@ class AttachedPlan(Source, Protocol):
 class Attachment:
     """What ``plan.attach`` returns. Lives as long as the optimizer; :meth:`detach` ends it.
 
-    It refers to its optimizers weakly, so that dropping an optimizer drops its attachment.
+    It refers to its optimizers weakly, so that dropping an optimizer drops its attachment. A copy
+    of it, as in a copied or pickled object that holds one, is dead: it has the state alone.
     """
 
     def __init__(
@@ -230,10 +232,8 @@ class Attachment:
             stepper.mode.wait_for(waits)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise OptimizerError(
-            "an attachment was copied or pickled, and it consists of hooks on an optimizer",
-            "save attachment.state_dict(), and attach a plan of the copied model to its optimizer",
-        )
+        # It consists of hooks on an optimizer, and a copy of that one has none.
+        return CopiedAttachment, (self._kind, self.mode, self._place, self.state_dict())
 
     def __str__(self) -> str:
         return f"the attachment to {self._kind} in mode {self.mode!r} ({self._place})"

@@ -45,7 +45,7 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     if not isinstance(saved["penalties"], Mapping):
         raise StateError("its penalties are no mapping from name to regularizer")
     problems = [
-        f"it has {key}={saved[key]!r}, and here it is {here[key]!r}"
+        f"it has {key}={saved.get(key)!r}, and here it is {here.get(key)!r}"
         for key in ("mode", "clip", "average")
         if saved.get(key) != here.get(key)
     ]
