@@ -88,7 +88,7 @@ def main() -> None:
     table = (ROOT / "docs" / "digits.md").read_text(encoding="utf-8")
     readme = with_outputs(with_table(path.read_text(encoding="utf-8"), table))
     path.write_text(with_agreement(readme, _measured_agreement()), encoding="utf-8")
-    for name in ("porting.md", "audit.md", "choosing.md"):
+    for name in ("porting.md", "audit.md", "choosing.md", "jax-loops.md"):
         guide = ROOT / "docs" / name
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             Path("tests").symlink_to(ROOT / "tests")  # scripts that a guide runs
