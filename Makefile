@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace release-check least freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,13 @@ optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/op
 
 halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="digits network")
 	$(BIN)/python scripts/halfspace.py $(PARTS)
+
+release-check: $(ENV) ## Build what is released, and install it in bare environments; EXTRAS="torch jax"
+	$(BIN)/python scripts/release.py $(if $(EXTRAS),--extras $(EXTRAS)) \
+	  $(if $(HOME_URL),--home $(HOME_URL)) $(if $(TAG),--tag $(TAG))
+
+least: $(ENV) ## Run a part of the tests with the least versions that pyproject.toml admits
+	$(BIN)/python scripts/release.py --least
 
 freeze: ## Write constraints.txt from the versions now in .venv
 	@{ echo '# Exact versions of the whole development environment; every install uses them (-c).'; \

@@ -6,7 +6,7 @@ This package imports no framework. Its wings are ``penalize.torch``, ``penalize.
 
 import sys as _sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _define_regularizers() -> None:

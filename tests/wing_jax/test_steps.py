@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,6 +13,7 @@ import pytest
 
 from penalize import L1, L2, GroupLasso, Regularizer
 from penalize.jax import regularize
+from penalize.schedules import warmup
 from penalize.steps import SLACK
 
 LR = 1e-3
@@ -75,3 +78,17 @@ def test_at_a_stationary_point_nothing_moves_from_the_first_step_on(
         updates, state = tx.update({"w": jnp.full((1, 1), -strength)}, state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(params["w"], 1.0, rtol=0, atol=1e-9 * strength)
+
+
+@pytest.mark.parametrize("lr", [LR, optax.constant_schedule(LR)], ids=["number", "schedule"])
+def test_groups_in_float32_where_numbers_are_float64(lr: Any) -> None:
+    """As under JAX_ENABLE_X64: the step is not wider than what it moves."""
+    params = {"w": jnp.ones((4, 3), jnp.float32)}
+    plan = regularize(params, GroupLasso(0.1, groups=0) * warmup(10))
+    tx = optax.chain(optax.adam(lr), plan.proximal(lr))
+    update = jax.jit(tx.update)
+    updates, state = update(params, tx.init(params), params)
+    assert updates["w"].dtype == jnp.float32
+    np.testing.assert_allclose(updates["w"], -LR, rtol=1e-4)
+    updates, _ = update(params, state, params)  # λ/10·√3/√3 in each row, over Adam's 1
+    np.testing.assert_allclose(updates["w"], -LR - LR * 0.01, rtol=1e-4)

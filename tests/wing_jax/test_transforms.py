@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -236,12 +237,19 @@ def test_the_proximal_step_follows_an_injected_rate_that_is_changed() -> None:
 # --- within what optax has to wrap ----------------------------------------------------------
 
 
+def accumulated(inner: Any, batches: int) -> optax.MultiSteps:
+    """In float64, which optax has to be told since 0.2.8."""
+    tell = "accumulator_dtype" in inspect.signature(optax.MultiSteps).parameters
+    told = {"accumulator_dtype": jnp.float64} if tell else {}
+    return optax.MultiSteps(inner, batches, **told)
+
+
 @each_mode
 def test_accumulated_gradients(mode: str) -> None:
     """One penalty per step, however many batches it has."""
     micro = [(X[i::3], Y[i::3]) for i in range(3)]
     inner = MODES[mode](PLAN, LR, 1.0)
-    tx = optax.MultiSteps(inner, 3, accumulator_dtype=jnp.float64)
+    tx = accumulated(inner, 3)
     params, state = START, tx.init(START)
 
     @jax.jit
@@ -479,7 +487,7 @@ def test_frozen_and_exempt() -> None:
 
 
 def test_before_a_mean_of_gradients() -> None:
-    mean = optax.MultiSteps(optax.sgd(LR), 1, accumulator_dtype=jnp.float64)
+    mean = accumulated(optax.sgd(LR), 1)
     tx = optax.chain(PLAN.gradient(), mean.gradient_transformation())
     check_equal(update_once(tx), update_once(MODES["gradient"](PLAN, LR, 1.0)))
 

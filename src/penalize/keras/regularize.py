@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from penalize.callsite import callsite
-from penalize.errors import AppliedTwiceError, ArrayError
+from penalize.errors import AppliedTwiceError, ArrayError, MissingPackageError
 from penalize.keras.choice import mode_named
 from penalize.keras.models import models_with, weakly
 from penalize.keras.parameters import HeldVariable, read
@@ -83,9 +83,11 @@ def regularize(
         NoProximalOperatorError: a regularizer has no exact prox under this optimizer.
         NoKinkError: in ``"halfspace"``, no penalty makes zeros, or it is not known where.
         AppliedTwiceError: a plan is in force on the model, or an L2 meets ``weight_decay``.
+        MissingPackageError: this Keras is older than 3.15.
 
     The model is as it was if it raises.
     """
+    _check_release()
     chosen = mode_named(mode, average)
     found = read(model)
     place = callsite()
@@ -103,6 +105,13 @@ def regularize(
     chosen.check(model, plan.targets())
     plan.apply()
     return plan
+
+
+def _check_release() -> None:
+    major, minor = keras.__version__.split(".")[:2]
+    if (int(major), int(minor)) < (3, 15):
+        # There the regularizer of a variable is to be of Keras' own class.
+        raise MissingPackageError("keras>=3.15", "penalize.keras", "keras")
 
 
 def _check_free(found: list[tuple[Parameter, HeldVariable]], place: str) -> None:

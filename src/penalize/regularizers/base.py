@@ -231,9 +231,9 @@ class Regularizer(ABC):
             return self.prox(w, step.factor)
         self._check_steady()
         w, xp = open_array(w, whole=not self.on_shards)
-        denominator, _ = self._open_step(step.denominator, w, xp)
+        factor, denominator = (self._open_step(part, w, xp)[0] for part in step)
         self.check_step(per_element=True)
-        taken = step._replace(denominator=denominator)
+        taken = Step(factor, denominator)
         return self._in_width(lambda r, x: r._prox_taken(x, taken, xp), w, xp)
 
     @abstractmethod
@@ -353,7 +353,10 @@ class Regularizer(ABC):
         return self._why_not_prox(per_element)
 
     def _open_step(self, step: Any, w: Array, xp: Backend) -> tuple[Any, bool]:
-        """The step as ``_prox`` takes it, and whether it is an array with one per element."""
+        """The step as ``_prox`` takes it, and whether it is an array with one per element.
+
+        An array comes in the type in which w is computed.
+        """
         if isinstance(step, numbers.Real):
             if not (math.isfinite(step) and float(step) >= 0):
                 raise StepError(self, f"step={step!r}")
@@ -368,7 +371,7 @@ class Regularizer(ABC):
             raise StepError(self, f"a step of shape {shape} for a w of {wanted}")
         if shape and its != xp:
             raise StepError(self, "a step that is not sharded as w is")
-        return xp.wide(opened), bool(shape)
+        return xp.like(xp.wide(opened), xp.wide(w)), bool(shape)
 
     def strength_max(self, gradient: Array) -> Array:
         """The least f at which f·Ω leaves nothing: at which 0 ∈ g + f·∂Ω(0).

@@ -8,6 +8,7 @@ from typing import Any
 import fitting
 import keras
 import numpy as np
+import pytest
 from fitting import X, Y, around, fit
 from keras import layers, optimizers
 from reference import raises
@@ -17,6 +18,7 @@ from penalize import (
     L1,
     L2,
     AppliedTwiceError,
+    MissingPackageError,
     ModeError,
     NoGradientError,
     NonNegative,
@@ -210,3 +212,13 @@ def check_outputs_that_cannot_be_penalized() -> None:
         compiled(model, optimizers.SGD(0.1))
         unmoved(model, NoGradientError, "On the outputs of a layer it cannot act")
     raises(NoGradientError, "NonNegative() (on a layer of Keras) has no", lambda: model(X))
+
+
+def check_an_older_keras() -> None:
+    """There only Keras' own classes are taken as the regularizer of a variable."""
+    model = network()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras, "__version__", "3.14.1")
+        raises(MissingPackageError, "needs keras>=3.15, which", lambda: regularize(model, L2(0.1)))
+    assert all(variable.regularizer is None for variable in model.variables)
+    regularize(model, L2(0.1))

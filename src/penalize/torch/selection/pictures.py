@@ -61,12 +61,12 @@ def weights_along(path: Path, ax: Axes) -> None:
     strengths = path.strengths
     if sum(w.shape[1] for w in values.values()) <= LINES:
         for w in values.values():
-            ax.plot(strengths, w, lw=1.4)
+            ax.plot(strengths, w.numpy(), lw=1.4)
         _finish(path, ax, "weight")
         return
     for name, w in values.items():
         # The library leaves out what begins with "_", and takes what stands in "$" for a formula.
-        ax.plot(strengths, w.norm(dim=1), "o-", ms=3, lw=1.4, label=f" {name}")
+        ax.plot(strengths, w.norm(dim=1).numpy(), "o-", ms=3, lw=1.4, label=f" {name}")
     _finish(path, ax, "norm")
     for text in ax.legend(fontsize=8).get_texts():
         text.set_parse_math(False)
