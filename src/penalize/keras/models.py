@@ -54,7 +54,8 @@ def _reachable(known: list[Any]) -> list[Any]:
     waiting: list[Any] = [sys.modules, *known]
     for frame in sys._current_frames().values():
         for running, _ in traceback.walk_stack(frame):
-            waiting += [running.f_locals, running.f_globals]
+            # A copy: from Python 3.13 on it is a view, of which the collector knows nothing.
+            waiting += [dict(running.f_locals), running.f_globals]
     found: dict[int, Any] = {}
     while waiting:
         new = {id(x): x for x in waiting if id(x) not in found}
