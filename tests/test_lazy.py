@@ -100,13 +100,13 @@ def test_a_name_that_a_module_has_too_is_imported_at_once(stub: Path) -> None:
 
 
 def test_a_package_without_its_stub_says_what_is_missing(monkeypatch: Any, tmp_path: Path) -> None:
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "__init__.py").write_text("")
+    (tmp_path / "stubless").mkdir()
+    (tmp_path / "stubless" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    import bare  # type: ignore[import-not-found]  # noqa: F401
+    import stubless  # type: ignore[import-not-found]  # noqa: F401
 
-    with pytest.raises(ImportError, match=r"__init__.pyi is missing.*--collect-data bare"):
-        lazy.names("bare")
+    with pytest.raises(ImportError, match=r"__init__.pyi is missing.*--collect-data stubless"):
+        lazy.names("stubless")
 
 
 def test_the_wheel_has_the_stubs_and_works_where_it_is(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def called_at(place: str) -> Iterator[None]:
 
 def callsite() -> str:
     """File name and line of the nearest caller outside this package."""
-    if place := _standing.get():
+    place = _standing.get()
+    if place:
         return place
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_code.co_filename):

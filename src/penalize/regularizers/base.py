@@ -371,7 +371,8 @@ class Regularizer(ABC):
             raise StepError(self, f"a step of shape {shape} for a w of {wanted}")
         if shape and its != xp:
             raise StepError(self, "a step that is not sharded as w is")
-        return xp.like(xp.wide(opened), xp.wide(w)), bool(shape)
+        here, own = open_array(its.wide(opened))  # of what is sharded, the part that is here
+        return own.like(here, xp.wide(w)), bool(shape)
 
     def strength_max(self, gradient: Array) -> Array:
         """The least f at which f·Ω leaves nothing: at which 0 ∈ g + f·∂Ω(0).
