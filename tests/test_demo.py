@@ -15,7 +15,7 @@ from penalize.demo import run
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import digits
 from penalize.demo.report import percent, sentence
-from penalize.demo.smaller import SmallerRow
+from penalize.demo.smaller import SmallerRow, smaller
 from penalize.demo.training import train
 
 EPOCHS, SEEDS = 12, (2**64 - 1, 0, 1)
@@ -176,6 +176,12 @@ def test_the_group_lassos_network_compacted_has_the_units_that_are_left(ran):
         ran.sentence.split()
         == ran.printed[ran.printed.index("Compacted,") :].split()[: len(ran.sentence.split())]
     )
+
+
+def test_a_network_without_dead_units_is_told_as_it_is():
+    data = digits()
+    row = smaller(train(CONTENDERS[0], data, epochs=0, seed=0), data)
+    assert (row.units, row.parameters) == (64, row.parameters_in_all) == (64, 4810)
 
 
 def test_digits_that_change_are_counted():
