@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace release-check least freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace compacting release-check least freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/op
 
 halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="digits network")
 	$(BIN)/python scripts/halfspace.py $(PARTS)
+
+compacting: $(ENV) ## Train networks by group lasso, compact them, and write docs/compacting.md (two minutes)
+	$(BIN)/python scripts/compacting.py
 
 release-check: $(ENV) ## Build what is released, and install it in bare environments; EXTRAS="torch jax"
 	$(BIN)/python scripts/release.py $(if $(EXTRAS),--extras $(EXTRAS)) \

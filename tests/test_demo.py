@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from penalize import L1
 from penalize.demo import run
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import digits
-from penalize.demo.report import percent
+from penalize.demo.report import percent, sentence
+from penalize.demo.smaller import SmallerRow, smaller
 from penalize.demo.training import train
 
 EPOCHS, SEEDS = 12, (2**64 - 1, 0, 1)
@@ -36,8 +38,9 @@ class Ran:
         self.rows = {row["model"]: row["runs"] for row in self.data["models"]}
         self.models = {name: rows[0] for name, rows in self.rows.items()}
         text = (folder / "digits.md").read_text(encoding="utf-8")
+        table, self.sentence = text.split("\n\n")
         self.table = [
-            [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
         ]
 
 
@@ -151,6 +154,40 @@ def test_the_table_says_what_the_data_say(ran):
         assert row["pixels left"] == told(runs, "pixels")
         assert row["hidden units left"] == told(runs, "units")
     assert "medians of 3 seeds; digits.md has their spread" in ran.printed
+
+
+def test_the_group_lassos_network_compacted_has_the_units_that_are_left(ran):
+    rows = ran.data["compacted"]["runs"]
+    assert ran.data["compacted"]["model"] == NAMES[-1]
+    for row, before in zip(rows, ran.rows["group lasso"], strict=True):
+        units = row["units"]
+        assert units == before["units"] < row["units_in_all"] == 64
+        assert row["parameters"] == 64 * units + units + units * 10 + 10
+        assert row["parameters_in_all"] == 64 * 64 + 64 + 64 * 10 + 10
+        assert row["time"] > 0
+        assert row["changed"] == 0
+    assert ran.sentence.strip() == (
+        f"Compacted, the network of the group lasso has {told(rows, 'units')} of 64 hidden units "
+        f"and {told(rows, 'parameters', '{:,}'.format)} of 4,810 parameters, takes "
+        f"{told(rows, 'time', '{:.2f}'.format)} of the time for a batch of 450 images, and "
+        "predicts the same digits."
+    )
+    assert (
+        ran.sentence.split()
+        == ran.printed[ran.printed.index("Compacted,") :].split()[: len(ran.sentence.split())]
+    )
+
+
+def test_a_network_without_dead_units_is_told_as_it_is():
+    data = digits()
+    row = smaller(train(CONTENDERS[0], data, epochs=0, seed=0), data)
+    assert (row.units, row.parameters) == (64, row.parameters_in_all) == (64, 4810)
+
+
+def test_digits_that_change_are_counted():
+    row = SmallerRow(64, 64, 100, 100, 1.0, changed=0)
+    assert "predicts the same digits" in sentence("L1", [row], 9)
+    assert "predicts up to 2 other digits" in sentence("L1", [row, replace(row, changed=2)], 9)
 
 
 def test_every_run_is_what_its_seed_gives(ran):

@@ -26,8 +26,8 @@ _DEMO_NEEDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: done, and the doctor found nothing wrong; 1: the doctor found a fault; 2: it could not be
-    done, and stderr says why; 130: the doctor was interrupted.
+    0: done, and the doctor found nothing wrong; 1: the doctor found a fault, or there was nothing
+    to compact; 2: it could not be done, and stderr says why; 130: the doctor was interrupted.
 
     Raises:
         SystemExit: from argparse, for ``--help``, ``--version`` and malformed arguments.
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _doctor(arguments.script, arguments.arguments, arguments.steps)
     if arguments.command == "path":
         return _path(arguments)
+    if arguments.command == "compact":
+        return _compact(arguments)
     return _demo(arguments.output, arguments.epochs, arguments.seed)
 
 
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments"
     )
     _add_path(commands)
+    _add_compact(commands)
     return parser
 
 
@@ -122,6 +125,45 @@ def _add_path(commands: Any) -> None:
     path.add_argument("--learning-rate", type=_above_zero, default=3e-3, metavar="LR")
     path.add_argument("--mode", choices=["proximal", "gradient", "decoupled"], default="proximal")
     path.add_argument("--seed", type=_SEED, default=0, metavar="S")
+
+
+def _add_compact(commands: Any) -> None:
+    compact = commands.add_parser(
+        "compact",
+        help="cut the dead units out of a saved PyTorch model",
+        description="Cut the units out of a saved PyTorch model that are constant or not read, and "
+        "prove that its outputs stay the same. The weights are read as weights alone: no code in "
+        "the file is run. Exit code: 0 the smaller model is written, 1 there is nothing to cut, 2 "
+        "it could not be done.",
+    )
+    compact.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a saved state_dict")
+    compact.add_argument(
+        "--model", required=True, metavar="MODULE:FACTORY", help="what makes the model"
+    )
+    compact.add_argument(
+        "--input",
+        type=_shape,
+        action="append",
+        required=True,
+        dest="shapes",
+        metavar="SHAPE",
+        help="of an input, as 1,3,32,32; once for each, in their order",
+    )
+    compact.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="where the module is saved"
+    )
+    compact.add_argument("--key", help="under which the state_dict stands in CHECKPOINT")
+    compact.add_argument(
+        "--biases", action="store_true", help="give biases to layers where they let a unit go"
+    )
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """An argparse type: sizes, separated by commas."""
+    sizes = text.split(",")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 1,3,32,32")
+    return tuple(map(int, sizes))
 
 
 def _at_least(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -217,6 +259,23 @@ def _path(arguments: argparse.Namespace) -> int:
     except PenalizeError as error:
         return _fail(f"penalize path: {error}")
     return 0
+
+
+def _compact(arguments: argparse.Namespace) -> int:
+    if not _is_installed("torch"):
+        return _fail("penalize compact needs torch; install it with: pip install 'penalize[torch]'")
+
+    from penalize.errors import PenalizeError
+    from penalize.torch.compacting.command import run
+
+    options = {key: value for key, value in vars(arguments).items() if key != "command"}
+    try:
+        why_not = run(options.pop("checkpoint"), **options)
+    except PenalizeError as error:
+        return _fail(f"penalize compact: {error}")
+    if why_not:
+        _fail(f"penalize compact: nothing is written: {why_not}")
+    return int(bool(why_not))
 
 
 def _is_installed(module: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class DemoRow:
         return 100 * self.zeros / self.weights
 
 
+Row = TypeVar("Row")
+
+
 class Spread(NamedTuple):
     """A figure of several runs."""
 
@@ -60,7 +63,7 @@ class Spread(NamedTuple):
     most: float
 
 
-def spread(rows: Sequence[DemoRow], figure: Callable[[DemoRow], float]) -> Spread:
+def spread(rows: Sequence[Row], figure: Callable[[Row], float]) -> Spread:
     """One figure of the runs of one contender."""
     values = [figure(row) for row in rows]
     return Spread(statistics.median_low(values), min(values), max(values))

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from penalize import __version__
 from penalize.demo.measure import DemoRow, spread
+from penalize.demo.smaller import SmallerRow
 from penalize.demo.training import BATCH_SIZE, LEARNING_RATE, MOMENTUM, Trained
 
 _HEADER = (
@@ -52,10 +53,16 @@ def _cells(runs: Sequence[DemoRow], *, with_spread: bool) -> tuple[str, ...]:
     """A contender's row: the medians of its runs, and in brackets the least and the most."""
     cells = [runs[0].model]
     for of, text in _figures(bool(runs[0].rules)):
-        median, least, most = map(text, spread(runs, of))
-        told = f" ({least.removesuffix('%')}–{most.removesuffix('%')})" if least != most else ""
-        cells.append(median + told * with_spread)
+        found = [text(value) for value in spread(runs, of)]
+        cells.append(_with_spread(*found) if with_spread else found[0])
     return tuple(cells)
+
+
+def _with_spread(median: str, least: str, most: str) -> str:
+    """The median, and in brackets the least and the most, where they differ."""
+    if least == most:
+        return median
+    return f"{median} ({least.removesuffix('%')}–{most.removesuffix('%')})"
 
 
 def percent(value: float) -> str:
@@ -88,8 +95,30 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def sentence(name: str, runs: Sequence[SmallerRow], images: int) -> str:
+    """What a contender's networks are when they are compacted."""
+
+    def told(of: Callable[[SmallerRow], float], text: Callable[[float], str]) -> str:
+        return _with_spread(*map(text, spread(runs, of)))
+
+    changed = max(run.changed for run in runs)
+    same = "the same digits" if not changed else f"up to {changed} other digits"
+    return (
+        f"Compacted, the network of the {name} has {told(lambda run: run.units, '{:.0f}'.format)} "
+        f"of {runs[0].units_in_all} hidden units and "
+        f"{told(lambda run: run.parameters, '{:,.0f}'.format)} of {runs[0].parameters_in_all:,} "
+        f"parameters, takes {told(lambda run: run.time, '{:.2f}'.format)} of the time for a batch "
+        f"of {images} images, and predicts {same}."
+    )
+
+
 def data(
-    rows: Rows, runs: Sequence[Sequence[Trained]], *, epochs: int, seeds: Sequence[int]
+    rows: Rows,
+    runs: Sequence[Sequence[Trained]],
+    compacted: Sequence[SmallerRow],
+    *,
+    epochs: int,
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
     """The numbers of each run unrounded, the settings, and the curves."""
     return {
@@ -117,6 +146,7 @@ def data(
             }
             for rows_of, runs_of in zip(rows, runs, strict=True)
         ],
+        "compacted": {"model": rows[-1][0].model, "runs": [asdict(row) for row in compacted]},
     }
 
 

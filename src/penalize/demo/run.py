@@ -13,6 +13,7 @@ from penalize.demo import picture, report
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import Digits, digits
 from penalize.demo.measure import measure
+from penalize.demo.smaller import smaller
 from penalize.demo.training import Trained, train
 
 RUNS = 5
@@ -28,6 +29,8 @@ def run(
     console: Console | None = None,
 ) -> list[list[Trained]]:
     """Train every contender, print plan and table, and write ``digits.{png,md,json}``.
+
+    The networks of the last contender are compacted.
 
     Args:
         output: a directory that exists.
@@ -45,11 +48,14 @@ def run(
     seeds = [(seed + i) % 2**64 for i in range(runs)]
     trained = _train_all(data, epochs, seeds, console)
     rows = [[measure(each, data) for each in runs_of] for runs_of in trained]
+    compacted = [smaller(each, data) for each in trained[-1]]
+    told = report.sentence(CONTENDERS[-1].name, compacted, len(data.test_images))
     _show(trained[-1][0], rows, console)
-    content = report.data(rows, trained, epochs=epochs, seeds=seeds)
+    console.print(told, highlight=False)
+    content = report.data(rows, trained, compacted, epochs=epochs, seeds=seeds)
     files = [output / f"digits.{kind}" for kind in ("png", "md", "json")]
     picture.write(files[0], [each[0] for each in trained], [each[0] for each in rows])
-    files[1].write_text(report.markdown(rows), encoding="utf-8")
+    files[1].write_text(f"{report.markdown(rows)}\n{told}\n", encoding="utf-8")
     files[2].write_text(report.as_json(content), encoding="utf-8")
     for file in files:
         console.print(f"wrote {file}", soft_wrap=True, markup=False, highlight=False)

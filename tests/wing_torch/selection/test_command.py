@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from penalize import L1, GroupLasso, PathError, cli, kernels, write_rules
-from penalize.torch.selection.command import made, measures, strengths
+from penalize import L1, GroupLasso, ModelError, PathError, cli, kernels, write_rules
+from penalize.torch.selection.command import made_for, measures, strengths
 from penalize.torch.selection.data import EMBEDDED, read
 
 
@@ -174,11 +174,11 @@ def test_missing_packages_are_named(monkeypatch, capsys):
 
 def test_factories_are_called_with_sizes_or_with_nothing():
     data = read("diabetes")
-    assert made("torch.nn:Linear", data).weight.shape == (1, 10)
-    assert made(f"{HERE}:wide", data)[0].out_features == 8
-    assert isinstance(made(f"{HERE}:Small", data), Small)
-    with pytest.raises(PathError, match="made a Tensor; it has to make an"):
-        made(f"{HERE}:tensor", data)
+    assert made_for("torch.nn:Linear", data).weight.shape == (1, 10)
+    assert made_for(f"{HERE}:wide", data)[0].out_features == 8
+    assert isinstance(made_for(f"{HERE}:Small", data), Small)
+    with pytest.raises(ModelError, match="made a Tensor; it has to make an"):
+        made_for(f"{HERE}:tensor", data)
 
 
 def tensor():

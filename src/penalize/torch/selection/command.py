@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import MissingPackageError, PathError, PenalizeError
-from penalize.imports import imported
 from penalize.regularizers.elementwise import L1
 from penalize.rules_file import read_rules
+from penalize.torch.model.factories import factory, made, told
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.data import Data, read
 from penalize.torch.selection.path import path
@@ -54,7 +54,7 @@ def run(options: Options) -> None:
     """
     data = read(options.data)
     torch.manual_seed(options.seed)
-    model = made(options.factory, data)
+    model = made_for(options.factory, data)
     plan = regularize(model, L1(1.0) if options.rules is None else read_rules(options.rules))
     loss, score = measures(model, data)
     training = Training(
@@ -82,7 +82,7 @@ def run(options: Options) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the model, or the optimizer with it, raises
         raise PathError(
-            f"training {options.factory} fails ({_told(error)})",
+            f"training {options.factory} fails ({told(error)})",
             "look at the model, the learning rate and the batch size",
         ) from None
     print(found)  # noqa: T201
@@ -110,47 +110,20 @@ def _write(found: Path, output: File) -> list[str]:
     return written
 
 
-def _told(error: BaseException) -> str:
-    """An exception in a line."""
-    return f"{type(error).__name__}: {error}".strip().partition("\n")[0]
-
-
 def _for_json(value: Any) -> Any:
     """The value as JSON has it: what is not finite is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def made(name: str, data: Data) -> nn.Module:
+def made_for(name: str, data: Data) -> nn.Module:
     """The model of ``MODULE:FACTORY``, which is called without arguments, or with the numbers of
     inputs and outputs if it takes two.
 
     Raises:
-        PathError: there is none, or it makes no module that fits the data.
+        ModelError: there is none, or it makes no module.
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise PathError(f"{name!r} is no MODULE:FACTORY", "write torch.nn:Linear, say")
-    if "" not in sys.path:  # as with python -m
-        sys.path.insert(0, "")
-    try:
-        factory: Any = imported(module)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError) as error:
-        raise PathError(f"{name!r} cannot be imported ({error})", "check the name") from None
-    if not callable(factory):
-        raise PathError(f"{name!r} is a {type(factory).__name__}", "name what makes a model")
-    arguments = (data.inputs, data.outputs) if _takes_two(factory) else ()
-    try:
-        model = factory(*arguments)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever stands in it
-        raise PathError(
-            f"'{name}({', '.join(map(str, arguments))})' fails ({_told(error)})",
-            "name what takes no arguments, or the numbers of inputs and outputs",
-        ) from None
-    if not isinstance(model, nn.Module):
-        raise PathError(f"{name!r} made a {type(model).__name__}", "it has to make an nn.Module")
-    return model
+    sizes = (data.inputs, data.outputs) if _takes_two(factory(name)) else ()
+    return made(name, *sizes, takes="no arguments, or the numbers of inputs and outputs")
 
 
 def _takes_two(factory: Callable[..., Any]) -> bool:
@@ -179,7 +152,7 @@ def measures(model: nn.Module, data: Data) -> tuple[Measure, Measure | None]:
             outputs = model(data.x[:2])
     except Exception as error:  # noqa: BLE001 - whatever stands in it
         raise PathError(
-            f"the model cannot take inputs of shape {tuple(data.x[:2].shape)} ({_told(error)})",
+            f"the model cannot take inputs of shape {tuple(data.x[:2].shape)} ({told(error)})",
             "make one that fits the data",
         ) from None
     model.train(was_training)
