@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit
+from scipy.special import expit, softmax
 from sklearn.linear_model import (
     ElasticNet,
     ElasticNetCV,
@@ -20,9 +20,12 @@ from sklearn.linear_model import (
     LogisticRegression,
     MultiTaskLasso,
     PoissonRegressor,
+    QuantileRegressor,
     Ridge,
     RidgeClassifier,
     RidgeCV,
+    SGDClassifier,
+    SGDRegressor,
 )
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVC, LinearSVR
@@ -211,6 +214,20 @@ def test_an_estimator_of_scikit_learn_has_the_same_solution(name: str) -> None:
         assert not are_close(guess, estimator, slope, y), guess
 
 
+def test_three_classes() -> None:
+    labels = np.digitize(Y, [0.0, 1.0])
+    theirs = logistic(C=0.3).fit(X, labels)
+    found = read(theirs, n=N)
+
+    def slope(scores: Any, y: Any) -> Any:
+        return (softmax(scores, axis=1) - y) / len(y)
+
+    weights, _ = fitted(found, slope, np.eye(3)[labels])
+    np.testing.assert_allclose(weights.T, theirs.coef_, rtol=1e-4, atol=1e-5)
+    guess, _ = fitted(L2(1 / (0.3 * N)), slope, np.eye(3)[labels])
+    assert not np.allclose(guess.T, theirs.coef_, rtol=0.05)
+
+
 def test_huber_beside_its_own_scale() -> None:
     theirs = HuberRegressor(alpha=5.0, tol=1e-9, max_iter=10_000).fit(X, Y)
 
@@ -223,6 +240,66 @@ def test_huber_beside_its_own_scale() -> None:
     np.testing.assert_allclose(weights, theirs.coef_, rtol=2e-3)
     guess, _ = fitted(L2(5.0), slope, Y, step=0.05)
     assert not np.allclose(guess, theirs.coef_, rtol=0.1)
+
+
+STOCHASTIC = {"max_iter": 2000, "tol": None, "random_state": 0, "eta0": 0.02, "power_t": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name", "settings", "guess"),
+    [
+        (SGDRegressor(alpha=0.5, **STOCHASTIC), "SGDRegressor", {"alpha": 0.5}, L2(0.25)),
+        (
+            SGDRegressor(alpha=0.2, penalty="l1", **STOCHASTIC),
+            "SGDRegressor",
+            {"alpha": 0.2, "penalty": "l1"},
+            L1(0.2),
+        ),
+        (
+            SGDRegressor(alpha=0.4, penalty="elasticnet", l1_ratio=0.4, **STOCHASTIC),
+            "SGDRegressor",
+            {"alpha": 0.4, "penalty": "elasticnet", "l1_ratio": 0.4},
+            L1L2(0.16, 0.12),
+        ),
+        (
+            SGDClassifier("log_loss", alpha=0.1, **STOCHASTIC),
+            "SGDClassifier",
+            {"alpha": 0.1, "loss": "log_loss"},
+            L2(0.1),
+        ),
+    ],
+    ids=["l2", "l1", "elasticnet", "log_loss"],
+)
+def test_what_is_stochastic_is_nearly_so(
+    estimator: Any, name: str, settings: dict[str, Any], guess: Regularizer
+) -> None:
+    slope, y = (log_loss, LABELS) if "loss" in settings else (squared, Y)
+    estimator.fit(X, y)
+
+    def apart(found: Any) -> float:
+        weights, _ = fitted(found, slope, y)
+        return float(np.linalg.norm(weights - estimator.coef_) / np.linalg.norm(weights))
+
+    assert apart(convert(f"sklearn.{name}", **settings)) < 0.02
+    assert apart(guess) > 0.06
+
+
+def test_quantiles_have_no_better_neighbours() -> None:
+    theirs = QuantileRegressor(alpha=0.1).fit(X, Y)
+    rng = np.random.default_rng(1)
+    near = [1e-3 * rng.normal(size=5) for _ in range(300)]
+
+    def is_least(regularizer: Any) -> bool:
+        def objective(shift: Any) -> float:
+            weights = theirs.coef_ + shift[:4]
+            left = Y - X @ weights - theirs.intercept_ - shift[4]
+            return float(np.abs(left).mean() / 2 + regularizer(weights))
+
+        return min(map(objective, near)) >= objective(np.zeros(5)) - 1e-12
+
+    assert is_least(convert("sklearn.QuantileRegressor", alpha=0.1))
+    assert not is_least(L1(0.2))
+    assert not is_least(L1(0.1 / N))
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
@@ -584,6 +661,12 @@ def test_what_has_no_counterpart_says_why(unit: units.Unit) -> None:
 def test_what_cannot_be_inverted(name: Any, regularizer: Any, settings: Any, message: str) -> None:
     with pytest.raises(UnitsError, match=message):
         invert(name, regularizer, **settings)
+
+
+def test_what_is_known_stays() -> None:
+    net = L1L2.from_elastic_net(0.3, 0.25)
+    assert invert("sklearn.ElasticNet", net, l1_ratio=0.25) == pytest.approx({"alpha": 0.3})
+    assert invert("sklearn.LogisticRegression", L2.from_C(0.5, 8), n=8, l1_ratio=0) == {"C": 0.5}
 
 
 def test_no_such_option() -> None:

@@ -1,6 +1,6 @@
 """The public names of penalize.units, and where each is from."""
 
-from penalize.units.estimators import read as read
+from penalize.units.fitted import read as read
 from penalize.units.table import convert as convert
 from penalize.units.table import find as find
 from penalize.units.table import invert as invert

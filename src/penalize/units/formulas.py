@@ -12,7 +12,7 @@ from penalize.regularizers.base import check_strength, check_unit
 Values = Mapping[str, float]
 
 
-class Kind(Enum):
+class SettingKind(Enum):
     """What a setting is, which says what it may be and whether it can be solved for."""
 
     STRENGTH = "a strength"
@@ -58,7 +58,7 @@ class Formula:
 class Setting(Formula):
     """One setting by the name that the library has for it."""
 
-    kind: Kind = Kind.STRENGTH
+    kind: SettingKind = SettingKind.STRENGTH
     means: str = ""
     default: float | None = None
     """What holds where it is not told; None where it has to be."""
@@ -73,14 +73,17 @@ class Setting(Formula):
             StrengthError: this is a strength, and the value is not a finite number ≥ 0.
             UnitsError: it is something else, and the value is not in its range.
         """
-        if self.kind is Kind.STRENGTH:
+        if self.kind is SettingKind.STRENGTH:
             return check_strength(owner, self.text, value)
-        high = 1.0 if self.kind is Kind.RATIO else math.inf
+        high = 1.0 if self.kind is SettingKind.RATIO else math.inf
         return check_unit(owner, self.text, value, 0.0, high)
 
 
 def setting(
-    name: str, kind: Kind = Kind.STRENGTH, means: str = "", default: float | None = None
+    name: str,
+    kind: SettingKind = SettingKind.STRENGTH,
+    means: str = "",
+    default: float | None = None,
 ) -> Setting:
     """A setting, to be computed with like a number."""
     return Setting(name, (), lambda values: values[name], 3, kind, means, default)

@@ -32,17 +32,20 @@ lambda1 = setting("lambda1")
 l1_reg, group_reg = setting("l1_reg"), setting("group_reg")
 
 
-def _half_squared(package: str, module: str) -> list[Unit]:
+ONE_OUTPUT = "With one output: `nn.MSELoss` is the mean over several, so divide by how many."
+
+
+def _half_squared(package: str, module: str, note: str = "") -> list[Unit]:
     """Lasso and ElasticNet where the squared error is divided by 2n."""
-    half = {"loss": SQUARED, "taken_for": HALF}
     return [
-        *units(package, f"{module}.Lasso", l1=2 * alpha, **half),
+        *units(package, f"{module}.Lasso", l1=2 * alpha, loss=SQUARED, note=note, taken_for=HALF),
         *units(
             package,
             f"{module}.ElasticNet",
             l1=2 * alpha * l1_ratio,
             l2=alpha * (1 - l1_ratio),
             loss=SQUARED,
+            note=note,
             taken_for="L1L2(alpha·l1_ratio, alpha·(1 − l1_ratio)/2), as it is written beside its "
             "halved loss",
         ),
@@ -58,7 +61,7 @@ SCIKIT: list[Unit] = [
         taken_for="alpha, or alpha/2: its squared error is a sum over the samples",
         note="RidgeClassifier fits targets of ±1.",
     ),
-    *_half_squared(SKLEARN, "sklearn"),
+    *_half_squared(SKLEARN, "sklearn", ONE_OUTPUT),
     *units(
         SKLEARN,
         "sklearn.MultiTaskLasso",
@@ -161,6 +164,7 @@ SCIKIT: list[Unit] = [
         l2=alpha / n,
         loss=SQUARED,
         when={"solver": ("lbfgs",)},
+        note="With one output.",
         taken_for="alpha: it is divided by the samples, as Ridge's is",
     ),
     *units(
@@ -169,6 +173,7 @@ SCIKIT: list[Unit] = [
         l2=alpha / batch_size,
         loss=SQUARED,
         when={"solver": ("sgd",)},
+        note="With one output.",
         taken_for="what lbfgs has: it is divided by the batch, so that smaller batches penalize "
         "more",
     ),

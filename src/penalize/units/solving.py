@@ -6,7 +6,7 @@ import math
 
 from penalize.errors import UnitsError
 from penalize.regularizers import GroupLasso, Regularizer
-from penalize.units.formulas import Formula, Kind, Setting
+from penalize.units.formulas import Formula, Setting, SettingKind
 from penalize.units.unit import Unit
 
 Targets = list[tuple[Formula | None, float]]
@@ -24,11 +24,11 @@ def solved(unit: Unit, regularizer: Regularizer, known: dict[str, float]) -> dic
     targets = _targets(unit, regularizer)
     missing = [each for each in unit.settings if each.text not in known]
     for each in missing:
-        if each.kind is Kind.GIVEN and each.default is None:
+        if each.kind is SettingKind.GIVEN and each.default is None:
             raise UnitsError(f"{unit.title} needs {each.text} ({each.means})", f"{unit.penalty}")
-        if each.kind is Kind.GIVEN and each.default is not None:
+        if each.kind is SettingKind.GIVEN and each.default is not None:
             known = {**known, each.text: each.default}
-    wanted = [each for each in missing if each.kind is not Kind.GIVEN]
+    wanted = [each for each in missing if each.kind is not SettingKind.GIVEN]
     found = _found(targets, wanted, known)
     values = {**known, **found}
     if found.keys() != {each.text for each in wanted} or not _are(targets, values):
@@ -55,8 +55,8 @@ def _targets(unit: Unit, regularizer: Regularizer) -> Targets:
 
 
 def _found(targets: Targets, wanted: list[Setting], known: dict[str, float]) -> dict[str, float]:
-    ratios = [each for each in wanted if each.kind is Kind.RATIO]
-    strengths = [each for each in wanted if each.kind is not Kind.RATIO]
+    ratios = [each for each in wanted if each.kind is SettingKind.RATIO]
+    strengths = [each for each in wanted if each.kind is not SettingKind.RATIO]
     ones = {**known, **{each.text: 1.0 for each in strengths}}
     if ratios and len(strengths) == 1:
         # s·r·a and s·(1 − r)·b: at r = 1 and at r = 0 one of them is 0.
@@ -85,7 +85,7 @@ def _over(target: float, at_one: float) -> float:
 
 def _of_kind(strength: Setting, size: float) -> float | None:
     """A strength, or its inverse; None where that is infinite."""
-    if strength.kind is not Kind.INVERSE:
+    if strength.kind is not SettingKind.INVERSE:
         return size
     return 1 / size if size else None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from penalize.errors import UnitsError
 from penalize.regularizers import Regularizer
-from penalize.units.estimators_elsewhere import LINEAR
+from penalize.units.linear import LINEAR
 from penalize.units.scikit import SCIKIT
 from penalize.units.solving import solved
 from penalize.units.training import OPTIMIZERS, TERMS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from penalize.regularizers import Orthogonal
-from penalize.units.formulas import Kind, setting
+from penalize.units.formulas import SettingKind, setting
 from penalize.units.settings import learning_rate, weight_decay
 from penalize.units.unit import EVERYTHING, NOT_BIASES_OR_NORMS, NOT_NORMS, Unit, units
 
@@ -39,7 +39,7 @@ def _refused(package: str, names: str, why_not: str) -> list[Unit]:
     return units(package, names, why_not=why_not)
 
 
-eta = setting("eta", Kind.GIVEN, "the factor of the decay", 1.0)
+eta = setting("eta", SettingKind.GIVEN, "the factor of the decay", 1.0)
 
 OPTIMIZERS: list[Unit] = [
     *_in_gradient(
