@@ -17,7 +17,7 @@ from penalize.units.linear import LINEAR
 from penalize.units.scikit import SCIKIT
 from penalize.units.table import TABLE
 from penalize.units.training import OPTIMIZERS, TERMS
-from penalize.units.unit import KERNELS, Unit
+from penalize.units.unit import Unit
 
 PAGE = Path(__file__).parent.parent / "docs" / "units.md"
 
@@ -55,7 +55,7 @@ def beside(unit: Unit) -> str:
     """What else there is to know."""
     if unit.why_not:
         return unit.why_not[0].upper() + unit.why_not[1:]
-    too = "" if unit.reach is KERNELS or unit.mode else "**The intercept, too.** "
+    too = "" if unit.reach.exempt is None or unit.mode else "**The intercept, too.** "
     return (too + unit.note).strip()
 
 

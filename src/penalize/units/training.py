@@ -7,14 +7,14 @@ from typing import Any
 from penalize.regularizers import Orthogonal
 from penalize.units.formulas import SettingKind, setting
 from penalize.units.settings import learning_rate, weight_decay
-from penalize.units.unit import EVERYTHING, NOT_BIASES_OR_NORMS, NOT_NORMS, Unit, units
+from penalize.units.unit import EVERYTHING, NOT_BIASES_OR_NORMS, NOT_NORMS, WHERE_GIVEN, Unit, units
 
 TORCH, TORCHOPT, OPTAX = "PyTorch 2.13.0", "torchopt 0.7.3", "optax 0.2.8"
 KERAS, TF_KERAS, TF = "Keras 3.15.1", "tf_keras 2.21.0", "TensorFlow 2.21.0"
 PADDLE, MINDSPORE, MLX = "paddle 3.3.1", "mindspore 2.10.0", "mlx 0.32.4"
 TINYGRAD, THINC, CHAINER, SONNET = "tinygrad 0.14.0", "thinc 9.1.1", "chainer 7.8.1", "sonnet 2.0.2"
 
-AS_IT_IS = "the loss as it is"
+TERM: dict[str, Any] = {"loss": "the loss as it is", "reach": WHERE_GIVEN}
 HALVED = "weight_decay: its gradient is weight_decay·w, which is that of ½·weight_decay·Σw²"
 WHATEVER = "what AdamW has: it is not times the learning rate"
 RATIO = (
@@ -228,7 +228,7 @@ TERMS: list[Unit] = [
         TF,
         "tf.nn.l2_loss",
         l2=scale / 2,
-        loss=AS_IT_IS,
+        **TERM,
         note="scale · tf.nn.l2_loss(w).",
         taken_for="scale: it has a half",
     ),
@@ -236,20 +236,20 @@ TERMS: list[Unit] = [
         "tf_slim 1.1.0",
         "tf.contrib.layers.l2_regularizer",
         l2=scale / 2,
-        loss=AS_IT_IS,
+        **TERM,
         taken_for="scale, which is Keras' L2: it has a half",
     ),
-    *units("tf_slim 1.1.0", "tf.contrib.layers.l1_regularizer", l1=scale, loss=AS_IT_IS),
+    *units("tf_slim 1.1.0", "tf.contrib.layers.l1_regularizer", l1=scale, **TERM),
     *units(
         "tf_slim 1.1.0",
         "tf.contrib.layers.l1_l2_regularizer",
         l1=setting("scale_l1"),
         l2=setting("scale_l2") / 2,
-        loss=AS_IT_IS,
+        **TERM,
     ),
-    *units(KERAS, "keras.L1", l1=l1, loss=AS_IT_IS),
-    *units(KERAS, "keras.L2", l2=l2, loss=AS_IT_IS, taken_for="l2/2: it has no half"),
-    *units(KERAS, "keras.L1L2", l1=l1, l2=l2, loss=AS_IT_IS),
+    *units(KERAS, "keras.L1", l1=l1, **TERM),
+    *units(KERAS, "keras.L2", l2=l2, **TERM, taken_for="l2/2: it has no half"),
+    *units(KERAS, "keras.L1L2", l1=l1, l2=l2, **TERM),
     *units(
         KERAS,
         "keras.OrthogonalRegularizer",
@@ -258,7 +258,7 @@ TERMS: list[Unit] = [
         says='Orthogonal(factor, "rows")',
         when={"mode": ("rows",)},
         assumed=True,
-        loss=AS_IT_IS,
+        **TERM,
         note="PyTorch's kernels are transposed: swap the mode there.",
     ),
     *units(
@@ -268,14 +268,14 @@ TERMS: list[Unit] = [
         made_of=(setting("factor"),),
         says='Orthogonal(factor, "columns")',
         when={"mode": ("columns",)},
-        loss=AS_IT_IS,
+        **TERM,
     ),
-    *units(SONNET, "sonnet.regularizers.L1", l1=scale, loss=AS_IT_IS),
+    *units(SONNET, "sonnet.regularizers.L1", l1=scale, **TERM),
     *units(
         SONNET,
         "sonnet.regularizers.L2",
         l2=scale / 2,
-        loss=AS_IT_IS,
+        **TERM,
         taken_for="scale: it has a half",
     ),
     *units(

@@ -30,6 +30,7 @@ class Reach:
 
 
 KERNELS = Reach("kernels", None)
+WHERE_GIVEN = Reach("what it is given to", None)
 INTERCEPT_TOO = Reach("kernels and the intercept", ())
 EVERYTHING = Reach("everything, biases and norms too", ())
 NOT_NORMS = Reach("everything but norms", (norms,))
