@@ -32,7 +32,7 @@ PACKAGES = {
     "glum": ["glum==3.4.1"],
     "asgl": ["asgl==2.2.0"],
 }
-CLOSE = 1e-4
+CLOSE = 5e-4
 GROUPS = [[0, 1], [2], [3, 4, 5]]
 OF_GROUP = [0, 0, 1, 2, 2, 2]
 
@@ -78,8 +78,8 @@ def fits_of(package: str) -> Iterator[Fit]:
         yield _sklearn(name, {"alpha": 0.2, "l1_ratio": 0.3}, "squared",
                        lambda: Glum(alpha=0.2, l1_ratio=0.3, **within))  # fmt: skip
         yield _sklearn(
-            name, {"alpha": 0.2, "family": "binomial"}, "log",
-            lambda: Glum(alpha=0.2, l1_ratio=0, family="binomial", **within),
+            name, {"alpha": 0.2, "l1_ratio": 0.3, "family": "binomial"}, "log",
+            lambda: Glum(alpha=0.2, l1_ratio=0.3, family="binomial", **within),
         )  # fmt: skip
     if package == "asgl":
         yield from _asgl()

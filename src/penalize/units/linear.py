@@ -75,10 +75,11 @@ LINEAR: list[Unit] = [
     *units(
         GLUM,
         "glum.GeneralizedLinearRegressor",
-        l2=alpha / 2,
+        l1=alpha * l1_ratio,
+        l2=alpha * (1 - l1_ratio) / 2,
         loss="the mean log loss, or the mean of μ − y·log μ",
         when={"family": ("binomial", "poisson")},
-        note="With l1_ratio=0, its default.",
+        note="Without scale_predictors.",
     ),
     *units(
         ABESS,
