@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue optimizers optimizers-elsewhere halfspace compacting release-check least freeze clean
+.PHONY: help demo test test-all check bench bench-gpu browser readme docs catalogue units units-again optimizers optimizers-elsewhere halfspace compacting release-check least freeze clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,12 @@ docs: $(ENV) ## Build the site of the documentation into build/site; strict: no 
 
 catalogue: $(ENV) ## Write the tables of docs/regularizers.md and its picture from the regularizers
 	$(BIN)/python scripts/catalogue.py
+
+units: $(ENV) ## Write the tables of docs/units.md from penalize.units
+	$(BIN)/python scripts/units_page.py
+
+units-again: $(ENV) ## Measure units of packages again, in environments of their own; ONLY="skglm celer"
+	$(BIN)/python scripts/units.py $(ONLY)
 
 optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/optimizers.md
 	cd tests && ../$(BIN)/python -m optimizers

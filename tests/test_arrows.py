@@ -36,7 +36,7 @@ LAYERS = [
     {"regularizers"},
     {"parameters", "contrib", "report", "halfspace"},
     {"selectors", "roles"},
-    {"rules"},
+    {"rules", "units"},
     {"plan", "planning", "rules_file"},
     {"logs"},
     {"penalize"},  # the face: src/penalize/__init__.py

@@ -26,12 +26,14 @@ from documents import (
     with_outputs,
     with_part,
 )
+from units_page import parts as unit_tables
 
 import penalize
 import penalize.jax
 import penalize.keras
 import penalize.tensorflow
 import penalize.torch
+import penalize.units
 from penalize import L2, Custom, Regularizer, Scheduled, Sum, cli, read_rules
 from penalize.torch import tf1
 
@@ -45,6 +47,7 @@ PUBLIC = [
     penalize.tensorflow.contrib.layers,
     penalize.keras,
     penalize.jax,
+    penalize.units,
 ]
 
 
@@ -65,6 +68,13 @@ def test_the_catalogue_is_complete_and_up_to_date() -> None:
     assert set(LISTED) == kinds - bases
     assert part_of(read(DOCS / "regularizers.md"), "catalogue") == tables().strip()
     assert (DOCS / "regularizers.png").stat().st_size > 0
+
+
+def test_the_tables_of_units_are_up_to_date() -> None:
+    """`make units` writes them."""
+    page = read(DOCS / "units.md")
+    for name, written in unit_tables().items():
+        assert part_of(page, name) == written.strip()
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)

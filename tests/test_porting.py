@@ -16,8 +16,6 @@ import tensorflow as tf
 import tf_slim
 
 from penalize import (
-    L1,
-    L1L2,
     L2,
     AppliedTwiceError,
     AuditError,
@@ -26,6 +24,7 @@ from penalize import (
     PenaltyOfPenaltyWarning,
     Regularizer,
     everything,
+    units,
 )
 from penalize.keras import from_keras
 from penalize.tensorflow import audit, contrib, regularize, regularized
@@ -190,14 +189,26 @@ def test_minimize_never_reads_the_collection() -> None:
     ("theirs", "ours"),
     [
         (tf_slim.l2_regularizer(0.25), L2.from_half(0.25)),
-        (tf_slim.l2_regularizer(0.25), L2(0.25 / 2)),
-        (lambda w: 0.25 * tf.nn.l2_loss(w), L2.from_half(0.25)),
-        (tf_slim.l1_regularizer(0.25), L1(0.25)),
-        (tf_slim.l1_l2_regularizer(0.25, 0.5), L1L2(0.25, 0.5 / 2)),
-        (keras.regularizers.L1(0.25), L1(0.25)),
-        (keras.regularizers.L2(0.25), L2(0.25)),
-        (keras.regularizers.L1L2(0.25, 0.5), L1L2(0.25, 0.5)),
-        (keras.regularizers.OrthogonalRegularizer(0.25, "columns"), Orthogonal(0.25, "columns")),
+        (
+            tf_slim.l2_regularizer(0.25),
+            units.convert("tf.contrib.layers.l2_regularizer", scale=0.25),
+        ),
+        (lambda w: 0.25 * tf.nn.l2_loss(w), units.convert("tf.nn.l2_loss", scale=0.25)),
+        (
+            tf_slim.l1_regularizer(0.25),
+            units.convert("tf.contrib.layers.l1_regularizer", scale=0.25),
+        ),
+        (
+            tf_slim.l1_l2_regularizer(0.25, 0.5),
+            units.convert("tf.contrib.layers.l1_l2_regularizer", scale_l1=0.25, scale_l2=0.5),
+        ),
+        (keras.regularizers.L1(0.25), units.convert("keras.L1", l1=0.25)),
+        (keras.regularizers.L2(0.25), units.convert("keras.L2", l2=0.25)),
+        (keras.regularizers.L1L2(0.25, 0.5), units.convert("keras.L1L2", l1=0.25, l2=0.5)),
+        (
+            keras.regularizers.OrthogonalRegularizer(0.25, "columns"),
+            units.convert("keras.OrthogonalRegularizer", factor=0.25, mode="columns"),
+        ),
     ],
 )
 def test_the_units(theirs: Any, ours: Regularizer) -> None:

@@ -48,6 +48,7 @@ from penalize.errors import StateError as StateError
 from penalize.errors import StepError as StepError
 from penalize.errors import StrengthError as StrengthError
 from penalize.errors import TrainerError as TrainerError
+from penalize.errors import UnitsError as UnitsError
 from penalize.errors import VariableError as VariableError
 from penalize.logs import log as log
 from penalize.parameters import Role as Role

@@ -209,6 +209,10 @@ class ScheduleError(Refusal, ValueError):
     """A schedule cannot be made of what was given."""
 
 
+class UnitsError(Refusal, ValueError):
+    """A strength in another library's units cannot be converted, or not with what was given."""
+
+
 class AnchorError(Refusal, ValueError):
     """An anchor, or what belongs to one, is no array, or does not fit a parameter."""
 

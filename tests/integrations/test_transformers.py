@@ -24,7 +24,9 @@ from penalize import (
     NoMatchError,
     StateError,
     TrainerError,
+    everything,
     kernels,
+    units,
     warmup,
 )
 from penalize.integrations.transformers import PenalizeCallback
@@ -164,6 +166,33 @@ class Reporter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
             self.told[state.global_step] = dict(logs)
+
+
+class Normed(Regression):
+    """The same behind a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.LayerNorm(next(self.parameters()).shape[1]), self.model)
+        self.double()
+
+
+def test_its_weight_decay_in_our_units(tmp_path: Path) -> None:
+    """AdamW's, of all but biases and norms."""
+
+    def trained(weight_decay: float, *callbacks: TrainerCallback) -> nn.Module:
+        ended = trainer(tmp_path, *callbacks, model=Normed(), weight_decay=weight_decay)
+        ended.train()
+        model = ended.model
+        assert isinstance(model, nn.Module)
+        return model
+
+    theirs = trained(0.5)
+    rules = units.convert("transformers.Trainer", weight_decay=0.5)
+    assert apart(trained(0.0, PenalizeCallback(rules, "decoupled")), theirs) < 1e-9
+    guesses = {everything: L2.from_weight_decay(0.5)}, {kernels: L2(0.5)}
+    for guess in guesses:
+        assert apart(trained(0.0, PenalizeCallback(guess, "decoupled")), theirs) > 1e-4
 
 
 def test_the_log_has_the_numbers_of_the_plan(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from penalize.errors import (
     RegularizerError,
     StepError,
     StrengthError,
+    UnitsError,
 )
 from penalize.keras_names import announce
 from penalize.keras_values import values_kept
@@ -652,6 +653,19 @@ def check_strength(owner: str, argument: str, value: object) -> float:
     number = as_number(value)
     if not 0 <= number < math.inf:  # which a compiler follows, of a number that varies, too
         raise StrengthError(owner, argument, value)
+    return number
+
+
+def check_unit(owner: str, argument: str, value: object, low: float, high: float) -> float:
+    """A finite number from low, itself excluded where high is infinite, to high, included.
+
+    Raises :class:`UnitsError` otherwise.
+    """
+    number = as_number(value)
+    is_open = high == math.inf
+    if not (low < number < high if is_open else low <= number <= high):
+        expected = f"a finite number > {low:g}" if is_open else f"one from {low:g} to {high:g}"
+        raise UnitsError(f"{owner} got {argument}={value!r}", f"expected {expected}")
     return number
 
 

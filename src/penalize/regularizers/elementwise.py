@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,13 @@ from typing import Any, ClassVar, Self
 
 from penalize.backends import Array, Backend
 from penalize.errors import NoStrengthMaxError
-from penalize.regularizers.base import Elementwise, Regularizer, check_above
+from penalize.regularizers.base import (
+    Elementwise,
+    Regularizer,
+    check_above,
+    check_strength,
+    check_unit,
+)
 from penalize.regularizers.kinks import Kinks
 
 
@@ -34,6 +41,12 @@ def above_zero(owner: Regularizer, strength: Any) -> Any:
     return strength
 
 
+def _per_sample(kind: type[Regularizer], C: object, n: object) -> float:  # noqa: N803
+    """1/(C·n), both checked."""
+    owner = f"{kind.__name__}.from_C"
+    return 1 / check_unit(owner, "C", C, 0.0, math.inf) / check_unit(owner, "n", n, 0.0, math.inf)
+
+
 @dataclass(frozen=True, repr=False)
 class L1(Elementwise):
     """The lasso penalty: λ Σ|w|.
@@ -55,6 +68,37 @@ class L1(Elementwise):
     config_names: ClassVar[Mapping[str, str]] = MappingProxyType({"strength": "l1"})
 
     strength: float
+
+    @classmethod
+    def from_lasso(cls, alpha: float) -> Self:
+        """The L1 of scikit-learn's ``Lasso(alpha)``: ``L1(2 * alpha)``.
+
+        ``Lasso`` minimises ‖y − Xw‖²/(2n) + α‖w‖₁, in which the squared error has a half. That of
+        ``nn.MSELoss`` has none: beside it, of one output, the solution is the same.
+
+        Args:
+            alpha: α, finite and ≥ 0. The number of samples does not matter.
+
+        Raises:
+            StrengthError: alpha is not a finite number ≥ 0.
+        """
+        return cls(2 * check_strength(cls.__name__, "alpha", alpha))
+
+    @classmethod
+    def from_C(cls, C: float, n: float) -> Self:  # noqa: N802, N803 - their name for it
+        """The L1 of scikit-learn's ``LogisticRegression(C, l1_ratio=1)``: ``L1(1 / (C * n))``.
+
+        It minimises C·Σ loss + ‖w‖₁. Beside the mean log loss, that of ``nn.BCEWithLogitsLoss`` or
+        ``nn.CrossEntropyLoss``, the solution is the same.
+
+        Args:
+            C: the inverse of a strength, finite and > 0.
+            n: how many samples it was fitted on.
+
+        Raises:
+            UnitsError: C or n is not a finite number > 0.
+        """
+        return cls(_per_sample(cls, C, n))
 
     def _value(self, w: Array, xp: Backend) -> Array:
         return self.strength * xp.sum(xp.abs(w))
@@ -108,6 +152,43 @@ class L2(Elementwise):
         """scale · ½Σw², TensorFlow 1's ``l2_regularizer(scale)``: ``L2(scale / 2)``."""
         return cls(scale).scaled(0.5)
 
+    @classmethod
+    def from_ridge(cls, alpha: float, n: float) -> Self:
+        """The L2 of scikit-learn's ``Ridge(alpha)``: ``L2(alpha / n)``.
+
+        ``Ridge`` minimises ‖y − Xw‖² + α‖w‖², in which the squared error is a sum. Beside that of
+        ``nn.MSELoss``, which is a mean, the solution is the same.
+
+        Args:
+            alpha: α, finite and ≥ 0.
+            n: how many samples it was fitted on; times the outputs where there are several, as
+                ``nn.MSELoss`` is the mean over these, too.
+
+        Raises:
+            StrengthError: alpha is not a finite number ≥ 0.
+            UnitsError: n is not a finite number > 0.
+        """
+        alpha = check_strength(cls.__name__, "alpha", alpha)
+        return cls(alpha / check_unit(f"{cls.__name__}.from_ridge", "n", n, 0.0, math.inf))
+
+    @classmethod
+    def from_C(cls, C: float, n: float) -> Self:  # noqa: N802, N803 - their name for it
+        """The L2 of scikit-learn's ``LogisticRegression(C)``: ``L2(1 / (2 * C * n))``.
+
+        It minimises C·Σ loss + ½‖w‖². Beside the mean log loss, that of ``nn.BCEWithLogitsLoss`` or
+        ``nn.CrossEntropyLoss``, the solution is the same. That of ``LinearSVC(C)`` and
+        ``LinearSVR(C)`` is, too, beside the mean of their squared losses, but these penalize the
+        intercept as well: ``{everything: L2.from_C(C, n)}``.
+
+        Args:
+            C: the inverse of a strength, finite and > 0.
+            n: how many samples it was fitted on.
+
+        Raises:
+            UnitsError: C or n is not a finite number > 0.
+        """
+        return cls(_per_sample(cls, C, n) / 2)
+
     @property
     def weight_decay(self) -> float:
         """The weight decay, and the scale of a halved L2, that this is: 2λ."""
@@ -152,6 +233,26 @@ class L1L2(Elementwise):
 
     l1: float = 0.0
     l2: float = 0.0
+
+    @classmethod
+    def from_elastic_net(cls, alpha: float, l1_ratio: float) -> Self:
+        """The penalty of scikit-learn's ``ElasticNet(alpha, l1_ratio)``.
+
+        ``L1L2(2 * alpha * l1_ratio, alpha * (1 - l1_ratio))``: it minimises
+        ‖y − Xw‖²/(2n) + α·ρ‖w‖₁ + ½α(1 − ρ)‖w‖², in which the squared error has a half. That of
+        ``nn.MSELoss`` has none: beside it, of one output, the solution is the same.
+
+        Args:
+            alpha: α, finite and ≥ 0.
+            l1_ratio: ρ, from 0 (a ridge) to 1 (a lasso).
+
+        Raises:
+            StrengthError: alpha is not a finite number ≥ 0.
+            UnitsError: l1_ratio is no number from 0 to 1.
+        """
+        alpha = check_strength(cls.__name__, "alpha", alpha)
+        ratio = check_unit(f"{cls.__name__}.from_elastic_net", "l1_ratio", l1_ratio, 0.0, 1.0)
+        return cls(2 * alpha * ratio, alpha * (1 - ratio))
 
     def _value(self, w: Array, xp: Backend) -> Array:
         return self.l1 * xp.sum(xp.abs(w)) + self.l2 * xp.sum(w * w)

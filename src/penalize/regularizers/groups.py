@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, cast
 
 from penalize.backends import Array, Backend, is_cut
 from penalize.regularizers import grouping
-from penalize.regularizers.base import Regularizer, check_number
+from penalize.regularizers.base import Regularizer, check_number, check_strength
 from penalize.regularizers.diagonal import shrink_groups
 from penalize.regularizers.elementwise import L1, above_zero, largest, soft_threshold
 from penalize.regularizers.kinks import Kinks
@@ -168,6 +168,25 @@ class GroupLasso(ByNorm):
     strength: float
     groups: Any = "outputs"
     size_weighted: bool = True
+
+    @classmethod
+    def from_lasso(cls, alpha: float, groups: Any) -> Self:
+        """The group lasso of skglm's and celer's ``GroupLasso(alpha)``.
+
+        ``GroupLasso(2 * alpha, groups, size_weighted=False)``: they minimise
+        ‖y − Xw‖²/(2n) + α Σ_g ‖w_g‖, without √|g|. The squared error of ``nn.MSELoss`` has no
+        half: beside it, of one output, the solution is the same.
+
+        Args:
+            alpha: α, finite and ≥ 0.
+            groups: as those of the class.
+
+        Raises:
+            StrengthError: alpha is not a finite number ≥ 0.
+            GroupsError: the groups are none.
+        """
+        strength = 2 * check_strength(cls.__name__, "alpha", alpha)
+        return cls(strength, groups, size_weighted=False)
 
     def _value(self, w: Array, xp: Backend) -> Array:
         norms, weights = self._norms(w, xp)
