@@ -10,6 +10,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+ADVICE = (
+    ".*does not have many workers",
+    ".*lower value for log_every_n_steps",
+    ".*LeafSpec.* is deprecated",
+)
+"""What Lightning warns of in small trainings."""
+
 STRENGTHS = (0.03, 0.05)
 """λ₁ and λ₂."""
 

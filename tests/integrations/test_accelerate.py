@@ -29,12 +29,12 @@ RESUMED: Any = {kernels: L2(STRENGTHS[1]) * warmup(20), "0": L1(0.3) * warmup(25
 @pytest.fixture(autouse=True)
 def _forget_the_last() -> Iterator[None]:
     """Accelerate has one state per process."""
-    _forget()
+    forget()
     yield
-    _forget()
+    forget()
 
 
-def _forget() -> None:
+def forget() -> None:
     for state in (AcceleratorState, GradientState, PartialState):
         state._shared_state.clear()
 
@@ -98,7 +98,7 @@ def test_a_scaler_that_skips_steps(scale: float) -> None:
 
 
 def resumable(rules: Any = RESUMED, mode: str = "proximal") -> tuple[Any, ...]:
-    _forget()
+    forget()
     accelerator = Accelerator(cpu=True)
     model = by_hand.network()
     optimizer = SGD(model.parameters(), lr=by_hand.RATE)
@@ -123,7 +123,7 @@ def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path)
     accelerator, *_ = resumable(RULES)
     with pytest.raises(StateError, match=r"'0\.weight' has"):
         accelerator.load_state(tmp_path / "half")
-    _forget()
+    forget()
     bare = Accelerator(cpu=True)
     bare.prepare(model, SGD(model.parameters()))
     bare.save_state(tmp_path / "bare")

@@ -31,7 +31,7 @@ def prepare(
     that accelerate lets through: not in the micro-batches of ``accelerator.accumulate``, nor in
     steps that a ``GradScaler`` skips; after ``accelerator.clip_grad_norm_``.
     ``accelerator.save_state`` and ``load_state`` have the state of the attachment in them. For the
-    log: ``accelerator.log(plan.breakdown(), step)``.
+    log: ``accelerator.log(penalize.log(plan), step)``.
 
     Args:
         plan: of the model, made before or after it was prepared.
