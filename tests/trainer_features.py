@@ -1,6 +1,6 @@
 """What is tested in which trainer: the table of docs/trainers.md. Run as a program, it prints it.
 
-What a cell tells has a test each; ``integrations/test_features.py`` fails if one is gone or skipped.
+``integrations/test_features.py`` fails if a test that is named here is gone, or skipped.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ FEATURES: dict[str, dict[str, tuple[Shown, ...]]] = {
         "precision": (),
         "resume": (
             Shown("", "test_skorch.py::test_a_checkpoint_goes_on"),
-            Shown("of other penalties", "test_skorch.py::test_a_checkpoint_of_other_rules", "refused"),
+            Shown(
+                "of other penalties", "test_skorch.py::test_a_checkpoint_of_other_rules", "refused"
+            ),
         ),
         "ranks": (),
         "logging": (Shown("", "test_skorch.py::test_what_is_in_the_history"),),
@@ -177,7 +179,9 @@ FEATURES: dict[str, dict[str, tuple[Shown, ...]]] = {
         "precision": (),
         "resume": (
             Shown("", "test_ignite.py::test_a_checkpoint_goes_on"),
-            Shown("of other penalties", "test_ignite.py::test_a_checkpoint_of_other_rules", "refused"),
+            Shown(
+                "of other penalties", "test_ignite.py::test_a_checkpoint_of_other_rules", "refused"
+            ),
         ),
         "ranks": (),
         "logging": (Shown("", "test_ignite.py::test_what_is_in_the_metrics"),),

@@ -15,7 +15,7 @@ from by_hand import RATE, apart
 from documents import DOCS, part_of, read
 from halfspace_reference import HalfSpace
 from ignite.engine import create_supervised_trainer
-from lightning_runs import QUIET, Regression, fitted
+from lightning_runs import QUIET, fitted
 from skorch import NeuralNetRegressor
 from test_accelerate import forget, loop
 from test_transformers import trainer
@@ -160,8 +160,8 @@ def test_what_accelerate_logs() -> None:
 
 
 SHOWN = {
-    (trainer, column, each)
-    for trainer, features in FEATURES.items()
+    (column, each)
+    for features in FEATURES.values()
     for column, cells in features.items()
     for each in cells
 }
@@ -178,14 +178,14 @@ def source_and_test(name: str) -> tuple[str, ast.FunctionDef]:
 
 
 def test_every_cell_has_a_test_that_runs() -> None:
-    for trainer, column, shown in SHOWN:
+    for column, shown in SHOWN:
         source, function = source_and_test(shown.test)
         marks = " ".join(ast.unparse(each) for each in function.decorator_list)
         assert function.name.startswith(("test_", "check_")), shown
         assert "skip" not in marks, shown
         assert "xfail" not in marks, shown
         if column == "modes" and shown.what != "loss":  # Keras' default
-            assert all(f'"{mode}"' in source for mode in shown.what.split(", ")), (trainer, shown)
+            assert all(f'"{mode}"' in source for mode in shown.what.split(", ")), shown
 
 
 def test_a_test_that_is_gone_would_be_seen() -> None:
@@ -198,13 +198,13 @@ def test_the_page_has_the_table() -> None:
     page = read(DOCS / "trainers.md")
     assert part_of(page, "features") == table()
     sections = {part.partition("\n")[0]: part for part in page.split("\n## ")}
-    for trainer, lines in LINES.items():
-        assert [line for line in lines if line not in sections[trainer]] == []
+    for name, lines in LINES.items():
+        assert [line for line in lines if line not in sections[name]] == []
 
 
 def test_no_trainer_and_no_column_is_left_out() -> None:
     files = {path.stem for path in Path(penalize.integrations.__path__[0]).glob("*.py")}
-    assert {trainer.lower() for trainer in FEATURES} == files - {"__init__", "attached"}
+    assert {name.lower() for name in FEATURES} == files - {"__init__", "attached"}
     assert all(tuple(features) == COLUMNS for features in FEATURES.values())
     assert LINES.keys() == FEATURES.keys()
 

@@ -38,9 +38,10 @@ class PenalizeCallback(Callback):
 
     It plans the module and attaches when the optimizers are there, acts after the trainer has
     accumulated and clipped, logs ``penalty`` and the values of each rule at the trainer's
-    ``log_every_n_steps`` and after the last batch of an epoch, and is saved and restored with the trainer's checkpoints. It acts in
-    every step of an optimizer, also in one for a batch whose ``training_step`` returned None:
-    Lightning steps there too, and the penalty does not depend on the data.
+    ``log_every_n_steps`` and after the last batch of an epoch, and is saved and restored with the
+    trainer's checkpoints. It acts in every step of an optimizer, also in one for a batch whose
+    ``training_step`` returned None: Lightning steps there too, and the penalty does not depend on
+    the data.
 
     Args:
         rules: see :func:`penalize.torch.regularize`; names are those of the ``LightningModule``.
