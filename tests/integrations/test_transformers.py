@@ -100,6 +100,34 @@ def test_ten_steps_of_accumulated_and_clipped_gradients(
     assert apart(trained.model, by_hand.network()) > 0.01
 
 
+def test_a_penalty_in_compute_loss_enters_with_each_micro_batch(tmp_path: Path) -> None:
+    """Of a model that divides its loss by all items of a step, as those of transformers do."""
+
+    class Normalized(Regression):
+        def forward(self, x: Any, labels: Any, **told: Any) -> Any:
+            return {"loss": (self.model(x) - labels).square().sum() / told["num_items_in_batch"]}
+
+    def run(*callbacks: Any, share: float = 0.0) -> nn.Module:
+        model = Normalized()
+        plan = regularize(model, RULES) if share else None
+
+        class Own(Trainer):
+            def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                loss = super().compute_loss(model, inputs, *args, **kwargs)
+                return loss if plan is None else loss + share * plan.penalty()
+
+        made = trainer(tmp_path, *callbacks, model=model, make=SGD, gradient_accumulation_steps=2)
+        made.__class__ = Own
+        made.train()
+        return model.model
+
+    seen = by_hand.batches(10)
+    expected = by_hand.trained(by_hand.network(), seen, "gradient", SGD, accumulate=2)
+    assert apart(run(share=1.0), expected) > 1e-3  # twice as much
+    assert apart(run(share=1 / 2), expected) < 1e-12
+    assert apart(run(PenalizeCallback(RULES)), expected) < 1e-12
+
+
 def test_bfloat16(tmp_path: Path) -> None:
     """(On a CPU, ``fp16=True`` trains in float32.)"""
     model = Regression()
@@ -326,3 +354,6 @@ def test_optimizers_that_step_by_themselves_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="DeepSpeed steps the weights itself") as caught:
         callback.on_train_begin(ready.args, ready.state, ready.control, ready.model, None)
     assert "TrainingArguments(deepspeed=...)" in str(caught.value)
+    assert "divided by gradient_accumulation_steps if the model's forward takes **kwargs" in str(
+        caught.value
+    )
