@@ -11,12 +11,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType
+from accelerate_runs import forget, loader, loop
 from by_hand import STRENGTHS, apart
-from torch import nn
 from torch.optim import SGD, Adam
-from torch.utils.data import DataLoader
 
 from penalize import L1, L2, AppliedTwiceError, StateError, TrainerError, kernels, warmup
 from penalize.integrations.accelerate import prepare
@@ -32,28 +30,6 @@ def _forget_the_last() -> Iterator[None]:
     forget()
     yield
     forget()
-
-
-def forget() -> None:
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._shared_state.clear()
-
-
-def loader(count: int = 10, size: int = 4) -> DataLoader[Any]:
-    x, y = by_hand.data(4 * count)
-    return DataLoader(list(zip(x, y, strict=True)), batch_size=size)  # type: ignore[arg-type]
-
-
-def loop(
-    accelerator: Accelerator, model: nn.Module, optimizer: Any, data: Any, clip: float | None = None
-) -> None:
-    for x, y in data:
-        with accelerator.accumulate(model):
-            accelerator.backward(by_hand.loss_of(model, x, y))
-            if clip is not None and accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            optimizer.zero_grad()
 
 
 MODES = [("gradient", Adam), ("decoupled", Adam), ("proximal", SGD)]

@@ -11,18 +11,17 @@ import by_hand
 import pytest
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
+from accelerate_runs import forget, loader, loop
 from by_hand import RATE, apart
 from documents import DOCS, part_of, read
 from halfspace_reference import HalfSpace
 from ignite.engine import create_supervised_trainer
 from lightning_runs import QUIET, fitted
 from skorch import NeuralNetRegressor
-from test_accelerate import forget, loop
-from test_transformers import trainer
 from torch import nn, tensor
 from torch.optim import SGD
-from torch.utils.data import DataLoader
 from trainer_features import COLUMNS, FEATURES, LINES, Shown, cell, table
+from transformers_runs import trainer
 
 import penalize
 from penalize import L1, L2, kernels
@@ -58,10 +57,7 @@ def _transformers(folder: Path) -> nn.Module:
 
 def _accelerate(folder: Path) -> nn.Module:
     accelerator, model = Accelerator(cpu=True), by_hand.network()
-    rows: Any = list(zip(*by_hand.data(40), strict=True))
-    prepared = accelerator.prepare(
-        model, SGD(model.parameters(), lr=RATE), DataLoader(rows, batch_size=4)
-    )
+    prepared = accelerator.prepare(model, SGD(model.parameters(), lr=RATE), loader())
     accelerate.prepare(regularize(model, RULES), accelerator, prepared[1], **HALFSPACE)
     loop(accelerator, *prepared)
     return model
