@@ -12,7 +12,7 @@ from fitting import X, Y, network, same, weights
 from keras import layers, optimizers
 
 import penalize
-from penalize import L1, L2, ModeError, kernels, warmup
+from penalize import L1, L2, ModeError, ModelError, kernels, warmup
 from penalize.integrations.keras import PenalizeCallback
 from penalize.keras import regularize
 
@@ -133,3 +133,26 @@ def check_a_scaled_loss_of_half_precision() -> None:
     fit(model, PenalizeCallback(RULES), epochs=4)
     assert model.layers[1].compute_dtype == "float16"
     same(weights(model), list(by_hand("loss", 12)), atol=1e-3)
+
+
+def check_a_model_that_is_not_built() -> None:
+    """On TensorFlow ``fit`` builds it within the first step, on the others before it begins."""
+
+    class Own(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Own()
+    model.compile(optimizers.SGD(0.1), "mse")
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ModelError, match="build or call it first"):
+            fit(model, PenalizeCallback({kernels: L2(0.05)}))
+        model(X)
+    callback = PenalizeCallback({kernels: L2(0.05)})
+    fit(model, callback)
+    assert callback.plan is not None
+    assert list(callback.plan.breakdown()) == ["dense.kernel"]
