@@ -1,5 +1,5 @@
 """Write what README and the guides show: the demo's table and picture, how far the frameworks are
-apart, and what code prints.
+apart, what is tested in trainers, and what code prints.
 
 ``make readme`` runs this after the demo; tests/test_docs.py holds every page to it.
 """
@@ -16,9 +16,9 @@ from documents import DOCS, ROOT, pages, place_to_run, read, runs, with_outputs,
 DEMO = ROOT / "build" / "demo"
 
 
-def _measured_agreement() -> str:
-    """As tests/test_agreement.py measures it, in a process of its own."""
-    command = [sys.executable, "-m", "agreement"]
+def _made(module: str) -> str:
+    """What a module of the tests prints, in a process of its own."""
+    command = [sys.executable, "-m", module]
     done = subprocess.run(
         command, cwd=ROOT / "tests", stdout=subprocess.PIPE, text=True, check=True
     )
@@ -30,9 +30,15 @@ def main() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the guides': Keras reads it when it is imported
     for name in ("digits.png", "digits.md"):
         shutil.copyfile(DEMO / name, DOCS / name)
-    table, agreement = read(DOCS / "digits.md"), _measured_agreement()
+    parts = {
+        "digits": read(DOCS / "digits.md"),
+        "agreement": _made("agreement"),
+        "features": _made("trainer_features"),
+    }
     for page in pages():
-        text = with_part(with_part(read(page), "digits", table), "agreement", agreement)
+        text = read(page)
+        for name, written in parts.items():
+            text = with_part(text, name, written)
         if runs(text):
             with place_to_run() as folder:
                 text = with_outputs(text)

@@ -73,7 +73,7 @@ def test_it_prints_the_plan_unbroken(ran):
 def test_it_prints_every_row_of_the_table_on_one_line(ran):
     for row in ran.table[2:]:
         name, _, _, *figures = [cell.partition(" (")[0] for cell in row]
-        lines = [line for line in ran.printed.splitlines() if "%" in line]
+        lines = [line for line in ran.printed.splitlines() if "%" in line and "━" not in line]
         (line,) = [line for line in lines if line.strip().startswith(f"{name} ")]
         assert line.split() == [*name.split(), *figures]
 
@@ -117,6 +117,18 @@ def test_accuracy_and_losses_are_those_of_the_model(ran, name):
     for curve, last in (("data_loss", row["data_loss"]), ("penalty", row["penalty"])):
         assert len(row["curves"][curve]) == EPOCHS + 1
         assert row["curves"][curve][-1] == last
+
+
+def test_a_run_is_watched_as_it_goes_on(ran):
+    """Beside each bar stand its numbers; at the end, those of the last seed."""
+    for name, runs in ran.all_runs.items():
+        curves, seen = runs[-1].curves, ran.rows[name][-1]
+        zeros = seen["zeros"] / seen["weights"]
+        assert curves.zeros[-1] == pytest.approx(zeros)
+        assert len(curves.zeros) == EPOCHS + 1
+        (line,) = (line for line in ran.printed.splitlines() if line.startswith(f"{name:<16} ━"))
+        assert f"loss {seen['data_loss']:.4f} penalty {seen['penalty']:.4f}" in line
+        assert f"zeros {zeros:4.0%} " in line
 
 
 def test_the_penalties_are_the_formulas(ran):

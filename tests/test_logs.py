@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,6 +97,11 @@ def test_the_numbers_in_jax() -> None:
         penalize.log(plan, tree)
     whole = float(abs(tree["0"]["weight"]).sum())
     assert penalize.log(plan, tree, at=2)["penalty"] == pytest.approx(whole / 2)
+    message = "'0.weight' was asked for as a number where JAX traces.*return plan.penalty"
+    with pytest.raises(ModelError, match=message):
+        jax.jit(lambda params: penalize.log(plan, params, at=2))(tree)
+    with pytest.raises(ModelError, match=message):
+        jax.jit(lambda step: penalize.log(plan, tree, at=step))(2)
 
 
 ONE_LEFT = {"groups/0": 1.0}

@@ -11,12 +11,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType
+from accelerate_runs import forget, loader, loop
 from by_hand import STRENGTHS, apart
-from torch import nn
 from torch.optim import SGD, Adam
-from torch.utils.data import DataLoader
 
 from penalize import L1, L2, AppliedTwiceError, StateError, TrainerError, kernels, warmup
 from penalize.integrations.accelerate import prepare
@@ -29,31 +27,9 @@ RESUMED: Any = {kernels: L2(STRENGTHS[1]) * warmup(20), "0": L1(0.3) * warmup(25
 @pytest.fixture(autouse=True)
 def _forget_the_last() -> Iterator[None]:
     """Accelerate has one state per process."""
-    _forget()
+    forget()
     yield
-    _forget()
-
-
-def _forget() -> None:
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._shared_state.clear()
-
-
-def loader(count: int = 10, size: int = 4) -> DataLoader[Any]:
-    x, y = by_hand.data(4 * count)
-    return DataLoader(list(zip(x, y, strict=True)), batch_size=size)  # type: ignore[arg-type]
-
-
-def loop(
-    accelerator: Accelerator, model: nn.Module, optimizer: Any, data: Any, clip: float | None = None
-) -> None:
-    for x, y in data:
-        with accelerator.accumulate(model):
-            accelerator.backward(by_hand.loss_of(model, x, y))
-            if clip is not None and accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            optimizer.zero_grad()
+    forget()
 
 
 MODES = [("gradient", Adam), ("decoupled", Adam), ("proximal", SGD)]
@@ -98,7 +74,7 @@ def test_a_scaler_that_skips_steps(scale: float) -> None:
 
 
 def resumable(rules: Any = RESUMED, mode: str = "proximal") -> tuple[Any, ...]:
-    _forget()
+    forget()
     accelerator = Accelerator(cpu=True)
     model = by_hand.network()
     optimizer = SGD(model.parameters(), lr=by_hand.RATE)
@@ -123,7 +99,7 @@ def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path)
     accelerator, *_ = resumable(RULES)
     with pytest.raises(StateError, match=r"'0\.weight' has"):
         accelerator.load_state(tmp_path / "half")
-    _forget()
+    forget()
     bare = Accelerator(cpu=True)
     bare.prepare(model, SGD(model.parameters()))
     bare.save_state(tmp_path / "bare")

@@ -199,10 +199,20 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(AppliedTwiceError, match=r"weight_decay=0\.1 of SGD") as twice:
         decayed.attach(PenalizeCallback(RULES))
     assert "leave plan.penalty() out of the loss in the update function" in told(twice)
+    with pytest.raises(
+        TrainerError, match="got a Sequential for the trainer; pass ignite's Engine"
+    ):
+        PenalizeCallback(RULES).attach(decayed.model, decayed.optimizer, decayed.trainer)
+    other = Setup()
+    with pytest.raises(ValueError, match="epoch_ended"):
+        other.attach(PenalizeCallback(RULES), event="epoch_ended")
+    other.attach(PenalizeCallback(RULES))  # nothing was left behind
     other = Setup()
     with pytest.raises(OptimizerError, match="holds none of the plan's 2 penalized") as error:
         PenalizeCallback(RULES).attach(other.trainer, Setup().model, other.optimizer)
     assert "the optimizer, or a list of them, that the update function" in told(error)
+    other.run(1)
+    assert other.trainer.state.metrics == {}
 
 
 def test_a_checkpoint_without_the_state(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import by_hand
@@ -9,7 +10,11 @@ import pytest
 import torch
 from by_hand import STRENGTHS, apart
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning_runs import QUIET, RULES, Regression, fitted, loader, trainer
@@ -241,3 +246,18 @@ def test_the_log_has_the_numbers_of_the_plan_when_the_trainer_writes(
         assert numbers["penalties/kernels"] == pytest.approx(parts["model.2.weight"], rel=1e-6)
         assert numbers["penalty"] == pytest.approx(sum(parts.values()), rel=1e-6)
         assert 0 <= numbers["zeros"] < 1
+
+
+def test_an_epoch_that_is_too_short_to_be_logged_is_monitored(tmp_path: Path) -> None:
+    """With Lightning's ``log_every_n_steps=50``: without a number it raises."""
+    callback, logger = PenalizeCallback(RULES, "proximal"), Recorder()
+    best = ModelCheckpoint(tmp_path, monitor="penalty")
+    how: Any = {"logger": logger, "enable_checkpointing": True}
+    trained = trainer(callback, best, **how)
+    trained.fit(Regression(), loader(3))
+    assert callback.plan is not None
+    assert trained.callback_metrics["penalty"] == pytest.approx(
+        sum(callback.plan.breakdown().values())
+    )
+    assert best.best_model_score == trained.callback_metrics["penalty"]
+    assert not any("penalty" in numbers for _, numbers in logger.seen)

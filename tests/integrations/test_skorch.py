@@ -16,7 +16,13 @@ from by_hand import STRENGTHS, apart
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetRegressor
-from skorch.callbacks import Callback, Checkpoint, GradientNormClipping, LoadInitState
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    GradientNormClipping,
+    LoadInitState,
+)
 from torch import nn
 
 import penalize
@@ -68,7 +74,10 @@ def test_ten_steps_of_clipped_gradients(mode: str, make: Any) -> None:
 
 
 def test_what_is_in_the_history() -> None:
-    fitted = net(PenalizeCallback(RULES, "proximal"), max_epochs=3).fit(X, Y)
+    watching = EarlyStopping(monitor="penalty")
+    with pytest.raises(KeyError, match="'penalty' was not found"):
+        net(watching, PenalizeCallback(RULES)).fit(X, Y)
+    fitted = net(PenalizeCallback(RULES, "proximal"), watching, max_epochs=3).fit(X, Y)
     ((_, callback),) = [each for each in fitted.callbacks_ if "Penalize" in each[0]]
     last = {key: n for key, n in fitted.history[-1].items() if key[:4] in ("pena", "zero")}
     assert last == penalize.log(callback.plan_)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from by_hand import STRENGTHS, apart
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
+from transformers_runs import Regression, dataset, trainer
 
 from penalize import (
     L1,
@@ -36,56 +37,6 @@ RULES = {kernels: L2(STRENGTHS[1]), "model.0": L1(STRENGTHS[0])}
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
 
 
-class Regression(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = by_hand.network()
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"loss": by_hand.loss_of(self.model, x, labels)}
-
-
-def dataset(count: int = 10) -> list[dict[str, torch.Tensor]]:
-    x, y = by_hand.data(4 * count)
-    return [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
-
-
-def trainer(
-    folder: Path,
-    *callbacks: TrainerCallback,
-    model: nn.Module | None = None,
-    make: Any = None,
-    count: int = 10,
-    **arguments: Any,
-) -> Trainer:
-    model = model or Regression()
-    defaults: dict[str, Any] = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 1,
-        "learning_rate": by_hand.RATE,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "train_sampling_strategy": "sequential",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "weight_decay": 0.0,
-        "dataloader_pin_memory": False,
-    }
-    how = TrainingArguments(**{**defaults, **arguments})
-    optimizer = None if make is None else make(model.parameters(), lr=by_hand.RATE)
-    return Trainer(
-        model=model,
-        args=how,
-        train_dataset=dataset(count),  # type: ignore[arg-type]
-        callbacks=list(callbacks),
-        optimizers=(optimizer, None),
-    )
-
-
 MODES = [("gradient", ADAM), ("decoupled", ADAM), ("proximal", SGD)]
 
 
@@ -100,6 +51,34 @@ def test_ten_steps_of_accumulated_and_clipped_gradients(
     expected = by_hand.trained(by_hand.network(), seen, mode, make, accumulate=2, clip=0.1)
     assert apart(trained.model, expected) < 1e-12
     assert apart(trained.model, by_hand.network()) > 0.01
+
+
+def test_a_penalty_in_compute_loss_enters_with_each_micro_batch(tmp_path: Path) -> None:
+    """Of a model that divides its loss by all items of a step, as those of transformers do."""
+
+    class Normalized(Regression):
+        def forward(self, x: Any, labels: Any, **told: Any) -> Any:
+            return {"loss": (self.model(x) - labels).square().sum() / told["num_items_in_batch"]}
+
+    def run(*callbacks: Any, share: float = 0.0) -> nn.Module:
+        model = Normalized()
+        plan = regularize(model, RULES) if share else None
+
+        class Own(Trainer):
+            def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                loss = super().compute_loss(model, inputs, *args, **kwargs)
+                return loss if plan is None else loss + share * plan.penalty()
+
+        made = trainer(tmp_path, *callbacks, model=model, make=SGD, gradient_accumulation_steps=2)
+        made.__class__ = Own
+        made.train()
+        return model.model
+
+    seen = by_hand.batches(10)
+    expected = by_hand.trained(by_hand.network(), seen, "gradient", SGD, accumulate=2)
+    assert apart(run(share=1.0), expected) > 1e-3  # twice as much
+    assert apart(run(share=1 / 2), expected) < 1e-12
+    assert apart(run(PenalizeCallback(RULES)), expected) < 1e-12
 
 
 def test_bfloat16(tmp_path: Path) -> None:
@@ -355,3 +334,6 @@ def test_optimizers_that_step_by_themselves_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="DeepSpeed steps the weights itself") as caught:
         callback.on_train_begin(ready.args, ready.state, ready.control, ready.model, None)
     assert "TrainingArguments(deepspeed=...)" in str(caught.value)
+    assert "divided by gradient_accumulation_steps if the model's forward takes **kwargs" in str(
+        caught.value
+    )

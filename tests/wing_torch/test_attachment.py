@@ -352,6 +352,13 @@ REFUSED: dict[str, tuple[Regularizer, Callable[[Any], Any], str, type[Exception]
         ModeError,
         "that of Rprop is not known; use one of SGD, Adam",
     ),
+    "what else has zeros": (
+        L1(1.0),
+        lambda m: opt.Rprop(m.parameters()),
+        "proximal",
+        ModeError,
+        'RMSprop, or mode="halfspace", which needs no step, or mode="gradient"',
+    ),
     "decoupled LBFGS": (
         L1(1.0),
         lambda m: opt.LBFGS(m.parameters()),

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from penalize.demo import picture, report
 from penalize.demo.contenders import CONTENDERS
 from penalize.demo.data import Digits, digits
 from penalize.demo.measure import measure
 from penalize.demo.smaller import smaller
-from penalize.demo.training import Trained, train
+from penalize.demo.training import Curves, Trained, train
 
 RUNS = 5
 """Seeds of each contender: what one of them finds depends on the machine, too."""
@@ -72,13 +78,23 @@ def _show(last: Trained, rows: report.Rows, console: Console) -> None:
 def _train_all(
     data: Digits, epochs: int, seeds: Sequence[int], console: Console
 ) -> list[list[Trained]]:
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description:<16}"), BarColumn(8), MofNCompleteColumn())
+    numbers = TextColumn("{task.fields[now]}", style="dim")
     runs = []
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with Progress(*columns, numbers, TimeElapsedColumn(), console=console) as progress:
         for contender in CONTENDERS:
-            task = progress.add_task(contender.name, total=epochs * len(seeds))
-            advance = partial(progress.advance, task)
+            task = progress.add_task(contender.name, total=epochs * len(seeds), now="")
+
+            def advance(curves: Curves, task: TaskID = task) -> None:
+                progress.update(task, advance=1, now=_now(curves))
+
             runs.append(
                 [train(contender, data, epochs=epochs, seed=s, after_epoch=advance) for s in seeds]
             )
     return runs
+
+
+def _now(curves: Curves) -> str:
+    """The numbers of a run as it goes on, beside its bar."""
+    loss, penalty, zeros = curves.data_loss[-1], curves.penalty[-1], curves.zeros[-1]
+    return f"loss {loss:.4f} penalty {penalty:.4f} zeros {zeros:4.0%}"

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from penalize.demo.contenders import Contender
 from penalize.demo.data import Digits
+from penalize.logs import log
 from penalize.torch import Plan, regularize
 
 LEARNING_RATE = 0.1
@@ -35,10 +36,12 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Curves:
-    """Data loss and penalty apart: before training, and after each epoch."""
+    """Data loss and penalty apart, and zeros: before training, and after each epoch."""
 
     data_loss: list[float] = field(default_factory=list)
     penalty: list[float] = field(default_factory=list)
+    zeros: list[float] = field(default_factory=list)
+    """The share of the penalized weights that are exactly 0."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def train(
     *,
     epochs: int,
     seed: int,
-    after_epoch: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[Curves], None] = lambda _: None,
 ) -> Trained:
     """SGD with momentum on the cross entropy; the attached plan does the rest."""
     with _seeded(seed):
@@ -72,7 +75,7 @@ def train(
         for _ in range(epochs):
             _epoch(model, optimizer, data, order)
             _record(trained, data)
-            after_epoch()
+            after_epoch(trained.curves)
     return trained
 
 
@@ -92,7 +95,9 @@ def _record(trained: Trained, data: Digits) -> None:
     with torch.no_grad():
         loss = cross_entropy(trained.model(data.train_images), data.train_labels)
     trained.curves.data_loss.append(float(loss))
-    trained.curves.penalty.append(sum(trained.plan.breakdown().values(), 0.0))
+    numbers = log(trained.plan)
+    trained.curves.penalty.append(numbers["penalty"])
+    trained.curves.zeros.append(numbers.get("zeros", 0.0))  # without penalties there is no share
 
 
 @contextmanager

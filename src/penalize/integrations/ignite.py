@@ -99,9 +99,17 @@ class PenalizeCallback:
             event: when the numbers are written: ``Events.ITERATION_COMPLETED(every=100)``.
 
         Raises:
-            TrainerError: it is attached already, or the trainer has another one.
+            TrainerError: it is attached already, the trainer has another one, or is none.
             PenalizeError: what ``regularize``, ``plan.attach`` and ``load_state_dict`` raise.
+            ValueError: ignite's, if the trainer has no such event.
+
+        Nothing is attached if it raises.
         """
+        if not isinstance(trainer, Engine):
+            raise TrainerError(
+                f"attach got a {type(trainer).__name__} for the trainer",
+                "pass ignite's Engine first: attach(trainer, model, optimizer)",
+            )
         if self._attached.acts:
             raise TrainerError(
                 "attach(trainer, model, optimizer) was called twice on one PenalizeCallback",
@@ -110,13 +118,18 @@ class PenalizeCallback:
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         marked = any(MARK in group for each in optimizers for group in each.param_groups)
         waiting = self._attached.waiting
-        self._attached.begin(model, optimizers, run=trainer, state=waiting)
+        logs = trainer.add_event_handler(event, self._log)  # first: there may be no such event
+        try:
+            self._attached.begin(model, optimizers, run=trainer, state=waiting)
+        except BaseException:
+            logs.remove()
+            raise
         self._loaded |= {"optimizer"} if marked else set()
         attachment = self._attached.attachment
         assert attachment is not None
         self._handlers = [
+            logs,
             trainer.add_event_handler(Events.STARTED, self._look),
-            trainer.add_event_handler(event, self._log),
             *(o.register_load_state_dict_pre_hook(self._take) for o in attachment.optimizers),
         ]
         return attachment

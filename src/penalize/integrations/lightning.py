@@ -38,9 +38,10 @@ class PenalizeCallback(Callback):
 
     It plans the module and attaches when the optimizers are there, acts after the trainer has
     accumulated and clipped, logs ``penalty`` and the values of each rule at the trainer's
-    ``log_every_n_steps``, and is saved and restored with the trainer's checkpoints. It acts in
-    every step of an optimizer, also in one for a batch whose ``training_step`` returned None:
-    Lightning steps there too, and the penalty does not depend on the data.
+    ``log_every_n_steps`` and after the last batch of an epoch, and is saved and restored with the
+    trainer's checkpoints. It acts in every step of an optimizer, also in one for a batch whose
+    ``training_step`` returned None: Lightning steps there too, and the penalty does not depend on
+    the data.
 
     Args:
         rules: see :func:`penalize.torch.regularize`; names are those of the ``LightningModule``.
@@ -101,10 +102,13 @@ class PenalizeCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log, in the batches whose numbers the trainer writes down."""
+        """Log, in the batches whose numbers the trainer writes down, and in the last of an epoch.
+
+        What monitors a number looks for it then, also if the epoch was too short to be logged.
+        """
         if trainer.barebones or trainer.fit_loop._should_accumulate():
             return
-        if trainer._logger_connector.should_update_logs:
+        if trainer._logger_connector.should_update_logs or trainer.is_last_batch:
             pl_module.log_dict(self._attached.logged(), on_step=True, on_epoch=False, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class PenalizeCallback(TrainerCallback):
                 f"the Trainer's optimizer is a {type(optimizer).__name__}, and DeepSpeed steps the "
                 "weights itself, where no hook of PyTorch runs",
                 "leave TrainingArguments(deepspeed=...) out, and write fsdp=... for what is too "
-                "large for one device, or add plan.penalty() to the loss in compute_loss",
+                "large for one device, or add plan.penalty() to the loss in compute_loss, divided "
+                "by gradient_accumulation_steps if the model's forward takes **kwargs",
             )
         trainer, resumed_from = _training()
         checkpoint = resumed_from or (state.global_step and _checkpoint(args, state))

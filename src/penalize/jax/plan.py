@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from penalize.errors import ModelError, some
 from penalize.jax.ledger import watched
@@ -87,10 +88,20 @@ class Plan(AnyPlan):
         """The penalized arrays of a tree, with their regularizers at a step.
 
         Raises:
-            ModelError, NoStepError: see :meth:`penalty`.
+            ModelError, NoStepError: see :meth:`penalty`; or a function is being traced, where there
+                are no numbers.
         """
         weights = [w.at(at) for w in self.weights(params)]
-        return [PenalizedNow(*w, float(w.regularizer(w.value))) for w in weights]
+        penalties = [w.regularizer(w.value) for w in weights]
+        for w, penalty in zip(weights, penalties, strict=True):
+            if isinstance(penalty, Tracer):
+                raise ModelError(
+                    f"the penalty of {w.name!r} was asked for as a number where JAX traces a "
+                    "function, as jax.jit does",
+                    "ask outside of it, with the parameters that it gives back, or have it return "
+                    "plan.penalty(params)",
+                )
+        return [PenalizedNow(*w, float(p)) for w, p in zip(weights, penalties, strict=True)]
 
     def prox(self, params: Any, step: float | Array, *, at: Any = None) -> Any:
         """The parameters, each penalized one replaced by its prox of step·Ω.

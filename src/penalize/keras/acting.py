@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from keras import config, ops
+from keras import backend, config, ops
 
+from penalize.keras.trainers import adds_up_losses
 from penalize.keras_values import values_kept
 from penalize.regularizers.base import Regularizer
 
@@ -29,7 +30,19 @@ class InForce:
     def __call__(self, w: Any) -> Any:
         with values_kept():
             self.look()
-            return at_step_of(self.model, self.regularizer)(w)
+            return _added(at_step_of(self.model, self.regularizer)(w))
+
+
+def _added(penalty: Any) -> Any:
+    """A penalty, in the dtype in which it is added up: TensorFlow takes one only.
+
+    Keras computes the loss of the data in ``floatx()``, whatever the dtype of the layers. The
+    derivative of a cast is 1: the gradient of a float64 weight is rounded nowhere.
+    """
+    dtype = config.floatx()
+    if backend.backend() != "tensorflow" or backend.standardize_dtype(penalty.dtype) == dtype:
+        return penalty
+    return ops.cast(penalty, dtype) if adds_up_losses() else penalty
 
 
 def at_step_of(model: Any, regularizer: Any, step: Any = None) -> Any:
@@ -47,8 +60,7 @@ def zeros(w: Any) -> Any:
     On TensorFlow and PyTorch an optimizer passes over a variable without a gradient, and so over
     its constraint. A penalty acts on every trainable variable in every step.
     """
-    # Not 0.0 times the sum, which may overflow in half precision. In a sum of losses TensorFlow
-    # takes one dtype only, and this is the one in which Keras computes them.
+    # Not 0.0 times the sum, which may overflow in half precision.
     return ops.cast(ops.sum(0.0 * w), config.floatx())
 
 

@@ -209,7 +209,7 @@ def optimizer_of(model: Any, target: PenalizedVariable) -> Any:
         raise ModeError(
             f'mode="proximal" needs the step that the optimizer really takes, and that of {what} '
             "is not known",
-            f'use one of {KNOWN}, or mode="loss"',
+            f'use one of {KNOWN}, or mode="halfspace", which needs no step, or mode="loss"',
         )
     for argument, reason in _INEXACT.items():
         value = getattr(optimizer, argument, None)

@@ -12,6 +12,7 @@ import keras
 from penalize.keras_values import running
 
 _TRAINING = {"fit", "train_on_batch", "train_step"}
+_ADDS_UP = keras.Model.compute_loss.__code__
 
 
 def training() -> Any:
@@ -27,3 +28,8 @@ def training() -> Any:
 def steps_by_itself(model: Any) -> bool:
     """Whether a model is trained by the steps of Keras, and so by its own optimizer alone."""
     return bool(type(model).train_step.__module__.startswith("keras."))
+
+
+def adds_up_losses() -> bool:
+    """Whether it is for the sum of all losses of a model, as Keras computes it."""
+    return any(frame.f_code is _ADDS_UP for frame in running())

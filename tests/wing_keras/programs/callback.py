@@ -12,7 +12,7 @@ from fitting import X, Y, network, same, weights
 from keras import layers, optimizers
 
 import penalize
-from penalize import L1, L2, kernels, warmup
+from penalize import L1, L2, ModeError, ModelError, kernels, warmup
 from penalize.integrations.keras import PenalizeCallback
 from penalize.keras import regularize
 
@@ -25,17 +25,18 @@ def fit(model: keras.Model, *callbacks: Any, epochs: int = 1) -> dict[str, Any]:
     return history
 
 
-def by_hand(mode: str, steps: int, rate: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Two kernels that are added up, by gradient steps in NumPy.
+def by_hand(mode: str, steps: int, *, accumulate: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Two kernels that are added up, by gradient steps in NumPy, each of so many batches.
 
     The first has 0.02 Σ|w|, in mode "proximal" 0.6 Σ|w| · t/12 at step t; the second 0.05 Σw².
     """
     first, second = start()
-    x, y = X.astype("float64"), Y.astype("float64")
+    x, y, rate = X.astype("float64"), Y.astype("float64"), 0.1
     for step in range(steps):
-        batch = slice(16 * (step % 3), 16 * (step % 3) + 16)
-        residual = x[batch] @ first + x[batch] @ second - y[batch]
-        slope = 2 * x[batch].T @ residual / residual.size
+        batches = [number % 3 for number in range(accumulate * step, accumulate * (step + 1))]
+        rows = np.concatenate([np.arange(16 * batch, 16 * batch + 16) for batch in batches])
+        residual = x[rows] @ first + x[rows] @ second - y[rows]
+        slope = 2 * x[rows].T @ residual / residual.size
         if mode == "loss":
             first = first - rate * (slope + 0.02 * np.sign(first))
             second = second - rate * (slope + 2 * 0.05 * second)
@@ -51,11 +52,12 @@ def start() -> list[np.ndarray]:
     return [0.2 * rng.normal(size=(6, 2)) for _ in range(2)]
 
 
-def linear() -> keras.Model:
+def linear(optimizer: Any = None, dtype: str = "float32") -> keras.Model:
     inputs = keras.Input((6,))
-    first, second = (layers.Dense(2, use_bias=False, name=name) for name in ("first", "second"))
-    model = keras.Model(inputs, layers.Add()([first(inputs), second(inputs)]))
-    model.compile(optimizers.SGD(0.1), "mse")
+    how: Any = {"use_bias": False, "dtype": dtype}
+    first, second = (layers.Dense(2, name=name, **how) for name in ("first", "second"))
+    model = keras.Model(inputs, layers.Add(dtype=dtype)([first(inputs), second(inputs)]))
+    model.compile(optimizer or optimizers.SGD(0.1), "mse")
     model.set_weights(start())
     return model
 
@@ -113,3 +115,44 @@ def check_halfspace_within_fit() -> None:
     fit(theirs, epochs=2)
     fit(ours, PenalizeCallback({kernels: L1(0.3)}, "halfspace", average=0.9), epochs=2)
     same(weights(ours), weights(theirs), atol=0)
+
+
+def check_accumulated_gradients() -> None:
+    """A step for every two batches has the penalty once."""
+    accumulating = optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model = linear(accumulating)
+    fit(model, PenalizeCallback(RULES), epochs=4)
+    same(weights(model), list(by_hand("loss", 6, accumulate=2)))
+    with pytest.raises(ModeError, match="gradient_accumulation_steps=2"):
+        fit(linear(accumulating), PenalizeCallback(RULES, "proximal"))
+
+
+def check_a_scaled_loss_of_half_precision() -> None:
+    scaled = optimizers.LossScaleOptimizer(optimizers.SGD(0.1), initial_scale=8.0)
+    model = linear(scaled, "mixed_float16")
+    fit(model, PenalizeCallback(RULES), epochs=4)
+    assert model.layers[1].compute_dtype == "float16"
+    same(weights(model), list(by_hand("loss", 12)), atol=1e-3)
+
+
+def check_a_model_that_is_not_built() -> None:
+    """On TensorFlow ``fit`` builds it within the first step, on the others before it begins."""
+
+    class Own(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Own()
+    model.compile(optimizers.SGD(0.1), "mse")
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ModelError, match="build or call it first"):
+            fit(model, PenalizeCallback({kernels: L2(0.05)}))
+        model(X)
+    callback = PenalizeCallback({kernels: L2(0.05)})
+    fit(model, callback)
+    assert callback.plan is not None
+    assert list(callback.plan.breakdown()) == ["dense.kernel"]

@@ -225,7 +225,7 @@ def check_what_is_not_exact_is_refused() -> None:
             return super().get_config()
 
     regularize(network(optimizer=Named()), L1(0.1), mode="proximal")
-    refused(optimizers.Lion(), "that of Lion is not known", "use one of SGD, Adam, AdamW, Nadam")
+    refused(optimizers.Lion(), "that of Lion is not known", "use one of SGD, Adam", "halfspace")
     refused(optimizers.RMSprop(centered=True), "that of RMSprop is not known")
     refused(optimizers.SGD(momentum=1.0), "that of SGD is not known")
     refused(Mine(), "that of Mine is not known")

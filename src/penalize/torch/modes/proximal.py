@@ -53,7 +53,7 @@ class Proximal(Mode):
             raise ModeError(
                 f'mode="proximal" needs the step that the optimizer really takes, and that of '
                 f"{type(optimizer).__name__} is not known",
-                f'use one of {KNOWN}, or mode="gradient"',
+                f'use one of {KNOWN}, or mode="halfspace", which needs no step, or mode="gradient"',
             )
         reason = why_not_bounded(optimizer)
         if reason:
