@@ -44,13 +44,17 @@ def attention(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.unknown("attention keeps its heads as they are", args, kwargs)
 
 
+def _borders(_: Any, __: Any = None, padding: Any = 0, ceil: bool = False, *___: Any) -> bool:
+    return ceil or any([padding] if isinstance(padding, int) else padding)
+
+
 def pool(call: Call, x: Facts, *args: Any, **kwargs: Any) -> Any:
     """Windows within each channel."""
-    spatial = list(range(2, len(x.shape)))
+    spatial = list(range(-int(call.name.rstrip("d")[-1]), 0))
     if not call.is_real or not same_along(x.units, spatial):
         return call.unknown(f"{call.name} is taken over all of them together", x)
     # At the border of a mean zeros may count, and how much of a map is border depends on its size.
-    known = if_zero(x) if call.name.startswith("avg_pool") else x.known
+    known = if_zero(x) if call.name.startswith("avg_pool") and _borders(*args) else x.known
     holes = call.target((~known).double(), *args, **kwargs)
     computed = call.target(torch.where(known, x.constant.double(), 0.0), *args, **kwargs)
     units = first_along(x.units, spatial).expand(call.meta.shape)

@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from penalize.errors import CompactError, ModelError, NothingToCutWarning
 from penalize.tables import Listing
 from penalize.torch.compacting.carrying import carried_over, with_biases, without_idle_biases
-from penalize.torch.compacting.cutting import Cut, cut, decided
-from penalize.torch.compacting.proof import in_float64, why_not_equal
+from penalize.torch.compacting.cutting import Cut, cut, decided, untold
+from penalize.torch.compacting.others import others
+from penalize.torch.compacting.proof import Inputs, in_float64, outputs, why_not_equal, widened
 from penalize.torch.compacting.readers import Wiring
+from penalize.torch.compacting.structure import elsewhere
 from penalize.torch.compacting.tracing import traced
 
 
@@ -92,16 +95,21 @@ def compact(
 ) -> Compacted:
     """A smaller model with the same outputs: without units that are constant, or not read.
 
-    A unit (a channel, a hidden unit) may go if its incoming weights are all zero, so that it is the
-    same number c on every finite input, or if all of its outgoing weights are. What c added to its
-    readers is put into their biases: b ← b + W[:, i]·c. Where that cannot be exact (a norm over
-    the units, a border of zeros, a layer without a bias, an operator that is not known) the unit
-    stays, and the table says why. So outputs are equal to rounding: that is measured, in float64,
-    on the example and on random inputs, before anything is returned.
+    A unit (a channel, a hidden unit) may go if its incoming weights are all zero, or the scale of
+    its batch norm is, so that it is the same number c on every finite input, or if all of its
+    outgoing weights are. What c added to its readers is put into their biases: b ← b + W[:, i]·c.
+    Where that cannot be exact (a norm over the units, a border of zeros, a layer without a bias, an
+    operator that is not known) the unit stays, and the table says why.
+
+    The model is followed on the example, and on inputs that are made of it, of which all sizes that
+    may change are others (and all numbers that are no tensors): so a sum of c over a length is no
+    constant. Branches of its code that neither takes are not seen. Outputs are equal to rounding:
+    that is measured, in float64, on both and on random numbers, before anything is returned. And
+    where code counts units, as ``x[:, :4]`` does, the smaller model is followed too.
 
     Args:
         model: a module in evaluation mode; it is left as it is.
-        inputs: what to call it with: a tensor, or a tuple of arguments.
+        inputs: what to call it with: a tensor, or a tuple of arguments. A small batch will do.
         keywords: arguments by name.
         biases: whether linear and convolutional layers without a bias may be given one, to hold
             what constants add.
@@ -112,21 +120,23 @@ def compact(
         The smaller model as ``.model``, and what each layer lost.
 
     Raises:
-        ModelError: the model is in training mode, or ``torch.export`` cannot follow it.
+        ModelError: the model is in training mode, has lazy parameters or such as hooks compute, or
+            ``torch.export`` cannot follow it.
         CompactError: the outputs would differ: nothing is returned.
 
     Warns:
         NothingToCutWarning: no unit may go.
     """
-    given = (inputs if isinstance(inputs, tuple | list) else (inputs,), dict(keywords or {}))
-    if any(module.training for module in model.modules()):
-        raise ModelError(
-            f"a {type(model).__name__} in training mode has no constants behind dropout or a norm",
-            "call model.eval() before it is compacted, and train() on the result",
-        )
+    given = pytree.tree_map_only(
+        Tensor,
+        Tensor.detach,
+        (inputs if isinstance(inputs, tuple | list) else (inputs,), dict(keywords or {})),
+    )
+    _check(model)
     source = with_biases(model) if biases else model
-    wiring = traced(source, *given)
-    what, smaller = _proven(model, source, wiring, given)
+    tried = [given, *others(model, given)]
+    wiring = traced(source, *tried)
+    what, smaller = _proven(model, source, wiring, tried)
     if not what.indices:
         warnings.warn(_why_not_smaller(model, what), NothingToCutWarning, stacklevel=2)
     return Compacted(
@@ -138,27 +148,63 @@ def compact(
     )
 
 
+def _check(model: nn.Module) -> None:
+    """Refuse a model in training mode, or without parameters that could be cut."""
+    kind = type(model).__name__
+    if any(module.training for module in model.modules()):
+        raise ModelError(
+            f"a {kind} in training mode has no constants behind dropout or a norm",
+            "call model.eval() before it is compacted, and train() on the result",
+        )
+    if any(torch.nn.parameter.is_lazy(p) for p in model.parameters()):
+        raise ModelError(
+            f"a {kind} has lazy parameters, which have no shape yet",
+            "call the model once, on inputs of the right sizes, before it is compacted",
+        )
+    for path, module in model.named_modules():
+        for name, x in vars(module).items():
+            if isinstance(x, Tensor) and not x.is_leaf:
+                whole = f"{path}.{name}".lstrip(".")
+                raise ModelError(
+                    f"{whole!r} of a {kind} is computed by a hook, and is no parameter",
+                    'make it one: torch.nn.utils.prune.remove(module, "weight") behind pruning '
+                    "with masks, torch.nn.utils.remove_weight_norm(module) behind weight_norm",
+                )
+
+
 def _proven(
-    model: nn.Module, source: nn.Module, wiring: Wiring, given: Any
+    model: nn.Module, source: nn.Module, wiring: Wiring, inputs: Sequence[Inputs]
 ) -> tuple[Cut, nn.Module]:
-    """The largest cut that is proven: else what may stand in the code of the model stays.
+    """The largest cut that is proven: what stands in the code of the model stays.
 
     It is proven in float64, where the model runs in it, and then in the model's own type.
     """
-    why, wide = "", in_float64(source, given)
-    for stay in (set(), wiring.in_code()):
+    stay: set[int] = set()
+    wide = in_float64(source, inputs[0])
+    while True:
         what = decided(wiring, stay)
         smaller = cut(source, what)
         without_idle_biases(model, smaller, what)
+        misplaced = elsewhere(wiring, smaller, what, inputs[0])
+        if misplaced:
+            stay |= misplaced
+            continue
+        why = ""
         try:
             if wide is not None:
-                why = why_not_equal(wide[0], cut(wide[0], what), wide[1])
-            why = why or why_not_equal(model, smaller, given)
+                narrow = cut(wide, what)
+                why = why_not_equal(wide, narrow, [widened(each) for each in inputs])
+            why = why or why_not_equal(
+                model, smaller, inputs if wide is None else inputs[:1], roughly=wide is not None
+            )
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             why = f"it cannot be run: {error}"
         if not why:
             return what, smaller
-    raise CompactError(type(model).__name__, why)
+        in_code = wiring.in_code() | wiring.units.of_all(untold(source) | wiring.sized)
+        if stay >= in_code:
+            raise CompactError(type(model).__name__, why)
+        stay |= in_code
 
 
 def _layers(wiring: Wiring, what: Cut) -> list[Layer]:
@@ -195,6 +241,6 @@ def _count(model: nn.Module) -> int:
 
 def _operations(model: nn.Module, given: Any) -> int:
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model(*given[0], **given[1])
+    with counter:
+        outputs(model, given)
     return int(counter.get_total_flops())

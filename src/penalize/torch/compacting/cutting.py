@@ -66,12 +66,14 @@ def _reasons(wiring: Wiring) -> tuple[dict[int, str], set[int]]:
                 continue
             read.add(root)
             reason, c = reader.why_not_gone(i), float(reader.constant[i])
-            # A layer that is used twice has one bias for both.
+            # A layer that is used twice has one bias for both, as inputs of all sizes have.
             if not reason and not reader.silent[i]:
-                if not math.isclose(constants.setdefault((reader.weight, i), c), c, rel_tol=1e-13):
-                    reason = f"{reader.weight!r} reads it twice, as different constants"
+                if not math.isclose(constants.setdefault((reader.weight, i), c), c, rel_tol=1e-12):
+                    reason = f"{reader.weight!r} reads it as different constants"
                 elif c != 0 and reader.bias and len(shared[reader.bias.name]) > 1:
                     reason = f"it is a constant, and {reader.bias.name!r} is a bias of several"
+                elif c != 0 and reader.bias and reader.bias.name in wiring.units.numeric:
+                    reason = f"it is a constant, and {reader.bias.name!r} is more than a bias"
             if reason and why.get(root, LIVES) == LIVES:
                 why[root] = reason
     return why, read
@@ -91,7 +93,7 @@ def _offsets(wiring: Wiring, gone: set[int]) -> dict[str, Tensor]:
         if moved.any():
             size = wiring.units.weights[bias.name].numel()
             whole = found.setdefault(bias.name, torch.zeros(size, dtype=torch.float64))
-            whole[bias.elements] += reader.effect[:, moved] @ reader.constant[moved]
+            whole[bias.elements] += reader.added(moved)
     return found
 
 
@@ -154,15 +156,21 @@ def _smaller(name: str, w: Tensor, what: Cut) -> Tensor:
 _SIZES: dict[str, tuple[tuple[str, int], ...]] = {
     "Linear": (("out_features", 0), ("in_features", 1)),
     "Embedding": (("num_embeddings", 0), ("embedding_dim", 1)),
-    "BatchNorm1d": (("num_features", 0),),
-    "BatchNorm2d": (("num_features", 0),),
-    "BatchNorm3d": (("num_features", 0),),
-    "InstanceNorm1d": (("num_features", 0),),
-    "InstanceNorm2d": (("num_features", 0),),
-    "InstanceNorm3d": (("num_features", 0),),
+    "_NormBase": (("num_features", 0),),
     "PReLU": (("num_parameters", 0),),
     "Conv1D": (("nx", 0), ("nf", 1)),
 }
+
+
+def untold(model: nn.Module) -> set[str]:
+    """Parameters of modules that may look at sizes of theirs, and are not told new ones."""
+    told = {*_SIZES, "_ConvNd"}
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules(remove_duplicate=False)
+        if told.isdisjoint(kind.__name__ for kind in type(module).__mro__)
+        for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _tell(module: nn.Module) -> None:

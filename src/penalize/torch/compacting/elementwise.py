@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from penalize.torch.compacting.calls import Call, if_zero
-from penalize.torch.compacting.units import NONE, Units
+from penalize.torch.compacting.readers import keep_dimensions
+from penalize.torch.compacting.units import NONE, Units, once
 from penalize.torch.compacting.values import Facts, Piece, mapped, plain, same_along, values_in
+
+JUMPS = {"sign", "floor", "round", "threshold"}
+"""Functions of which a rounding makes another number, so that what is known in float64 is not."""
 
 
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -24,13 +28,35 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     units = together(call.units, inputs, shape, call.name)
     if not call.is_real:
         return plain(call.meta)._replace(units=units)
-    known = torch.stack([value.known.expand(shape) for value in inputs]).all(0)
-    computed = kernel(*mapped(lambda v: v.constant, args), **mapped(lambda v: v.constant, kwargs))
+    knowns = [if_zero(x) if call.name in JUMPS else x.known for x in inputs]
+    known = torch.stack([part.expand(shape) for part in knowns]).all(0)
+    computed = kernel(*mapped(_number, args), **mapped(_number, kwargs))
     computed = computed.double().expand(shape)
     if call.name == "mul" and len(inputs) == 2:  # what is multiplied by a 0 is one
         zeros = if_zero(inputs[0]).expand(shape) | if_zero(inputs[1]).expand(shape)
         known, computed = known | zeros, torch.where(zeros, 0.0, computed)
     return Facts(units, known & computed.isfinite(), computed)
+
+
+def _number(value: Facts) -> Tensor:
+    x = value.constant
+    return x.double() if x.is_floating_point() else x
+
+
+def glu(call: Call, x: Facts, dim: int = -1) -> Any:
+    """One half, times the sigmoid of the other."""
+    a, gate = x.moved(lambda part: part.chunk(2, dim))
+    gate = elementwise(call._replace(target=torch.ops.aten.sigmoid.default), gate)
+    return elementwise(call._replace(target=torch.ops.aten.mul.Tensor), a, gate)
+
+
+def like(call: Call, x: Facts, *args: Any, **kwargs: Any) -> Any:
+    """One number at each place."""
+    return Facts(
+        x.units,
+        torch.ones((), dtype=torch.bool).expand(x.shape),
+        call.target(x.constant.double(), *args, **kwargs).double(),
+    )
 
 
 def _prelu(x: Tensor, w: Tensor) -> Tensor:
@@ -77,15 +103,23 @@ def _of_channels(call: Call, x: Facts, beside: Sequence[Any], run: Callable[...,
     there = [_channelwise(value, len(x.shape)) for value in beside if value is not None]
     units = together(call.units, [x, *there], x.shape, "a norm of channels")
     parts = [None if value is None else value.constant.double() for value in beside]
-    return Facts(units, x.known, run(x.constant.double(), *parts))
+    scale = 1.0 if parts[0] is None else _vector(parts[0], len(x.shape))
+    alone = (scale * torch.ones(x.shape)) == 0  # nothing is left of what lives in it
+    call.wiring.dead.append(units[alone & ~x.known])
+    computed = run(torch.where(x.known, x.constant.double(), 0.0), *parts)
+    return Facts(units, (x.known | alone) & computed.isfinite(), computed)
 
 
 def _channelwise(value: Facts, dimensions: int) -> Facts:
     """A vector of channels as it stands beside activations."""
     if value.units.numel() == 1:
         return value
-    found: Facts = value.moved(lambda part: part.reshape(1, -1, *[1] * (dimensions - 2)))
+    found: Facts = value.moved(lambda part: _vector(part, dimensions))
     return found
+
+
+def _vector(x: Tensor, dimensions: int) -> Tensor:
+    return x.reshape(1, -1, *[1] * (dimensions - 2))
 
 
 def together(units: Units, values: Sequence[Facts], shape: Sequence[int], name: str) -> Tensor:
@@ -103,11 +137,17 @@ def together(units: Units, values: Sequence[Facts], shape: Sequence[int], name: 
     for value, size, each in zip(values, sizes, ids, strict=True):
         if along and all(size[d] == 1 for d in along):
             units.keep(each, f"{name} applies it to all others")
+            keep_dimensions(units, value.origin, f"{name} applies it to all others")
             continue
         beside.append(value)
-        units.join(found, each.expand(shape))
-        found = torch.where(found >= 0, found, each.expand(shape))
-    for value in beside if (found >= 0).any() else ():
+        wide = each.expand(shape)
+        units.join(found, wide)
+        found = torch.where(found >= 0, found, wide) if (once(found) >= 0).any() else wide
+    if not (once(found) >= 0).any():
+        for value in beside:
+            keep_dimensions(units, value.origin, f"{name} computes with it")
+        return found
+    for value in beside:
         if value.origin is not None and not value.has_units:
             _adopt(units, value.origin, found, shape, name)
         elif value.units.numel() > 1:
@@ -126,5 +166,7 @@ def _adopt(units: Units, origin: Piece, found: Tensor, shape: tuple[int, ...], n
         of_each[at] = ids
         if size > 1 and bool((of_each[at] == ids).all()):
             units.join(units.of(origin.name, d), of_each)
+            keep_dimensions(units, origin, f"{name} has it along others", but=d)
             return
+    keep_dimensions(units, origin, f"{name} computes with it")
     units.keep(ids, f"{name} combines it with {origin.name!r}, along no one dimension of that")

@@ -26,14 +26,21 @@ def applied(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if call.target is operator.getitem:
         return args[0][args[1]]
     inputs = values_in([args, kwargs])
-    if not inputs:
+    if not inputs and call.name in FILLS:
         return _constants(call.target(*args, **kwargs))
     if all(value.is_plain for value in inputs) and call.name not in READS:
         return plain(call.meta)
     rule = RULES.get(call.name)
     if rule is None:
         return call.unknown(f"{call.name} reads it, of which nothing is known here", *inputs)
-    return rule(call, *args, **kwargs)
+    if call.name not in TRACKS:
+        call.wiring.keep_parameters(inputs, f"{call.name} takes it")
+    try:
+        return rule(call, *args, **kwargs)
+    except (RuntimeError, ValueError, TypeError, IndexError):  # arguments of no usual form
+        return call.unknown(
+            f"{call.name} takes it in a way of which nothing is known here", *inputs
+        )
 
 
 def _constants(made: Any) -> Any:
@@ -56,28 +63,32 @@ READS: dict[str, Rule] = {
 }
 """Operators that make units of what has none."""
 
-PARTS = _each(
+MOVED = _each(
     """view _unsafe_view reshape flatten unflatten permute transpose t numpy_T movedim unsqueeze
     squeeze expand expand_as slice select split split_with_sizes chunk unbind narrow swapaxes
     view_as reshape_as mT adjoint getitem""",
     moving.moves,
 )
-"""Operators whose output may be a part of what they are given, and be written into."""
+SAME = _each(
+    "to _to_copy contiguous clone alias detach lift_fresh_copy type_as", moving.same
+) | _each("dropout feature_dropout alpha_dropout", moving.dropout)
+
+VIEWS = {*MOVED, *SAME}
+"""Operators whose output may have the memory of what they are given, and be written into."""
 
 RULES: dict[str, Rule] = {
     **READS,
-    **PARTS,
+    **MOVED,
+    **SAME,
     **_each(
         "cat stack concat flip roll repeat pixel_shuffle pixel_unshuffle channel_shuffle tile",
         moving.moves,
     ),
-    **_each("to _to_copy contiguous clone alias detach lift_fresh_copy type_as", moving.same),
     **_each(
         """constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad1d
         replication_pad2d""",
         moving.pads,
     ),
-    **_each("dropout feature_dropout alpha_dropout", moving.dropout),
     **_each("_assert_tensor_metadata sym_constrain_range_for_size", moving.nothing),
     **_each(
         """relu relu6 gelu silu sigmoid tanh hardtanh hardswish hardsigmoid elu selu celu leaky_relu
@@ -88,13 +99,27 @@ RULES: dict[str, Rule] = {
         elementwise.elementwise,
     ),
     "batch_norm": elementwise.batch_norm,
+    "glu": elementwise.glu,
+    **_each("zeros_like ones_like full_like", elementwise.like),
+    **_each("new_zeros new_ones new_full", moving.new),
     "instance_norm": elementwise.instance_norm,
     **dict.fromkeys(along.ALONG, along.along),
     **_each("layer_norm group_norm rms_norm native_layer_norm", along.norm),
     "scaled_dot_product_attention": along.attention,
     **_each(
         """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
-        adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest2d upsample_bilinear2d""",
+        adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d
+        upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d""",
         along.pool,
     ),
 }
+
+_TRACKING = {
+    *(moving.moves, moving.same, moving.dropout),
+    *(elementwise.elementwise, elementwise.batch_norm, elementwise.instance_norm),
+}
+TRACKS = {*READS} | {name for name, rule in RULES.items() if rule in _TRACKING}
+"""Operators whose rules say which dimensions of a parameter they need as they are."""
+
+FILLS = {"zeros", "ones", "full", "scalar_tensor"}
+"""Operators that make constants of numbers: not of their place, as arange, nor by chance."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,40 +14,79 @@ from torch.utils import _pytree as pytree
 Inputs = tuple[Sequence[Any], dict[str, Any]]
 
 ROUNDING = 1e4
-"""How many units of rounding, relative to the largest output, outputs may differ by."""
+"""How many units of rounding, relative to the largest that differs, outputs may differ by."""
+ROUGHLY = 0.1
+"""How much they may differ by where rounding is all that is left of differences."""
 
 
-def why_not_equal(model: nn.Module, smaller: nn.Module, inputs: Inputs) -> str:
-    """Where two models differ on inputs of these kinds, and by how much; empty if nowhere."""
-    for which, given in (("the example", inputs), ("random inputs", _random(inputs))):
-        expected, found = _outputs(model, given), _outputs(smaller, given)
-        for a, b in zip(expected, found, strict=True):
+def why_not_equal(
+    model: nn.Module, smaller: nn.Module, inputs: Sequence[Inputs], roughly: bool = False
+) -> str:
+    """Where two models differ on inputs of these kinds, and by how much; empty if nowhere.
+
+    Args:
+        model: the one.
+        smaller: the other.
+        inputs: an example, and others of other sizes.
+        roughly: whether they are known to be equal but for rounding.
+    """
+    tolerance = ROUGHLY if roughly else min(ROUGHLY, ROUNDING * _unit(model))
+    drawn = (("random inputs", _random(each)) for each in inputs)
+    for where, given in chain([("the example", inputs[0])], drawn):
+        expected = outputs(model, given) if given is inputs[0] else taken(model, given)
+        found = outputs(smaller, given) if expected is not None else []
+        for a, b in zip(expected or [], found, strict=True):
             if a.shape != b.shape:
                 return f"an output of shape {tuple(a.shape)} has become one of {tuple(b.shape)}"
-            if _is_apart(a, b):
-                difference = _apart(a, b)
-                where = _begins(model, smaller, given)
-                return f"on {which} outputs are {difference:.1e} of the largest apart{where}"
+            if a.dtype != b.dtype:
+                return f"an output of {a.dtype} has become one of {b.dtype}"
+            if not _apart(a, b) <= max(tolerance, ROUNDING * torch.finfo(a.dtype).eps):
+                difference, begins = _apart(a, b), _begins(model, smaller, given, tolerance)
+                return f"on {where} outputs are {difference:.1e} of the largest apart{begins}"
     return ""
 
 
-def _is_apart(a: Tensor, b: Tensor) -> bool:
-    return not _apart(a, b) <= ROUNDING * torch.finfo(a.dtype).eps
+def _unit(model: nn.Module) -> float:
+    """Rounding in the narrowest type of a model's numbers."""
+    return max(
+        (torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point()),
+        default=0.0,
+    )
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
     if not a.numel():
         return 0.0
-    same = (a == b) | (a.isnan() & b.isnan())
-    scale = a[a.isfinite()].abs().amax().clamp(min=1e-30) if a.isfinite().any() else a.new_ones(())
-    return float((torch.where(same, 0.0, a - b).abs() / scale).amax())
+    other = ~((a == b) | (a.isnan() & b.isnan()))
+    if not other.any():
+        return 0.0
+    # What is alike, as a mask of -1e9, is no measure of the rest.
+    a, b = a[other], b[other]
+    scale = a[a.isfinite()].abs().amax().clamp(min=1e-3) if a.isfinite().any() else a.new_ones(())
+    return float(((a - b).abs() / scale).amax())
 
 
-def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+def outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """The tensors that a model makes, as real numbers; the model is left as it is."""
     args, kwargs = copy.deepcopy(inputs)
     with torch.no_grad():
-        leaves = pytree.tree_leaves(_plainly(model(*args, **kwargs)))
-    return [x if x.is_floating_point() else x.double() for x in leaves if isinstance(x, Tensor)]
+        made = aside(model)(*args, **kwargs)
+    leaves = [x for x in pytree.tree_leaves(_plainly(made)) if isinstance(x, Tensor)]
+    leaves = [torch.view_as_real(x) if x.is_complex() else x for x in leaves]
+    return [x if x.is_floating_point() else x.double() for x in leaves]
+
+
+def aside(model: nn.Module) -> nn.Module:
+    """A copy that has the same parameters, for a call that may change all else."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+
+
+def taken(model: nn.Module, inputs: Inputs) -> list[Tensor] | None:
+    """What a model makes of inputs that are made up; None if it does not take them."""
+    try:
+        return outputs(model, inputs)
+    except Exception:  # noqa: BLE001 - it is for the model to say
+        return None
 
 
 def _plainly(output: Any) -> Any:
@@ -54,14 +94,19 @@ def _plainly(output: Any) -> Any:
     return dict(output) if hasattr(output, "to_tuple") else output
 
 
-def in_float64(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs] | None:
-    """A copy of a model in float64, and its inputs; None if it has another type in its code."""
+def in_float64(model: nn.Module, inputs: Inputs) -> nn.Module | None:
+    """A copy of a model in float64; None if it has another type in its code."""
     try:
-        wide, given = copy.deepcopy(model).double(), pytree.tree_map(_widened, inputs)
-        outputs = _outputs(wide, given)
+        wide = copy.deepcopy(model).double()
+        made = outputs(wide, widened(inputs))
     except (RuntimeError, TypeError):
         return None
-    return (wide, given) if all(x.dtype == torch.float64 for x in outputs) else None
+    return wide if all(x.dtype == torch.float64 for x in made) else None
+
+
+def widened(inputs: Inputs) -> Inputs:
+    """Inputs in float64."""
+    return pytree.tree_map(_widened, inputs)  # type: ignore[no-any-return]
 
 
 def _widened(x: Any) -> Any:
@@ -81,13 +126,13 @@ def _random(inputs: Inputs) -> Inputs:
     return pytree.tree_map(drawn, inputs)  # type: ignore[no-any-return]
 
 
-def _begins(model: nn.Module, smaller: nn.Module, inputs: Inputs) -> str:
+def _begins(model: nn.Module, smaller: nn.Module, inputs: Inputs, tolerance: float) -> str:
     """The first module whose outputs differ, among those that have their old shape."""
-    before, after = (_outputs_of_modules(each, inputs) for each in (model, smaller))
+    before, after = (_outputs_of_modules(aside(each), inputs) for each in (model, smaller))
     for name, a in before.items():
         b = after.get(name)
         alike = b is not None and a.shape == b.shape and a.is_floating_point()
-        if b is not None and alike and _is_apart(a, b):
+        if b is not None and alike and not _apart(a, b) <= tolerance:
             return f", beginning in {name!r}"
     return ""
 
@@ -105,7 +150,9 @@ def _outputs_of_modules(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         if name
     ]
     try:
-        _outputs(model, inputs)
+        args, kwargs = copy.deepcopy(inputs)
+        with torch.no_grad():
+            model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

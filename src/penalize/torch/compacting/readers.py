@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from penalize.torch.compacting.units import Units
+from penalize.torch.compacting.units import Units, distinct
 from penalize.torch.compacting.values import Facts, Piece
 
 LIVES = "it changes with the input"
@@ -22,7 +23,7 @@ class Reader:
     Args:
         weight: the name of its weight.
         units: the unit of each of its inputs.
-        effect: what a one everywhere in an input adds to each output: outputs × inputs.
+        values: the weights: outputs × inputs × kernel.
         silent: the inputs whose weights are all 0.
         constant: the constant that each input is; NaN where it is none.
         bias: what a constant can be put into instead; None where the map has no bias.
@@ -31,17 +32,25 @@ class Reader:
 
     weight: str
     units: Tensor
-    effect: Tensor
+    values: Tensor
     silent: Tensor
     constant: Tensor
     bias: Piece | None
     spread: str = ""
 
+    def added(self, moved: Tensor) -> Tensor:
+        """What some of its inputs, which are constants, add to each output."""
+        w = self.values[:, moved].double()
+        return (w.flatten(2).sum(2) if w.ndim > 2 else w) @ self.constant[moved]
+
     def why_not_gone(self, i: int) -> str:
         """Why the i-th input has to stay, as far as this reader is concerned."""
         c = float(self.constant[i])
-        if self.silent[i] or c == 0:
+        if self.silent[i]:
             return ""
+        if c == 0:
+            finite = bool(self.values[:, i].isfinite().all())
+            return "" if finite else f"{self.weight!r} has a weight for it that is not finite"
         if math.isnan(c):
             return LIVES
         if self.spread:
@@ -51,6 +60,18 @@ class Reader:
                 f"it is a constant, not 0, and {self.weight!r} has no bias beside it to hold that"
             )
         return ""
+
+
+class Move(NamedTuple):
+    """An operator that moves units.
+
+    Args:
+        units: of what it reads, and of what it makes.
+        is_sized: whether its arguments may be numbers of units.
+    """
+
+    units: Sequence[Tensor]
+    is_sized: bool
 
 
 @dataclass
@@ -63,8 +84,10 @@ class Wiring:
     """Parameters that make units → these."""
     dead: list[Tensor] = field(default_factory=list)
     """Units whose incoming weights are all 0, at one place at least."""
-    reshaped: list[Tensor] = field(default_factory=list)
-    """Units whose number may stand in the code of the model."""
+    moves: list[Move] = field(default_factory=list)
+    """Operators that move units, in their order."""
+    sized: set[str] = field(default_factory=set)
+    """Parameters that are moved by operators whose arguments may be numbers of units."""
 
     def writes(self, origin: Piece, units: Tensor, dead: Tensor) -> None:
         """Note that a parameter, or a part of it, makes these units, some with zeros alone."""
@@ -74,8 +97,8 @@ class Wiring:
 
     def in_code(self) -> set[int]:
         """The units whose number may stand in the code of the model."""
-        roots = [self.units.roots(ids).reshape(-1).tolist() for ids in self.reshaped]
-        return {root for each in roots for root in each if root >= 0}
+        ids = [each for move in self.moves if move.is_sized for each in move.units]
+        return {root for each in ids for root in distinct(self.units.roots(each)) if root >= 0}
 
     def keep(self, values: Iterable[Facts], why: str) -> None:
         """Let nothing go that is in these."""
@@ -87,15 +110,33 @@ class Wiring:
     def keep_parameters(self, values: Iterable[Facts], why: str) -> None:
         """Let no dimension go of the parameters among these."""
         for value in values:
-            if value.origin is not None:
-                for d in range(self.units.weights[value.origin.name].ndim):
-                    self.units.keep(self.units.of(value.origin.name, d), why)
+            keep_dimensions(self.units, value.origin, why)
+
+
+def keep_dimensions(units: Units, origin: Piece | None, why: str, but: int | None = None) -> None:
+    """Let no dimension go of a parameter that is used as numbers, but one."""
+    if origin is not None:
+        units.numeric.add(origin.name)
+        for d, size in enumerate(units.weights[origin.name].shape):
+            if d != but and size > 1:
+                units.keep(units.of(origin.name, d), why)
+
+
+def _once_but(value: Facts, dimension: int) -> Iterator[Tensor]:
+    """What is known of a value, and which constant, once along all other dimensions if alike."""
+    parts = [value.known, value.constant.double()]
+    for d in range(parts[0].ndim):
+        if d != dimension and all(part.stride(d) == 0 for part in parts):
+            parts = [part.narrow(d, 0, 1) for part in parts]
+    yield from parts
 
 
 def constants_along(value: Facts, dimension: int) -> Tensor:
     """The constant of each index of a dimension; NaN where it is none, or not one everywhere."""
-    known = value.known.movedim(dimension, 0).flatten(1)
-    constant = value.constant.double().movedim(dimension, 0).flatten(1)
+    known, constant = (
+        part.movedim(dimension, 0).reshape(part.shape[dimension], -1)
+        for part in _once_but(value, dimension)
+    )
     # What PyTorch computes for equal numbers differs in the last bit where its loop has a rest.
     one = known.all(1) & torch.isclose(constant, constant[:, :1], rtol=1e-13, atol=0.0).all(1)
     return torch.where(one, constant[:, 0], torch.nan)

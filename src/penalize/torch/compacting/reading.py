@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from penalize.torch.compacting.calls import Call, first_along, if_zero
-from penalize.torch.compacting.readers import Reader, constants_along
-from penalize.torch.compacting.units import Units
+from penalize.torch.compacting.readers import Move, Reader, constants_along
+from penalize.torch.compacting.units import Units, once
 from penalize.torch.compacting.values import Facts, same_along
 
 
@@ -59,19 +59,28 @@ def convolution(
         return found
 
     spread = "is applied at a border of zeros, where it would be another" if _pads(given) else ""
-    each, groups = Map(weight, bias, run, 1, spread), given.get("groups", 1)
+    channels = 1 - len(weight.shape)  # counted from behind: there may be no batch
+    each, groups = Map(weight, bias, run, channels, spread), given.get("groups", 1)
     if groups == 1:
         return _read(call, x, each)
-    around = [0, *range(2, len(x.shape))]
-    if groups != x.shape[1] or weight.origin is None or not same_along(x.units, around):
+    around = [d for d in range(len(x.shape)) if d != len(x.shape) + channels]
+    sides = _sides(call.units, weight)
+    has_other = _is_other(bias) or sides is None or not same_along(x.units, around)
+    if groups != x.shape[channels] or has_other or sides is None:
         return call.unknown("a convolution of groups of channels reads it", x, weight, bias)
-    # One kernel, or some, for each channel, which goes with them.
-    written = call.units.of(weight.origin.name, 0)
+    # One kernel, or some, for each channel, which goes with them; the code has their number.
+    call.wiring.moves.append(Move([x.units], is_sized=True))
+    written = sides[0]
     read = first_along(x.units, around).reshape(-1)
-    read = read.repeat_interleave(call.meta.shape[1] // groups)
+    read = read.repeat_interleave(len(written) // groups)
     call.units.join(read, written)
     call.units.keep(written[read < 0], "it reads an input of the model")
     return _written(call, x, each, written)
+
+
+def _is_other(bias: Any) -> bool:
+    """Whether a bias is no vector of parameters."""
+    return bias is not None and (bias.origin is None or len(bias.shape) != 1)
 
 
 def _pads(given: dict[str, Any]) -> bool:
@@ -93,18 +102,21 @@ def transposed(
         return found
 
     turned = weight.moved(lambda part: part.transpose(0, 1))
-    return _read(call, x, Map(turned, bias, run, 1, "spreads it unevenly"))
+    return _read(call, x, Map(turned, bias, run, 1 - len(weight.shape), "spreads it unevenly"))
 
 
 def embedding(call: Call, weight: Facts, index: Facts, *_: Any, **__: Any) -> Any:
     """Rows of a table: known where all rows have the same."""
     if weight.origin is None:
         return call.unknown("its table is computed", weight)
-    w, units = weight.constant.double(), call.units.of(weight.origin.name, 1)
+    w, units = weight.constant, call.units.of(weight.origin.name, 1)
+    call.wiring.keep([index], "it is an index")
     call.units.keep(call.units.of(weight.origin.name, 0), "its number is an index")
     call.wiring.writes(weight.origin, units, (w == 0).all(0))
     shape = call.meta.shape
-    return Facts(units.expand(shape), (w == w[:1]).all(0).expand(shape), w[0].expand(shape))
+    return Facts(
+        units.expand(shape), (w == w[:1]).all(0).expand(shape), w[0].double().expand(shape)
+    )
 
 
 def _read(call: Call, x: Facts, by: Map) -> Any:
@@ -112,19 +124,18 @@ def _read(call: Call, x: Facts, by: Map) -> Any:
     dimension = by.dimension % len(x.shape)
     around = [d for d in range(len(x.shape)) if d != dimension]
     sides = _sides(call.units, by.weight)
-    has_other = by.bias is not None and (by.bias.origin is None or len(by.bias.shape) != 1)
-    if sides is None or has_other or not same_along(x.units, around):
+    if sides is None or _is_other(by.bias) or not same_along(x.units, around):
         return call.unknown("its weight is computed, or shared out", x, by.weight, by.bias)
     written, read = sides
     ids = first_along(x.units, around).reshape(-1)
     call.units.join(ids, read)
     call.units.keep(read[ids < 0], "it reads an input of the model")
-    w = by.weight.constant.double()
+    w = by.weight.constant
     call.wiring.readers.append(
         Reader(
             weight=by.weight.origin.name,
             units=ids,
-            effect=w.flatten(2).sum(2) if w.ndim > 2 else w,
+            values=w,
             silent=(w == 0).transpose(0, 1).flatten(1).all(1),
             constant=constants_along(x, dimension),
             bias=None if by.bias is None else by.bias.origin,
@@ -136,18 +147,24 @@ def _read(call: Call, x: Facts, by: Map) -> Any:
 
 def _written(call: Call, x: Facts, by: Map, written: Tensor) -> Facts:
     """The outputs of a map: known where no input that is not known has a weight."""
-    w, b = by.weight.constant.double(), None
-    call.wiring.writes(by.weight.origin, written, (w == 0).flatten(1).all(1))
+    w, b = by.weight.constant, None
+    dead = (w == 0).flatten(1).all(1)
+    call.wiring.writes(by.weight.origin, written, dead)
     if by.bias is not None:
         b = by.bias.constant.double()
         call.units.join(call.units.of(by.bias.origin.name, 0)[by.bias.origin.elements], written)
     # At a border a constant is another, and how much of a map is border depends on its size.
     known = if_zero(x) if by.spread else x.known
-    holes = by.run((~known).double(), (w != 0).double(), None)
-    computed = by.run(torch.where(known, x.constant.double(), 0.0), w, b)
-    shape = [1] * computed.ndim
+    shape = [1] * len(call.meta.shape)
     shape[by.dimension] = -1
-    return Facts(written.reshape(shape).expand(computed.shape), holes == 0, computed)
+    if once(known).any():
+        holes = by.run((~known).double(), (w != 0).double(), None)
+        computed = by.run(torch.where(known, x.constant.double(), 0.0), w.double(), b)
+        known = (holes == 0) & computed.isfinite()
+    else:
+        bias = torch.zeros(len(dead), dtype=torch.float64) if b is None else b
+        known, computed = (part.reshape(shape).expand(call.meta.shape) for part in (dead, bias))
+    return Facts(written.reshape(shape).expand(call.meta.shape), known, computed)
 
 
 def _sides(units: Units, weight: Any) -> tuple[Tensor, Tensor] | None:
@@ -168,6 +185,12 @@ def _dimensions_along(
 ) -> Iterator[tuple[int, Tensor]]:
     """The dimensions of a parameter that one of a part of it may be, and the units there."""
     shape = units.weights[name].shape
+    if units.are_numbers(index) and index.numel() == math.prod(shape):  # all, seen in some order
+        steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+        for d, step in enumerate(zip(steps, shape, strict=True)):
+            if step == (index.stride(side), index.shape[side]):
+                yield d, units.of(name, d)
+        return
     others = [d for d in range(index.ndim) if d != side]
     for d, size in enumerate(shape):
         at = index // math.prod(shape[d + 1 :]) % size

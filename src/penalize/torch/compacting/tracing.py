@@ -8,23 +8,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from penalize.errors import ModelError
 from penalize.torch.compacting.calls import Call
-from penalize.torch.compacting.operators import PARTS, applied
+from penalize.torch.compacting.operators import VIEWS, applied
+from penalize.torch.compacting.proof import Inputs, aside
 from penalize.torch.compacting.readers import Wiring
 from penalize.torch.compacting.units import Units
 from penalize.torch.compacting.values import constant, name_of, parameter, plain, values_in
 
 
-def traced(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) -> Wiring:
-    """The units of a model, and who reads them.
+def traced(model: nn.Module, *inputs: Inputs, units: Units | None = None) -> Wiring:
+    """The units of a model, and who reads them, on all of these inputs.
+
+    What is a constant for one size only, as a sum of constants, is none; moves are those of the
+    first inputs.
+
+    Args:
+        model: the model.
+        inputs: arguments, and arguments by name, of several sizes.
+        units: what is known of its units, if it is what was left of another.
 
     Raises:
         ModelError: ``torch.export`` cannot follow it.
     """
-    program = _exported(model, inputs, keywords)
-    wiring = Wiring(Units())
+    wiring = Wiring(units or Units())
     wiring.units.weights = {
         name: w.detach().cpu()
         for name, w in [
@@ -32,8 +41,20 @@ def traced(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) ->
             *model.named_buffers(remove_duplicate=False),
         ]
     }
-    with torch.no_grad():
-        _Walk(wiring, program).run()
+    moves = []
+    for given in inputs:
+        program = _exported(model, *given)
+        try:
+            with torch.no_grad():
+                _Walk(wiring, program).run()
+        except GuardOnDataDependentSymNode as error:
+            raise ModelError(
+                f"a {type(model).__name__} has a tensor whose size depends on the data",
+                "compact the parts before and behind that",
+            ) from error
+        moves.append(wiring.moves)
+        wiring.moves = []
+    wiring.moves = moves[0]
     return wiring
 
 
@@ -41,7 +62,7 @@ def _exported(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what its modules do when they are traced
-            return torch.export.export(model, tuple(inputs), keywords, strict=False)
+            return torch.export.export(aside(model), tuple(inputs), keywords, strict=False)
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise ModelError(
@@ -57,30 +78,46 @@ class _Walk:
 
     def __init__(self, wiring: Wiring, program: Any) -> None:
         self._wiring, self._program = wiring, program
+        module = program.graph_module
+        views = _views(module.graph)
+        self._changed = {
+            self._named().get(views[each].name)
+            for node in module.graph.nodes
+            for each in _written_by(module, node)
+        }
+
+    def _named(self) -> dict[str, str]:
+        signature = self._program.graph_signature
+        return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
 
     def run(self) -> None:
         inputs = [n for n in self._program.graph.nodes if n.op == "placeholder"]
         found = self._through(self._program.graph_module, [self._placed(n) for n in inputs])
-        for value in values_in(found):
-            self._wiring.units.keep(value.units, "it is an output of the model")
+        self._wiring.keep(values_in(found), "it is an output of the model")
 
     def _placed(self, node: Any) -> Any:
         """An input of the program: a parameter, a buffer, a constant, or an input of the model."""
         signature, meta = self._program.graph_signature, node.meta.get("val")
-        named = signature.inputs_to_parameters | signature.inputs_to_buffers
         tensors = {**self._program.constants, **self._program.state_dict}
-        if node.name in named:
-            name = named[node.name]
-            return parameter(name, tensors[name])
+        name = self._named().get(node.name)
+        if name is not None:
+            return self._parameter(name, tensors[name].detach().cpu(), meta)
         lifted = signature.inputs_to_lifted_tensor_constants.get(node.name)
         if lifted is not None:
             return constant(tensors[lifted].detach().cpu())
         return plain(meta) if isinstance(meta, Tensor) else meta
 
+    def _parameter(self, name: str, x: Tensor, meta: Any) -> Any:
+        value = parameter(name, x, self._wiring.units.numbers(x.numel()))
+        if name not in self._changed and not x.is_complex():
+            return value
+        self._wiring.keep_parameters([value], "it is complex, or each call changes it")
+        return plain(meta)
+
     def _through(self, module: Any, inputs: Sequence[Any]) -> Any:
         """The outputs of a graph."""
         found: dict[Any, Any] = {}
-        given = iter(inputs)
+        given, views = iter(inputs), _views(module.graph)
         for node in module.graph.nodes:
             args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), found.__getitem__)
             if node.op == "placeholder":
@@ -93,29 +130,65 @@ class _Walk:
                 found[node] = self._called(
                     node, args, {k: x for k, x in kwargs.items() if k != "device"}
                 )
-                if _is_in_place(node.target):
-                    self._written_into(node, found)
+                for each in _written_by(module, node):
+                    self._written_into(node, each, found, views)
+                for each in node.all_input_nodes:
+                    if all(user in found for user in each.users):
+                        found[each] = None  # it may be large
         raise AssertionError("a graph without an output")
 
-    def _written_into(self, node: Any, found: dict[Any, Any]) -> None:
-        """Note that an operator has changed its first argument, which is asked for by its old name.
+    def _written_into(
+        self, node: Any, base: Any, found: dict[Any, Any], views: dict[Any, Any]
+    ) -> None:
+        """Note that an operator has changed an argument, which is asked for by its old name.
 
-        Of what that is a part of, and of what was written, nothing is known any more.
+        Of what has a part of the same memory, and is read later, nothing is known any more.
         """
-        base = node.args[0]
-        found[base] = found[node]
-        while base.op == "call_function" and name_of(base.target) in PARTS:
-            base = base.args[0]
-            for other in (base, node):
-                self._wiring.keep(values_in(found[other]), f"{name_of(node.target)} writes into it")
+        known = _is_in_place(node.target)
+        if known:
+            found[base] = found[node]
+        for other in [*found]:
+            shares = views[other] is views[base] and not (known and other in (base, node))
+            if shares and any(user not in found for user in other.users):
+                why = f"{name_of(node.target)} writes into it"
+                self._wiring.keep(values_in([found[other], found[node]]), why)
                 found[other] = plain(other.meta.get("val"))
-            found[node.args[0]] = found[node]
 
     def _called(self, node: Any, args: Any, kwargs: Any) -> Any:
-        parts = [i for i, x in enumerate(args) if isinstance(x, torch.fx.GraphModule)]
-        if parts and str(node.target).startswith("wrap_with"):  # autocast, or without gradients
-            return self._through(args[parts[0]], args[parts[0] + 1 :])
+        at = _inner_graph(node)
+        if at is not None and not any(_written_by(args[at], n) for n in args[at].graph.nodes):
+            return self._through(args[at], args[at + 1 :])
         return applied(Call(self._wiring, node.target, node.meta.get("val")), args, kwargs)
+
+
+def _views(graph: Any) -> dict[Any, Any]:
+    """Each node → the first one whose memory it may have."""
+    found: dict[Any, Any] = {}
+    for node in graph.nodes:
+        is_view = name_of(node.target) in VIEWS or _is_in_place(node.target)
+        found[node] = found[node.args[0]] if is_view and node.args else node
+    return found
+
+
+def _inner_graph(node: Any) -> int | None:
+    """Where the arguments have the graph that is run under autocast, or without gradients."""
+    if not str(node.target).startswith("wrap_with"):
+        return None
+    return next(i for i, x in enumerate(node.args) if getattr(x, "op", "") == "get_attr")
+
+
+def _written_by(module: Any, node: Any) -> list[Any]:
+    """The arguments that a node writes into."""
+    if _is_in_place(node.target):
+        return [node.args[0]] if isinstance(node.args[0], torch.fx.Node) else [*node.args[0]]
+    at = _inner_graph(node)
+    if at is None:
+        return []
+    inner = getattr(module, node.args[at].target)
+    views = _views(inner.graph)
+    written = {views[each] for n in inner.graph.nodes for each in _written_by(inner, n)}
+    places = [n for n in inner.graph.nodes if n.op == "placeholder"]
+    return [x for x, n in zip(node.args[at + 1 :], places, strict=True) if n in written]
 
 
 def _is_in_place(target: Any) -> bool:

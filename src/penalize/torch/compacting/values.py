@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from penalize.torch.compacting.units import NONE
+from penalize.torch.compacting.units import NONE, once
 
 
 class Piece(NamedTuple):
@@ -25,7 +25,7 @@ class Facts(NamedTuple):
     Args:
         units: the unit of which each element is a part.
         known: whether it is a constant, whatever the finite inputs of the model are.
-        constant: which constant, in float64, where it is known.
+        constant: which constant, where it is known.
         origin: the parameter that it is, or is a part of.
     """
 
@@ -41,11 +41,11 @@ class Facts(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether nothing is known of it."""
-        return self.origin is None and not self.has_units and not self.known.any()
+        return self.origin is None and not self.has_units and not once(self.known).any()
 
     @property
     def has_units(self) -> bool:
-        return bool((self.units >= 0).any())
+        return bool((once(self.units) >= 0).any())
 
     def moved(self, f: Callable[[Tensor], Any]) -> Any:
         """What a function that only moves elements makes of it."""
@@ -79,24 +79,23 @@ def plain(meta: Any) -> Any:
 
 def constant(x: Tensor) -> Facts:
     """A value that is the same for every input."""
-    return Facts(
-        torch.full((), NONE).expand(x.shape),
-        torch.ones((), dtype=torch.bool).expand(x.shape),
-        x if not x.is_floating_point() else x.double(),
-    )
+    return _known(x if not x.is_floating_point() else x.double())
 
 
-def parameter(name: str, x: Tensor) -> Facts:
-    """The value of a parameter, or buffer."""
-    x = x.detach().cpu()
-    found = constant(x)
-    index = torch.arange(x.numel()).reshape(x.shape)
-    return Facts(found.units, found.known, found.constant, Piece(name, index))
+def parameter(name: str, x: Tensor, elements: Tensor) -> Facts:
+    """The value of a parameter, or buffer: in its own type, for a copy in float64 is large."""
+    return _known(x)._replace(origin=Piece(name, elements.reshape(x.shape)))
+
+
+def _known(x: Tensor) -> Facts:
+    units, known = torch.full((), NONE), torch.ones((), dtype=torch.bool)
+    return Facts(units.expand(x.shape), known.expand(x.shape), x)
 
 
 def same_along(x: Tensor, dimensions: list[int]) -> bool:
     """Whether what stands in a tensor does not change along these dimensions."""
-    return all(bool((x == x.narrow(d, 0, 1)).all()) for d in dimensions if x.shape[d])
+    x = once(x)
+    return all(bool((x == x.narrow(d, 0, 1)).all()) for d in dimensions if x.shape[d] > 1)
 
 
 def name_of(target: Any) -> str:

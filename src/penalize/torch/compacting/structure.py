@@ -1,0 +1,40 @@
+"""The structure of what is left: whether each unit is where it was, if the code counts units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from penalize.errors import ModelError
+from penalize.torch.compacting.cutting import Cut
+from penalize.torch.compacting.proof import Inputs
+from penalize.torch.compacting.readers import Wiring
+from penalize.torch.compacting.tracing import traced
+
+
+def elsewhere(wiring: Wiring, smaller: nn.Module, what: Cut, inputs: Inputs) -> set[int]:
+    """Units that have to stay because the code of a model counts them, as ``x[:, :4]`` does.
+
+    The smaller model is traced too. Each operator that moves units has to move the same ones as
+    before, without those that are gone: numbers of the example could be alike by chance.
+    """
+    if wiring.in_code().isdisjoint(what.gone):
+        return set()
+    try:
+        after = traced(smaller, inputs, units=wiring.units.after(what.indices)).moves
+    except ModelError:
+        return wiring.in_code()
+    gone = torch.tensor(sorted(what.gone))
+    found: set[int] = set()
+    if len(after) != len(wiring.moves):
+        return wiring.in_code()
+    for old, new in zip(wiring.moves, after, strict=True):
+        before = [wiring.units.roots(ids).reshape(-1) for ids in old.units]
+        left = [ids[~torch.isin(ids, gone)] for ids in before]
+        if not _are_equal(left, [wiring.units.roots(ids).reshape(-1) for ids in new.units]):
+            found |= {root for ids in before for root in ids.tolist() if root in what.gone}
+    return found
+
+
+def _are_equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
