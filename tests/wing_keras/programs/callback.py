@@ -141,7 +141,7 @@ def check_a_model_that_is_not_built() -> None:
     class Own(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.dense = layers.Dense(2)
+            self.dense = layers.Dense(2, name="dense")
 
         def call(self, x: Any) -> Any:
             return self.dense(x)
