@@ -624,7 +624,9 @@ WHY = """\
 - **Half-space steps of groups** pass over the weights twice after the update: how far all of them
   moved decides which groups are 0. Columns are read line by line of the cache, five times.
 - **2,000 small tensors.** A few looks at each tensor remain in Python: a parameter keeps its
-  identity when its type, shape or memory change.
+  identity when its type, shape or memory change. After the loops by hand, which take turns with
+  it, they are no longer in the caches of the processor, as after a backward pass; the columns of
+  the value, and of what is not compiled, are without that.
 - **Under Adam** an element costs a root and two divisions before its group's root is looked for,
   and a division in each turn of that.
 - **A whole step** differs by more than 1 % from turn to turn: see the quartiles.
