@@ -477,6 +477,8 @@ def test_a_bar_is_shown(capsys, monkeypatch):
     path(training(epochs=1), regularize(network(), L1(1.0)), [0.1], 2)
     captured = capsys.readouterr()
     assert "path" in captured.err
+    assert "λ 0.1 loss" in captured.err
+    assert "zeros" in captured.err
     assert captured.out == ""
 
 

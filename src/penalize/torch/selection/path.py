@@ -82,7 +82,8 @@ def path(
         jobs: how many runs joblib has at once, when they are not stacked, in processes of the
             backend of ``joblib.parallel_config``. Models and functions must then be picklable.
             Threads are refused: they share what torch draws at random.
-        progress: whether to show a bar in a terminal or notebook, if rich is installed.
+        progress: whether to show a bar, with the strength, held-out loss and zeros of the last run,
+            in a terminal or notebook, if rich is installed.
         seed: of the folds at random.
 
     Raises:
@@ -183,17 +184,19 @@ def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
 
 
 @contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar, and what moves it on."""
+def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar, and what moves it on and says what was found last."""
     try:
         from rich.console import Console
         from rich.progress import Progress as Bar
+        from rich.progress import ProgressColumn
     except ImportError:
         shown = False
     console = Console(stderr=True) if shown else None
     if console is None or not (console.is_terminal or console.is_jupyter):
-        yield lambda _: None
+        yield lambda *_: None
         return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("path", total=total)
-        yield lambda count: bar.advance(task, count)
+    columns: list[str | ProgressColumn] = [*Bar.get_default_columns(), "{task.fields[now]}"]
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("path", total=total, now="")
+        yield lambda count, now: bar.update(task, advance=count, now=now)

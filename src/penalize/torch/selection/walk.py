@@ -63,14 +63,17 @@ class Walk:
         self.jobs = jobs
         self.start = state_of(plan.model)
         self.penalized = penalized_names(plan)
+        self.now = ""
+        """What the last run has found, for who watches."""
 
-    def go(self, advance: Callable[[int], None]) -> bool:
+    def go(self, advance: Callable[[int, str], None]) -> bool:
         """Do what is not done yet, from strong to weak. True if it ended early."""
         for places in self._batches():
             if self._is_enough():
                 return True
             known = self.store.rows()
-            advance(sum((place, fold.name) in known for place in places for fold in self.folds))
+            done = sum((place, fold.name) in known for place in places for fold in self.folds)
+            advance(done, self.now)
             missing = [
                 (place, fold)
                 for fold in self.folds
@@ -80,7 +83,7 @@ class Walk:
             if not missing:
                 continue
             for count in self._together(missing) if self.stacked else self._one_by_one(missing):
-                advance(count)
+                advance(count, self.now)
         return False
 
     def _batches(self) -> list[range]:
@@ -157,6 +160,8 @@ class Walk:
             row = self._row(place, fold, held_out, weights, seconds)
             keeps = fold.name == ALL or (self.warm and _finite(weights))
             rows.append((place, fold.name, row, weights if keeps else None))
+            zeros = 1 - row["nonzero"] / max(row["weights"], 1)
+            self.now = f"λ {row['strength']:.4g} loss {row['loss']:.4g} zeros {zeros:.0%}"
         self.store.add(rows, key=key, keep_all=ALL)
 
     def _row(
