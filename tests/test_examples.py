@@ -63,7 +63,7 @@ def test_many_strengths_at_once_in_jax() -> None:
 def test_all_are_here_and_short() -> None:
     lines = {path: len(path.read_text("utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
     assert max(lines.values()) <= 60
-    for trainer in ("accelerate", "ignite", "lightning", "skorch", "transformers"):
+    for trainer in ("accelerate", "ignite", "keras", "lightning", "skorch", "transformers"):
         assert lines[EXAMPLES / f"{trainer}_digits.py"] < 40, trainer
 
 
