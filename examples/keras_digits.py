@@ -1,7 +1,7 @@
 """Keras: a network on handwritten digits, its penalties logged apart from the loss and drawn.
 
-Run it with ``python examples/keras_digits.py``, on any backend; it needs penalize[keras], a backend,
-matplotlib and scikit-learn.
+Run it with ``python examples/keras_digits.py``, on any backend; it needs penalize[keras] beside a
+backend, matplotlib and scikit-learn.
 """
 
 import keras
