@@ -567,9 +567,16 @@ def test_a_model_that_trains() -> None:
         compact(Mlp(), torch.randn(2, 4))
 
 
-def test_inputs_that_do_not_fit() -> None:
+def test_no_model() -> None:
+    with pytest.raises(ModelError, match=r"Compact got a int; pass a torch\.nn\.Module"):
+        compact(3, torch.randn(2, 4))  # type: ignore[arg-type]
+
+
+def test_inputs_that_do_not_fit(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ModelError, match=r"torch\.export cannot follow a Mlp on these inputs"):
         compact(Mlp().eval(), torch.randn(2, 5))
+    assert "Traceback" not in caplog.text
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
 def test_control_flow_that_depends_on_the_data() -> None:

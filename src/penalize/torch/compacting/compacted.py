@@ -151,6 +151,8 @@ def compact(
 def _check(model: nn.Module) -> None:
     """Refuse a model in training mode, or without parameters that could be cut."""
     kind = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"compact got a {kind}", "pass a torch.nn.Module, and then its inputs")
     if any(module.training for module in model.modules()):
         raise ModelError(
             f"a {kind} in training mode has no constants behind dropout or a norm",

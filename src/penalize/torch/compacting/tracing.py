@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,9 +60,21 @@ def traced(model: nn.Module, *inputs: Inputs, units: Units | None = None) -> Wir
     return wiring
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Have PyTorch write no stack trace of what it cannot follow: that becomes a sentence."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _exported(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _unlogged():
             warnings.simplefilter("ignore")  # of what its modules do when they are traced
             return torch.export.export(aside(model), tuple(inputs), keywords, strict=False)
     except Exception as error:
