@@ -914,6 +914,30 @@ def test_a_gradient_that_has_the_penalty_already_is_not_stepped_again() -> None:
     optimizer.step()
 
 
+@pytest.mark.parametrize("how", ["another", "through .data"])
+def test_nor_is_one_that_the_optimizer_has_changed(how: str) -> None:
+    """Neither another tensor of the same version, nor a change that no version tells of."""
+
+    class Scaling(opt.SGD):
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                if how == "another":
+                    p.grad = torch.zeros_like(p).add_(p.grad)
+                else:
+                    p.grad.data.mul_(0.5)
+            opt.SGD.step(self)
+
+    model = network()
+    optimizer = Scaling(model.parameters(), lr=0.1)
+    regularize(model, L2(0.1)).attach(optimizer)
+    model(torch.ones(2, 6).double()).sum().backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverAppliedWarning)
+        optimizer.step()
+    with pytest.raises(OptimizerError, match=r"'0\.weight' is stepped again"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("mode", ["gradient", "proximal"])
 def test_a_parameter_without_a_gradient_has_none_afterwards(mode: str) -> None:
     model = network()

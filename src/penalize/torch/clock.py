@@ -19,7 +19,7 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -34,12 +34,39 @@ Group = Mapping[str, Any]
 """One of an optimizer's param groups."""
 
 
-def groups_of(optimizer: Optimizer) -> dict[int, Group]:
-    """The param group of each parameter, by the parameter's id."""
-    groups: dict[int, Group] = {}
-    for group in optimizer.param_groups:
-        groups.update(dict.fromkeys(map(id, group["params"]), group))
-    return groups
+class Groups(dict[int, Group]):
+    """The param group of each parameter of an optimizer, by the parameter's id."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        super().__init__()
+        self._found = [(group, list(map(id, group["params"]))) for group in groups]
+        for group, ids in self._found:
+            self.update(dict.fromkeys(ids, group))
+
+    def still_hold(self, groups: Sequence[Group]) -> bool:
+        """Whether these are the same param groups, with the same parameters."""
+        return len(groups) == len(self._found) and all(
+            now is group and list(map(id, now["params"])) == ids
+            for now, (group, ids) in zip(groups, self._found, strict=True)
+        )
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of an optimizer has groups of its own
+
+
+_GROUPS = "_penalize_groups"
+"""An attribute of the optimizer: its groups as they were found last."""
+
+
+def groups_of(optimizer: Optimizer) -> Groups:
+    """The param group of each parameter, by the parameter's id.
+
+    The same object, as long as there is nothing else to be said.
+    """
+    found: Groups | None = vars(optimizer).get(_GROUPS)
+    if found is None or not found.still_hold(optimizer.param_groups):
+        found = vars(optimizer)[_GROUPS] = Groups(optimizer.param_groups)
+    return found
 
 
 def stepped_by(optimizer: Optimizer) -> Optimizer:
@@ -78,8 +105,8 @@ class OptimizerStep:
         self.found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
         """Over 0 where the step is to be skipped; None where it is not."""
 
-        self.added: dict[int, object] = {}
-        """What has added a penalty to the gradient of a parameter in it, by the parameter's id."""
+        self.added: list[tuple[Sequence[nn.Parameter], object]] = []
+        """The parameters to whose gradients penalties were added in it, and by whom."""
 
         self.frame = frame
         """What called the hooks: while it is on the stack, the step is running."""

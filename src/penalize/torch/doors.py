@@ -66,7 +66,7 @@ class _Page(NamedTuple):
     """The plans that have to do with an optimizer, and what that was found for."""
 
     version: object
-    ids: frozenset[int]
+    groups: Mapping[int, Group]
     plans: list[ref[Any]]
     turns: Iterator[int] | None
     """Counts how often it was asked for; None where the optimizer has no parameter that is not of
@@ -83,8 +83,8 @@ _PAGE = "_penalize_page"
 def _concerned(step: OptimizerStep) -> Iterator[Any]:
     """The plans with a parameter that the step's optimizer holds."""
     page: _Page | None = vars(step.optimizer).get(_PAGE)
-    if page is None or page.version is not _version or step.groups.keys() != page.ids:
-        page = vars(step.optimizer)[_PAGE] = _page_for(frozenset(step.groups))
+    if page is None or page.version is not _version or page.groups is not step.groups:
+        page = vars(step.optimizer)[_PAGE] = _page_for(step.groups)
         is_due = True
     else:
         is_due = page.turns is not None and next(page.turns) % _EVERY == 0
@@ -92,14 +92,15 @@ def _concerned(step: OptimizerStep) -> Iterator[Any]:
     if is_due:
         for plan in plans:
             if plan.applied.by_loss or plan.applied.attached:
-                plan.check_newcomers(page.ids)
+                plan.check_newcomers(page.groups.keys())
     yield from plans
 
 
-def _page_for(ids: frozenset[int]) -> _Page:
+def _page_for(groups: Mapping[int, Group]) -> _Page:
+    ids = groups.keys()
     plans = [p for p in plans_alive() if not ids.isdisjoint(map(id, p.held()))]
     known = {id(parameter) for plan in plans for parameter in plan.held()}
-    return _Page(_version, ids, [ref(p) for p in plans], None if ids <= known else count(1))
+    return _Page(_version, groups, [ref(p) for p in plans], None if ids <= known else count(1))
 
 
 _EVERY = 64

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, Protocol
+from operator import attrgetter, is_
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.doors import check_weight_decay
 from penalize.torch.listener import Listener
 from penalize.torch.model.bindings import Direct
-from penalize.torch.model.targets import Live, Target, doubled
+from penalize.torch.model.targets import Live, Lives, Target, doubled
 from penalize.torch.modes.base import Active, Mode
 from penalize.torch.modes.edits import is_of_pytorch
 
@@ -65,7 +65,7 @@ class Stepper(Listener, Active):
         """Whether it is known that the mode can act beside the optimizer's closure."""
 
         self._found: FoundTargets | None = None
-        self._live: Sequence[Live] = []
+        self._live = Lives()
 
     @property
     def targets(self) -> Sequence[Target]:
@@ -109,7 +109,7 @@ class Stepper(Listener, Active):
         with torch.no_grad():
             self.mode.before(live, step)
 
-    def _acts_on(self, live: Sequence[Live], step: OptimizerStep) -> None:
+    def _acts_on(self, live: Lives, step: OptimizerStep) -> None:
         self._acted, self._live = True, live
         if live:
             step.acted[self._plan.applied] = live
@@ -149,13 +149,13 @@ class Stepper(Listener, Active):
         """Answer for no step that raised: what it did has been put back."""
         self._acted = False
 
-    def active(self, groups: Mapping[int, Group]) -> Sequence[Live]:
+    def active(self, groups: Mapping[int, Group]) -> Lives:
         """The targets that are trainable now, each checked to be what the optimizer steps.
 
         Strengths that follow a schedule are those of this step.
         """
         if self._plan.applied.muted:
-            return []
+            return Lives()
         targets = self._plan.all_targets
         if self._found is None or not self._found.still_holds(targets, groups):
             self._found = self._find(targets, groups)
@@ -175,9 +175,8 @@ class Stepper(Listener, Active):
         if lost:
             raise ReplacedParameterError(lost)
         again = doubled(live)
-        return FoundTargets(
-            targets, mine, [each for each in live if each.name not in again], groups
-        )
+        here = Lives(each for each in live if each.name not in again)
+        return FoundTargets(targets, mine, here, groups)
 
 
 def check_closure(mode: Mode, optimizer: Optimizer) -> None:
@@ -201,37 +200,39 @@ class FoundTargets:
         self,
         targets: tuple[Target, ...],
         mine: Collection[Target],
-        live: list[Live],
+        live: Lives,
         groups: Mapping[int, Group],
     ) -> None:
-        self._targets = targets
-        self._live = live
+        self._targets, self._live, self._groups = targets, live, groups
         self._is_scheduled = any(each.regularizer.scheduled for each in live)
         self._parameters = [p for target in mine for p in target.parameters]
+        self._train = list(map(_TRAINS, self._parameters))
         bindings = [t.binding for t in mine if isinstance(t.binding, Direct)]
         self._are_direct = len(bindings) == len(mine)
         self._held = [binding.module._parameters for binding in bindings]
         self._names = [binding.name for binding in bindings]
-        self._found = self._look(groups)
 
     def still_holds(self, targets: tuple[Target, ...], groups: Mapping[int, Group]) -> bool:
         """Whether each module has its parameter still, as trainable and in the optimizer as then.
 
         Where something else may stand behind a weight it is False: it is then looked for again.
         """
-        return targets is self._targets and self._are_direct and self._look(groups) == self._found
+        return (
+            targets is self._targets
+            and groups is self._groups
+            and self._are_direct
+            and all(map(is_, map(dict.get, self._held, self._names), self._parameters))
+            and list(map(_TRAINS, self._parameters)) == self._train
+        )
 
-    def _look(self, groups: Mapping[int, Group]) -> list[list[Any]]:
-        """What is there now; as columns, since it is looked for in each step."""
-        held = map(dict.get, self._held, self._names)
-        return [
-            list(map(id, held)),
-            list(map(_TRAINS, self._parameters)),
-            list(map(groups.__contains__, map(id, self._parameters))),
-        ]
-
-    def at(self, count: Count) -> list[Live]:
+    def at(self, count: Count) -> Lives:
         """The targets, strengths as they are after so many steps."""
         if not self._is_scheduled:
             return self._live
-        return [each._replace(regularizer=each.regularizer.at(count.steps)) for each in self._live]
+        steps = count.steps
+        return Lives(
+            each._replace(regularizer=each.regularizer.at(steps))
+            if each.regularizer.scheduled
+            else each
+            for each in self._live
+        )

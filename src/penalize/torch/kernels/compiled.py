@@ -21,7 +21,7 @@ from penalize.torch.kernels import native, triton
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.forms import form_of, prox_of
 from penalize.torch.kernels.jobs import Job, Note, Offer, Penalizing
-from penalize.torch.kernels.launch import Launcher, Layout
+from penalize.torch.kernels.launch import Launcher, Layout, addresses_of, are_in_memory
 from penalize.torch.kernels.printer import printed
 from penalize.torch.kernels.routines import Routine
 from penalize.torch.kernels.rows import columns_of, rows_of
@@ -59,7 +59,6 @@ class Compiled(Penalizing):
     """Weights of one form and type, by one kernel."""
 
     path = "compiled"
-    sees_layout = True
 
     shapes: Sequence[tuple[int, int]]
     """How many rows they have, and of what length."""
@@ -92,16 +91,11 @@ class Compiled(Penalizing):
 
     def __post_init__(self) -> None:
         self._launcher = Launcher(self.routine, self.layouts, self.shapes)
+        self._places: dict[str, Any] | None = None
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        if _why_not_in_memory(ws) or _why_not_in_memory(besides):
-            return False
-        if all(map(Tensor.is_contiguous, ws)) and all(map(Tensor.is_contiguous, besides)):
-            return True
-        return all(
-            layout.can_view(w, beside)
-            for layout, w, beside in zip(self.layouts, ws, besides, strict=True)
-        )
+        self._places = {"w": addresses_of(ws), "beside": addresses_of(besides)}
+        return all(0 not in addresses for addresses in self._places.values())
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: Any) -> None:
         self._run(self.routine, ws, tos, (scale, 1.0, 0.0))
@@ -136,14 +130,15 @@ class Compiled(Penalizing):
     ) -> Tensor:
         """What each block says of the value."""
         arrays = {"w": ws, "beside": besides}
-        return self._launcher.run(routine, arrays, self._launcher.numbers(factors))
+        places, self._places = self._places, None  # those that were looked up for this run
+        return self._launcher.run(routine, arrays, self._launcher.numbers(factors), places)
 
 
 def _why_not_in_memory(xs: Sequence[Tensor]) -> str:
     """Why elements, of which there are some, are not those in memory; empty where they are."""
     if any(map(Tensor.is_neg, xs)):
         return "what is in memory has the other sign"
-    return "" if all(map(Tensor.data_ptr, xs)) else "it is not in memory"
+    return "" if are_in_memory(xs) else "it is not in memory"
 
 
 def layout_of(regularizer: Regularizer, ndim: int) -> Layout | None:

@@ -15,7 +15,7 @@ from penalize.torch.kernels.compiled import layout_of, routine_for
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.halfsteps import Arrays, HalfSteps
 from penalize.torch.kernels.jobs import Job, Note, Offer
-from penalize.torch.kernels.launch import Launcher
+from penalize.torch.kernels.launch import Launcher, are_in_memory
 from penalize.torch.kernels.printer import printed
 from penalize.torch.kernels.routines import Routine
 from penalize.torch.kernels.work import Work
@@ -26,7 +26,6 @@ class CompiledHalves(HalfSteps):
     """Weights of one form and type, by one kernel for each part of a step."""
 
     path = "compiled"
-    sees_layout = True
 
     routines: dict[str, Routine]
     """By the part of a step."""
@@ -63,7 +62,7 @@ class CompiledHalves(HalfSteps):
         self._launcher = Launcher(self.routines["before"], self.layouts, self.shapes)
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        return _in_order(ws) and _in_order(besides)
+        return are_in_memory(ws) and are_in_memory(besides)
 
     def run(self, task: str, arrays: Arrays, memory: Memory) -> Tensor:
         known = [getattr(memory, name) for name in halves.REMEMBERED]

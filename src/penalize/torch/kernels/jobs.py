@@ -63,14 +63,11 @@ class Job(ABC):
     why = ""
     """What is to be said about the path; why, where it is the plain one."""
 
-    sees_layout: ClassVar[bool] = False
-    """Whether it depends on how tensors lie in memory, so that ``fits`` has to be asked."""
-
     takes_shards: ClassVar[bool] = False
     """Whether it asks for sharded weights."""
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        """Whether it can treat tensors that lie in memory as these do."""
+        """Whether it can treat these, which look as those did that it was made for."""
         return True
 
     @classmethod
@@ -174,7 +171,6 @@ class Chunked(Penalizing):
     """A large weight, part by part while a part is in the cache."""
 
     path = "chunked"
-    sees_layout = True
 
     rows: Rows
     is_wide: bool
@@ -193,9 +189,6 @@ class Chunked(Penalizing):
     def __post_init__(self) -> None:
         self._kernels = kernels_of(self.rows.regularizer, (1,), wide=self.is_wide)
         self._prox = prox_kernel_of(self.rows.regularizer, (1,), wide=self.is_wide)
-
-    def fits(self, ws: list[Tensor], tos: list[Tensor]) -> bool:
-        return self.rows.can_view(ws[0], tos[0])
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float) -> None:
         for part, its in self._parts(ws[0], tos[0]):

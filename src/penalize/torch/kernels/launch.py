@@ -70,20 +70,25 @@ class Launcher:
         return torch.cat([self._strengths, numbers, self._roots], dim=1)
 
     def run(
-        self, routine: Routine, arrays: Mapping[str, Sequence[Tensor]], numbers: Tensor
+        self,
+        routine: Routine,
+        arrays: Mapping[str, Sequence[Tensor]],
+        numbers: Tensor,
+        places: Mapping[str, array[int]] | None = None,
     ) -> Tensor:
-        """What each block says of each sum."""
+        """What each block says of each sum; the places are the addresses, where they are known."""
         source = printed(routine)
         outline, kernel = source.outline, native.native(source.text).call
         columns = [arrays[name] for name in outline.arrays]
         written = tuple(name in outline.outs for name in outline.arrays)
         addresses = array("q", bytes(8 * len(columns) * len(self._shapes)))
-        for i, column in enumerate(columns):
-            addresses[i :: len(columns)] = array("q", map(Tensor.data_ptr, column))
+        for i, name in enumerate(outline.arrays):
+            at = addresses_of(arrays[name]) if places is None else places[name]
+            addresses[i :: len(columns)] = at
         # On the CPU, whatever PyTorch's default device is.
         values = torch.empty(len(self.blocks), len(outline.sums), dtype=torch.float64, device="cpu")
         taken = torch.zeros(1, dtype=torch.int64, device="cpu")
-        tables = [
+        tables: list[int] = [
             addresses.buffer_info()[0],
             *(x.data_ptr() for x in (self._shapes, numbers, self.blocks, values, taken)),
         ]
@@ -92,19 +97,17 @@ class Launcher:
             threads = 1  # which takes one weight after the other
         wide = torch.float64 if routine.computed == "double" else torch.float32
         kept = torch.empty(threads, source.kept * self._stride, dtype=wide, device="cpu")
-        places = [each.data_ptr() for each in kept]
+        rooms = [each.data_ptr() for each in kept]
 
         # What is at these addresses lives as long as any thread works on it.
         alive = (columns, addresses, numbers, values, taken, kept, self)
 
         def task(number: int, _: Any = alive) -> None:
-            kernel(*tables, len(self.blocks), places[number], self._stride)
+            kernel(*tables, len(self.blocks), rooms[number], self._stride)
 
         workers.in_threads(task, threads)
-        # One by one: not every version of PyTorch takes a list. Those of inference have no version.
         for name in outline.outs:
-            for x in filterfalse(Tensor.is_inference, arrays[name]):
-                increment_version(x)
+            _mark_written(arrays[name])
         return values
 
     def of_weights(self, values: Tensor) -> Tensor:
@@ -124,6 +127,26 @@ class Launcher:
                 self._seen.clear()
             self._seen[key] = _overlap(_ranges(columns, written))
         return self._seen[key]
+
+
+def addresses_of(xs: Sequence[Tensor]) -> array[int]:
+    """Where each lies; 0 where it is not in memory."""
+    return array("q", map(Tensor.data_ptr, xs))
+
+
+def are_in_memory(xs: Sequence[Tensor]) -> bool:
+    """Whether all have an address."""
+    return 0 not in addresses_of(xs)
+
+
+def _mark_written(xs: Sequence[Tensor]) -> None:
+    """Have autograd know that something was written to them, as it does of its own functions."""
+    try:
+        increment_version(xs)
+    except (TypeError, AttributeError, RuntimeError):
+        # Not every version of PyTorch takes more than one, and those of inference have no version.
+        for x in filterfalse(Tensor.is_inference, xs):
+            increment_version(x)
 
 
 _SEEN = 8

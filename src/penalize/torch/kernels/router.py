@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
+from operator import is_
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from penalize.torch.kernels.jobs import (
     PlainJob,
     Whole,
 )
+from penalize.torch.kernels.looks import Looks
 from penalize.torch.kernels.packed import Packed
 from penalize.torch.kernels.triton import Triton
 from penalize.torch.kernels.work import Additions, Shrinkings, Work
@@ -61,7 +62,8 @@ class Router:
         self._buffers = Buffers()
         # Kept, so that identities stay those of what is there. Gradients are not: they may go.
         self._kept: tuple[Sequence[Tensor], Sequence[Regularizer]] = (), ()
-        self._fingerprint: list[Any] = []
+        self._looks = Looks()
+        self._settings: tuple[Any, ...] = ()
         self._jobs: list[Any] = []
         self._decided: dict[str, tuple[str, str]] = {}
 
@@ -100,17 +102,13 @@ class Router:
     def jobs(self, works: Additions | Shrinkings) -> Sequence[Any]:
         """The jobs of these weights, which are of the kinds that are asked, or plain."""
         ws, besides = works.ws, works.besides
-        fingerprint = [
-            list(map(id, ws)),
-            list(map(id, works.regularizers)),
+        settings = works.keys, works.on_device, bool(_only_plain)
+        if (
+            all(map(_are_same, (ws, works.regularizers), self._kept))
+            and settings == self._settings
             # A parameter stays the same object when the model goes to another type or device.
-            *(list(map(of, xs)) for of in _LOOKS for xs in (ws, besides)),
-            works.keys,
-            works.on_device,
-            bool(_only_plain),
-        ]
-        if fingerprint == self._fingerprint and all(
-            job.fits(_its(job, ws), _its(job, besides)) for job in self._jobs if job.sees_layout
+            and self._looks.are_of(*_columns(ws, besides))
+            and all(job.fits(_its(job, ws), _its(job, besides)) for job in self._jobs)
         ):
             self.taken = self._decided
             return self._jobs
@@ -125,7 +123,8 @@ class Router:
             for offer, numbers in buckets.values()
             for job in offer.make(numbers, [works[i] for i in numbers])
         ]
-        self._kept, self._fingerprint = (ws, works.regularizers), fingerprint
+        self._kept, self._settings = (ws, works.regularizers), settings
+        self._looks = Looks(*_columns(ws, besides))
         self.taken = self._decided = {
             works.names[i]: (job.path, job.why or notes[i])
             for job in self._jobs
@@ -152,11 +151,19 @@ class Router:
         return PlainJob.offer(work, self._buffers, note or why), ""
 
 
-_LOOKS: list[Callable[[Tensor], Any]] = [type, *map(attrgetter, ("dtype", "device", "shape"))]
-
 _WHOLE = {Tensor, nn.Parameter}
 
 T = TypeVar("T", Additions, Shrinkings)
+
+
+def _are_same(xs: Sequence[Any], ys: Sequence[Any]) -> bool:
+    """Whether these are the same objects."""
+    return xs is ys or (len(xs) == len(ys) and all(map(is_, xs, ys)))
+
+
+def _columns(ws: Sequence[Tensor], besides: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """Both; one where nothing lies beside the weights."""
+    return [ws] if _are_same(ws, besides) else [ws, besides]
 
 
 def _its(job: Job, xs: Sequence[Any]) -> list[Any]:

@@ -96,7 +96,6 @@ class Together(HalfSteps):
 
     path = "together"
     takes_shards = True
-    sees_layout = True
 
     parts: Sequence[dict[str, Phase]]
     """Of each weight, by the part of a step."""

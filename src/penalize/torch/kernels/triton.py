@@ -186,7 +186,6 @@ class Triton(Penalizing):
     """Weights of one form and type, by one kernel."""
 
     path = "triton"
-    sees_layout = True
 
     rows: Sequence[Rows]
     program: Program
@@ -208,11 +207,6 @@ class Triton(Penalizing):
             yield cls(numbers, [rows for rows in found if rows is not None], program)
 
         return Offer((cls, program, *work.kind), make)
-
-    def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
-        return all(
-            rows.can_view(w, beside) for rows, w, beside in zip(self.rows, ws, besides, strict=True)
-        )
 
     def add(self, ws: list[Tensor], tos: list[Tensor], scale: float | Tensor) -> None:
         self._launch(self.program, ws, tos, [(scale, 1.0, 0.0)] * len(ws))

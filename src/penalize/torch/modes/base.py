@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -163,12 +164,21 @@ class Mode(ABC):
             self._without.append(parameter)
         return gradient
 
+    def gradients_of(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """The same of each."""
+        gradients = list(map(_GRADIENT, parameters))
+        if _NONE in map(type, gradients):
+            return list(map(self.gradient_of, parameters))
+        return gradients
+
     def take_back(self) -> None:
         """Take away the gradients that were given for a step."""
         for parameter in self._without:
             parameter.grad = None
         self._without.clear()
 
+
+_GRADIENT, _NONE = attrgetter("grad"), type(None)
 
 MAY_BE_SKIPPED = "only the device knows whether this step is skipped"
 

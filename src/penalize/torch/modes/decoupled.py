@@ -13,7 +13,7 @@ from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, lives
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -64,10 +64,11 @@ class Decoupled(Mode):
         warn_if_rounded_away(self, targets, groups, moved)
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
-        ws = [target.parameters[0] for target in targets]
-        held = [step.groups[id(w)] for w in ws]
-        rates = {id(group): rate_of(group) for group in held}
-        keys = [id(group) for group in held]
+        targets = lives(targets)
+        ws, held = targets.parameters, targets.among(step.groups)
+        keys = list(map(id, held))
+        distinct = dict(zip(keys, held, strict=True))
+        rates = {key: rate_of(group) for key, group in distinct.items()}
         if step.found_inf is not None:
             if self._values:
                 self.value = total(t.regularizer(t.parameters[0]) for t in targets)
@@ -77,8 +78,7 @@ class Decoupled(Mode):
             return
         on_device = [isinstance(rates[key], Tensor) for key in keys]
         scales = {key: -rate for key, rate in rates.items()}
-        names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
-        additions = Additions(names, ws, ws, regularizers, keys, on_device)
+        additions = Additions(targets.names, ws, ws, targets.regularizers, keys, on_device)
         if self._values:
             self.value = total(self.router.value_and_add(additions, scales))
         else:

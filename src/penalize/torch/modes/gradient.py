@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from penalize.errors import ModeError, NeverAppliedWarning, OptimizerError, some
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, lives
 from penalize.torch.modes.base import Effect, Mode, Replayed, gradients_of, total
 
 
@@ -29,8 +30,11 @@ class Gradient(Mode):
 
     def __init__(self, *, values: bool = False) -> None:
         super().__init__(values=values)
-        self._added_to: list[tuple[nn.Parameter, Tensor | None]] = []
-        """In a step: each parameter, with the gradient that has the penalty in it."""
+        self._added_to: tuple[Sequence[nn.Parameter], Sequence[Tensor | None]] = (), ()
+        """In a step: the parameters, and the gradients that have the penalty in them."""
+
+        self._versions: list[int] = []
+        """Of these gradients, where there are any."""
 
         self._begun: list[tuple[nn.Parameter, Tensor, int, Tensor]] = []
         """Between the beginning of a step and its closure: each parameter, with its gradient, the
@@ -39,32 +43,55 @@ class Gradient(Mode):
         self._warned = False
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
-        gradients = gradients_there(targets)
+        targets = lives(targets)
+        parameters = targets.parameters
+        found = _gradients_of(parameters)
+        gradients = _there(found)
         check_dense(targets, gradients)
         check_without_graph(targets, gradients)
+        if any(map(hasattr, gradients, repeat(_STEPPED))):
+            self._check_new(targets, step)
+        self.add(targets, step.groups, step.scale)
+        step.added.append((parameters, self))
+        if len(gradients) < len(found):
+            found = _gradients_of(parameters)  # some were given one
+        self._added_to = parameters, found
+        self._versions = _stamp(found)
+
+    def _check_new(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+        """The penalty stays in ``.grad`` after a step, until that is cleared."""
         # What another plan has added in this step is no penalty of the last one.
-        added = {key: by for each in step.chain for key, by in each.added.items()}
-        _check_new(
+        added = [each for outer in step.chain for each in outer.added]
+        by = {id(p): whose for parameters, whose in added for p in parameters}
+        again = stepped_again(
             target
             for target in targets
-            if not added or all(added.get(id(p), self) is self for p in target.parameters)
+            if not by or all(by.get(id(p), self) is self for p in target.parameters)
         )
-        self.add(targets, step.groups, step.scale)
-        parameters = [p for target in targets for p in target.parameters]
-        step.added.update(dict.fromkeys(map(id, parameters), self))
-        self._added_to = [(p, p.grad) for p in parameters]
-        _stamp(targets)
+        if again:
+            raise OptimizerError(
+                f"{again[0]!r} is stepped again with the gradient of the last step, which "
+                "has the penalty in it already",
+                "call zero_grad() and backward() before each step",
+            )
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
-        self._look_for_replaced(targets, step)
+        parameters, added = self._added_to
+        self._added_to = (), ()
+        now = _gradients_of(parameters)
+        if not all(map(is_, now, added)):
+            self._warn_of_replaced(targets, step, zip(parameters, added, now, strict=True))
+            self._versions = []
         self._begun = []
-        if self._without:
+        every = lives(targets).parameters
+        if self._without or parameters is not every:
             self.take_back()
-        _stamp(targets)  # optimizers may change gradients in place
+            now, self._versions = _gradients_of(every), []
+        _stamp(now, self._versions)  # optimizers may change gradients in place
 
     def broken_off(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().broken_off(targets, step)
-        added, self._added_to = self._added_to, []
+        added, self._added_to = zip(*self._added_to, strict=True), ((), ())
         still = {id(p) for p, gradient in added if gradient is not None and p.grad is gradient}
         names = [t.name for t in targets if any(id(p) in still for p in t.parameters)]
         if names:
@@ -96,11 +123,14 @@ class Gradient(Mode):
         self._begun = []
         self.take_back()
 
-    def _look_for_replaced(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+    def _warn_of_replaced(
+        self,
+        targets: Sequence[Live],
+        step: OptimizerStep,
+        gradients: Iterable[tuple[nn.Parameter, Tensor | None, Tensor | None]],
+    ) -> None:
         """An optimizer that writes ``.grad`` itself may do without what was added to it."""
-        added, self._added_to = self._added_to, []
-        others = [p for p, gradient in added if p.grad is not gradient]
-        replaced = {id(p) for p in others if p.grad is not None}
+        replaced = {id(p) for p, was, now in gradients if now is not None and now is not was}
         if not replaced or self._warned:
             return
         self._warned = True
@@ -123,18 +153,18 @@ class Gradient(Mode):
 
     def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
         """``.grad`` += ∇Ω(w), in the units that ``.grad`` has now: multiplied by a scale."""
-        plain = [target for target in targets if not target.binding.effective]
-        ws = [target.parameters[0] for target in plain]
-        tos = [w.grad if w.grad is not None else self.gradient_of(w) for w in ws]
-        held = list(map(groups.__getitem__, map(id, ws)))
+        plain = lives(targets).plain
+        ws = plain.parameters
+        tos = self.gradients_of(ws)
+        held = plain.among(groups)
         keys: list[Any] = list(map(id, held))
         distinct = dict(zip(keys, held, strict=True))
         scales: dict[Any, float | Tensor] = {key: _sign(group) for key, group in distinct.items()}
         if scale is not None:
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: scales[key[0]] * scale.to(key[1]) for key in keys}
-        names, regularizers = [t.name for t in plain], [t.regularizer for t in plain]
-        additions = Additions(names, ws, tos, regularizers, keys, [scale is not None] * len(ws))
+        on_device = [scale is not None] * len(ws)
+        additions = Additions(plain.names, ws, tos, plain.regularizers, keys, on_device)
         if self._values:
             self.value = total(self.router.value_and_add(additions, scales))
         else:
@@ -188,12 +218,16 @@ _SAMPLE = "_penalize_sample"
 """On one gradient of a step: some of its values then."""
 
 
-def _stamp(targets: Iterable[Live]) -> None:
-    gradients = gradients_there(targets)
-    for gradient, version in zip(gradients, _versions_of(gradients), strict=True):
-        setattr(gradient, _STEPPED, version)
+def _stamp(found: Iterable[Tensor | None], before: Sequence[int] = ()) -> list[int]:
+    """Note the version of each gradient on it, unless they have these already; returns them."""
+    gradients = _there(found)
+    versions = _versions_of(gradients)
+    if versions != before:
+        for gradient, version in zip(gradients, versions, strict=True):
+            setattr(gradient, _STEPPED, version)
     if gradients:
         setattr(gradients[0], _SAMPLE, _sample_of(gradients[0]).clone())
+    return versions
 
 
 def _sample_of(gradient: Tensor) -> Tensor:
@@ -236,12 +270,20 @@ def stepped_again(targets: Iterable[Target | Live]) -> list[str]:
     return list(dict.fromkeys(name for name, _ in same))
 
 
-def gradients_there(targets: Iterable[Live]) -> list[Tensor]:
+def gradients_there(targets: Sequence[Live]) -> list[Tensor]:
     """The gradients behind the targets, where there are any."""
-    gradients = [p.grad for target in targets for p in target.parameters]
+    return _there(_gradients_of(lives(targets).parameters))
+
+
+def _there(gradients: Iterable[Tensor | None]) -> list[Tensor]:
     return [gradient for gradient in gradients if gradient is not None]
 
 
+def _gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:
+    return list(map(_GRADIENT, parameters))
+
+
+_GRADIENT = attrgetter("grad")
 _IS_SPARSE, _HAS_GRAPH = attrgetter("is_sparse"), attrgetter("requires_grad")
 
 
@@ -274,14 +316,3 @@ def check_without_graph(targets: Sequence[Live], gradients: Sequence[Tensor]) ->
                     "it here has none",
                     "detach(), and add plan.penalty() to the loss",
                 )
-
-
-def _check_new(targets: Iterable[Live]) -> None:
-    """The penalty stays in ``.grad`` after a step, until that is cleared."""
-    again = stepped_again(targets)
-    if again:
-        raise OptimizerError(
-            f"{again[0]!r} is stepped again with the gradient of the last step, which "
-            "has the penalty in it already",
-            "call zero_grad() and backward() before each step",
-        )

@@ -13,7 +13,7 @@ from penalize.errors import ModeError
 from penalize.halfspace import noted
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Shrinkings
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, lives
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -83,9 +83,8 @@ class Proximal(Mode):
             warn_if_rounded_away(self, targets, groups, moved)
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
-        for target in targets:
-            # Without one the optimizer would take no step here, and the prox would have no size.
-            self.gradient_of(target.parameters[0])
+        # Without one the optimizer would take no step here, and the prox would have no size.
+        self.gradients_of(lives(targets).parameters)
         if self.memories is not None:
             check_dense(targets, gradients_there(targets))
             for target in targets:
@@ -100,16 +99,21 @@ class Proximal(Mode):
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         step_size = step_size_of(step.optimizer)
         assert step_size is not None  # by check()
-        ws = [target.parameters[0] for target in targets]
-        state = step.optimizer.state
-        steps = [step_size(step.groups[id(w)], state.get(w, {})) for w in ws]
+        targets = lives(targets)
+        ws, groups = targets.parameters, targets.among(step.groups)
+        if is_per_element(step.optimizer):
+            state = step.optimizer.state
+            of_each = zip(groups, ws, strict=True)
+            steps = [step_size(group, state.get(w, {})) for group, w in of_each]
+        else:
+            of_groups = {id(group): step_size(group, {}) for group in step.groups.values()}
+            steps = [of_groups[id(group)] for group in groups]
         if step.found_inf is not None:
             self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
             for target, w, taken in zip(targets, ws, steps, strict=True):
                 step.assign(w, target.regularizer.prox_taken(w, taken.step(xp)))
         else:
-            names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
-            self.router.shrink(Shrinkings(names, ws, regularizers, steps))
+            self.router.shrink(Shrinkings(targets.names, ws, targets.regularizers, steps))
         if self.memories is not None:
             for target in filter(self.memories.is_open, targets):
                 self._stay(target, step, self.memories)
