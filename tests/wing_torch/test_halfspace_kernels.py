@@ -255,9 +255,28 @@ def test_two_buffers_take_turns() -> None:
             (stepper,) = stepped.attachment._steppers
             memories = stepper.mode.memories
             assert memories is not None
-            places.append(memories._kept["1"].mean.data_ptr())
+            (batch,) = memories._batches
+            places.append(batch.remembered.means[0].data_ptr())
     assert len(set(places[1:])) == 2
     assert places[2:4] == places[4:]
+
+
+def test_paths_take_turns() -> None:
+    """What one path remembers the other goes on with: all, one by one, or of some of them."""
+    found = []
+    for every in (at_any_size, reference):
+        stepped = Stepped(FORMS["rows of all kinds"])
+        taken = []
+        for i in range(9):
+            with reference() if i in (3, 4) else every():
+                stepped.weights[0].requires_grad_(i != 6)
+                if i == 7:
+                    assert len(stepped.attachment.explain()) == len(SHAPES)
+                stepped.step(i)
+                taken.append("compiled" in {path for path, _ in stepped.paths})
+        found.append(stepped)
+        assert taken == [every is at_any_size and i not in (3, 4) for i in range(9)]
+    check_same(*found, **CLOSE[torch.float64])
 
 
 class Fails(SGD):

@@ -13,9 +13,10 @@ from penalize.halfspace import Memory
 from penalize.torch.kernels import halves
 from penalize.torch.kernels.compiled import layout_of, routine_for
 from penalize.torch.kernels.cpu import Buffers
-from penalize.torch.kernels.halfsteps import Arrays, HalfSteps
+from penalize.torch.kernels.halfsteps import Arrays, Begun, HalfSteps
 from penalize.torch.kernels.jobs import Job, Note, Offer
 from penalize.torch.kernels.launch import Launcher, are_in_memory
+from penalize.torch.kernels.looks import Looks
 from penalize.torch.kernels.printer import printed
 from penalize.torch.kernels.routines import Routine
 from penalize.torch.kernels.work import Work
@@ -60,6 +61,8 @@ class CompiledHalves(HalfSteps):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._launcher = Launcher(self.routines["before"], self.layouts, self.shapes)
+        self._looks: Looks | None = None
+        self._rooms: dict[str, tuple[Tensor, list[Tensor]]] = {}
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         return are_in_memory(ws) and are_in_memory(besides)
@@ -79,23 +82,32 @@ class CompiledHalves(HalfSteps):
         groups = [height if first.layout == "rows" else length for height, length in self.shapes]
         byte = torch.empty(0, dtype=torch.uint8, device="cpu")
         counts = [height * length for height, length in self.shapes]
+        if self._looks is None:  # with these it was decided, and it is as long as they look so
+            self._looks = Looks(ws)
         pasts = self._room("pasts", counts, byte if self.is_flat else ws[0].detach())
         return pasts, self._room("sums", [again * count for count in groups], means[0])
 
-    def opened_again(self, w: Tensor, kind: torch.dtype, mean: Tensor) -> Tensor:
+    def opened_again(self, ws: Sequence[Tensor], begun: Begun) -> Sequence[Tensor]:
         # An optimizer may have put something else in the place of a weight's data.
-        is_same = w.dtype == kind and w.shape == mean.shape and w.device == mean.device
-        if is_same and _in_order([w]):
-            return w
-        found = w.detach().to(mean.device, kind).expand(mean.shape)
-        return found.clone(memory_format=torch.contiguous_format)
+        if self._looks is not None and self._looks.are_of(ws) and are_in_memory(ws):
+            return ws
+        each = zip(ws, begun.kinds, begun.means, strict=True)
+        return [_again(w, kind, mean) for w, kind, mean in each]
 
     def _room(self, name: str, counts: list[int], like: Tensor) -> list[Tensor]:
         # The number of a weight, as no other job of the router has it.
         room = self.buffers.flat(sum(counts), like, (name, self.numbers[0]))
-        return list(torch.split(room, counts))
+        held, parts = self._rooms.get(name, (None, []))
+        if held is None or held.data_ptr() != room.data_ptr():
+            parts = list(torch.split(room, counts))
+            self._rooms[name] = room, parts
+        return parts
 
 
-def _in_order(xs: Sequence[Tensor]) -> bool:
-    """Whether elements are those in memory, one after the other."""
-    return all(x.is_contiguous() and not x.is_neg() and x.data_ptr() for x in xs)
+def _again(w: Tensor, kind: torch.dtype, mean: Tensor) -> Tensor:
+    """A weight, or a copy of the type that it was of, lying in memory as it did."""
+    is_same = w.dtype == kind and w.shape == mean.shape and w.device == mean.device
+    if is_same and w.is_contiguous() and not w.is_neg() and w.data_ptr():
+        return w
+    found = w.detach().to(mean.device, kind).expand(mean.shape)
+    return found.clone(memory_format=torch.contiguous_format)

@@ -21,6 +21,29 @@ Arrays = dict[str, Any]
 """By the name of a kind of array, one for each weight."""
 
 
+class Remembered(NamedTuple):
+    """What is remembered of weights that go together, between steps."""
+
+    means: list[Tensor]
+    """Averages, each lying in memory element by element as its weight, or a shard of it, would."""
+
+    numbers: Memory
+    """What is beside the averages: one number for each weight."""
+
+    @classmethod
+    def of(cls, memories: Sequence[Memory], shapes: Sequence[torch.Size]) -> Remembered:
+        """The same as one of all."""
+        pairs = zip(memories, shapes, strict=True)
+        means = [each.mean.expand(shape).contiguous() for each, shape in pairs]
+        fields = [torch.stack([getattr(each, name) for each in memories]) for name in SCALARS]
+        return cls(means, Memory(torch.zeros_like(fields[0]), *fields))
+
+    def each(self) -> list[Memory]:
+        """The memory of each weight."""
+        columns = [getattr(self.numbers, name).unbind() for name in SCALARS]
+        return [Memory(*one) for one in zip(self.means, *columns, strict=True)]
+
+
 class Begun(NamedTuple):
     """A step of some weights between its two hooks."""
 
@@ -71,13 +94,13 @@ class HalfSteps(Job):
     ) -> tuple[list[Tensor], list[Any]]:
         """Room for what is kept of weights, and for the sums over their groups."""
 
-    def opened(self, x: Tensor) -> Tensor:
-        """A weight, or a gradient, as it is computed with, and written to."""
-        return x
+    def opened(self, xs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Weights, or gradients, as they are computed with, and written to."""
+        return xs
 
     @abstractmethod
-    def opened_again(self, w: Tensor, kind: torch.dtype, mean: Tensor) -> Tensor:
-        """A weight after the update, lying as it did before it: perhaps a copy."""
+    def opened_again(self, ws: Sequence[Tensor], begun: Begun) -> Sequence[Tensor]:
+        """The weights after the update, lying as they did before it: perhaps copies."""
 
     def closed(self, w: Tensor, found: Tensor) -> None:
         """w ← what was found in its place."""
@@ -88,7 +111,7 @@ class HalfSteps(Job):
         self,
         ws: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        memories: Sequence[Memory],
+        remembered: Remembered,
         means: list[Tensor],
     ) -> Begun:
         """gradient ← what the optimizer is to be given, for each.
@@ -96,16 +119,14 @@ class HalfSteps(Job):
         Args:
             ws: the weights.
             gradients: of the data.
-            memories: of the last step. Nothing is written to them.
+            remembered: of the last step. Nothing is written to it.
             means: where the averages go.
         """
-        fields = [torch.stack([getattr(each, name) for each in memories]) for name in SCALARS]
         # Averages are computed where the weights are passed over: here are the numbers beside them.
-        memory = Memory(torch.zeros_like(fields[0]), *fields)
-        here = [self.opened(w) for w in ws]
-        arrays: Arrays = {"w": here, "g": [self.opened(g) for g in gradients], "next": means}
-        pairs = zip(memories, here, strict=True)
-        arrays["mean"] = [each.mean.expand(w.shape).contiguous() for each, w in pairs]
+        memory = remembered.numbers
+        here = self.opened(ws)
+        arrays: Arrays = {"w": here, "g": self.opened(gradients), "next": means}
+        arrays["mean"] = remembered.means
         arrays["past"], arrays["sums"] = pasts, sums = self.rooms(here, means)
         mass = memory.mass
         found = self.run("before", arrays, memory)
@@ -114,10 +135,9 @@ class HalfSteps(Job):
             memory = self._added("pulled", found[:, 0], memory)
         return Begun(pasts, sums, means, [w.dtype for w in here], mass, memory)
 
-    def after(self, ws: Sequence[Tensor], begun: Begun) -> list[Memory]:
-        """w ← w with its zeros, for each; and what is then remembered of it."""
-        of_each = zip(ws, begun.kinds, begun.means, strict=True)
-        here = [self.opened_again(*each) for each in of_each]
+    def after(self, ws: Sequence[Tensor], begun: Begun) -> Remembered:
+        """w ← w with its zeros, for each; and what is then remembered of them."""
+        here = self.opened_again(ws, begun)
         arrays: Arrays = {"w": here, "next": begun.means, "past": begun.pasts, "sums": begun.sums}
         memory, mass = begun.memory, begun.mass
         if not self.is_flat:
@@ -125,10 +145,10 @@ class HalfSteps(Job):
             memory = self._added("moved", moved, memory)
         zeros, left = self.run("after", arrays, memory._replace(mass=mass)).unbind(1)
         memory = counted(zeros, left, memory, self.average)
-        for w, x in zip(ws, here, strict=True):
-            self.closed(w, x)
-        columns = [getattr(memory, name).unbind() for name in SCALARS]
-        return [Memory(*each) for each in zip(begun.means, *columns, strict=True)]
+        if here is not ws:
+            for w, x in zip(ws, here, strict=True):
+                self.closed(w, x)
+        return Remembered(begun.means, memory)
 
     def _added(self, name: str, new: Tensor, memory: Memory) -> Memory:
         if self._some_are_off:  # as at a step of a schedule: it is like what is not finite

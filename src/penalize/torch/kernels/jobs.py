@@ -42,6 +42,7 @@ class Offer(NamedTuple):
 
 
 T = TypeVar("T")
+X = TypeVar("X")
 
 
 class Note(str):
@@ -65,6 +66,11 @@ class Job(ABC):
 
     takes_shards: ClassVar[bool] = False
     """Whether it asks for sharded weights."""
+
+    def its(self, xs: Sequence[X]) -> list[X]:
+        """The entries of a column that are of its weights."""
+        # They are in order: as many as there are, are all.
+        return list(xs) if len(xs) == len(self.numbers) else [xs[i] for i in self.numbers]
 
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         """Whether it can treat these, which look as those did that it was made for."""

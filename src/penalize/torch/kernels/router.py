@@ -86,7 +86,7 @@ class Router:
         """w ← prox of step·Ω at w for each weight."""
         local = _local(shrinkings)
         for job in self.jobs(local):
-            job.shrink(_its(job, local.ws), _its(job, local.steps))
+            job.shrink(job.its(local.ws), job.its(local.steps))
 
     def pass_by(self, names: Iterable[str], why: str) -> None:
         """Note that these weights are treated one by one by somebody else, for a reason."""
@@ -97,7 +97,7 @@ class Router:
     ) -> Iterator[tuple[Penalizing, list[Tensor], list[Tensor], float | Tensor]]:
         for job in self.jobs(additions):
             key = additions.keys[job.numbers[0]]
-            yield job, _its(job, additions.ws), _its(job, additions.besides), scales[key]
+            yield job, job.its(additions.ws), job.its(additions.besides), scales[key]
 
     def jobs(self, works: Additions | Shrinkings) -> Sequence[Any]:
         """The jobs of these weights, which are of the kinds that are asked, or plain."""
@@ -108,7 +108,7 @@ class Router:
             and settings == self._settings
             # A parameter stays the same object when the model goes to another type or device.
             and self._looks.are_of(*_columns(ws, besides))
-            and all(job.fits(_its(job, ws), _its(job, besides)) for job in self._jobs)
+            and all(job.fits(job.its(ws), job.its(besides)) for job in self._jobs)
         ):
             self.taken = self._decided
             return self._jobs
@@ -164,12 +164,6 @@ def _are_same(xs: Sequence[Any], ys: Sequence[Any]) -> bool:
 def _columns(ws: Sequence[Tensor], besides: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     """Both; one where nothing lies beside the weights."""
     return [ws] if _are_same(ws, besides) else [ws, besides]
-
-
-def _its(job: Job, xs: Sequence[Any]) -> list[Any]:
-    """The entries of a column that are of a job's weights."""
-    # They are in order: as many as there are, are all.
-    return list(xs) if len(xs) == len(job.numbers) else [xs[i] for i in job.numbers]
 
 
 def _local(works: T) -> T:

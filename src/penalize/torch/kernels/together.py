@@ -24,7 +24,7 @@ from penalize.torch.kernels import halves
 from penalize.torch.kernels.compiled import layout_of
 from penalize.torch.kernels.cpu import Buffers
 from penalize.torch.kernels.forms import Form, Outline, form_of
-from penalize.torch.kernels.halfsteps import Arrays, HalfSteps
+from penalize.torch.kernels.halfsteps import Arrays, Begun, HalfSteps
 from penalize.torch.kernels.jobs import Job, Note, Offer
 from penalize.torch.kernels.launch import Layout
 from penalize.torch.kernels.loops import Plan
@@ -137,12 +137,11 @@ class Together(HalfSteps):
     def fits(self, ws: list[Tensor], besides: list[Tensor]) -> bool:
         return self.lie == _lie(ws) == _lie(besides)
 
-    def opened(self, x: Tensor) -> Tensor:
-        local: Tensor = cast(Any, x.detach()).to_local()
-        return local
+    def opened(self, xs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return [cast(Any, x.detach()).to_local() for x in xs]
 
-    def opened_again(self, w: Tensor, kind: torch.dtype, mean: Tensor) -> Tensor:
-        return self.opened(w)
+    def opened_again(self, ws: Sequence[Tensor], begun: Begun) -> Sequence[Tensor]:
+        return self.opened(ws)
 
     def closed(self, w: Tensor, found: Tensor) -> None:
         """Nothing: it is the shard itself."""

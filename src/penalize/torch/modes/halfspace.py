@@ -16,7 +16,7 @@ from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import CompiledHalves, HalfSteps, Halvings, Router, Together
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, lives
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -99,33 +99,28 @@ class Halfspace(Gradient):
 
     def _begun_by_kernels(self, targets: Sequence[Live], groups: Any) -> list[Live]:
         """The targets that no kernel takes; for the others the step is begun."""
-        ws = [target.parameters[0] for target in targets]
-        works = Halvings(
-            [target.name for target in targets],
-            ws,
-            [self.gradient_of(w) for w in ws],
-            [target.regularizer for target in targets],
-            [factor_of(w, groups[id(w)], None) for w in ws],
-            [False] * len(ws),
-            average=self.memories.average,
-        )
-        rest, self.memories.begun = [], []
+        targets = lives(targets)
+        ws, gradients = targets.parameters, self.gradients_of(targets.parameters)
+        signs = [-1.0 if group.get("maximize") else 1.0 for group in targets.among(groups)]
+        on_device = [False] * len(ws)
+        columns = targets.names, ws, gradients, targets.regularizers, signs, on_device
+        works = Halvings(*columns, average=self.memories.average)
+        rest: list[Live] = []
+        self.memories.begun = []
         for job in self.router.jobs(works):
-            its = [targets[i] for i in job.numbers]
+            its = job.its(targets)
             if not isinstance(job, HalfSteps):
                 rest += its
                 continue
-            own, gradients = ([of[i] for i in job.numbers] for of in (ws, works.besides))
-            begun = job.before(own, gradients, *self.memories.begin(its))
+            begun = job.before(job.its(ws), job.its(gradients), *self.memories.begin(job, its))
             self.memories.begun.append((job, begun, its))
         return rest
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
         for job, begun, its in self.memories.begun:
-            found = job.after([target.parameters[0] for target in its], begun)
-            for target, memory in zip(its, found, strict=True):
-                self.memories.finish(target, memory)
+            ws = [target.parameters[0] for target in its]
+            self.memories.finish(job, its, job.after(ws, begun))
         for target in filter(self.memories.is_open, targets):
             (p,) = target.parameters
             space, memory = self.memories.open(target)

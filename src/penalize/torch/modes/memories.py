@@ -18,7 +18,7 @@ from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.regularizers.base import as_number
 from penalize.torch.clock import Group, OptimizerStep
-from penalize.torch.kernels import Begun, HalfSteps
+from penalize.torch.kernels import Begun, HalfSteps, Remembered
 from penalize.torch.model.sharding import laid_out_as
 from penalize.torch.model.targets import Live, Target
 
@@ -40,6 +40,20 @@ def opened_again(target: Live) -> Tensor:
     return now
 
 
+class Batch(NamedTuple):
+    """Weights that a kernel has stepped together."""
+
+    job: HalfSteps
+    names: frozenset[str]
+    targets: Sequence[Live]
+    remembered: Remembered
+
+    def each(self) -> dict[str, Memory]:
+        """The memory of each, by its name."""
+        names = [target.name for target in self.targets]
+        return dict(zip(names, self.remembered.each(), strict=True))
+
+
 class Memories:
     """The memory of each weight of one optimizer, by its name.
 
@@ -50,14 +64,17 @@ class Memories:
     def __init__(self, average: float) -> None:
         self.average = average
         self._kept: dict[str, Memory] = {}
+        self._batches: list[Batch] = []
+        """What is kept of weights that go together, as long as nobody asks for one of them."""
+
         self._is_shown = False
         """Whether somebody else has what is kept, so that nothing of it may be written to."""
 
-        self._spare: dict[str, Tensor] = {}
-        """The averages of the step before, by the name of a weight: where the next may go."""
+        self._spare: list[tuple[HalfSteps, list[Tensor]]] = []
+        """The averages of the step before, of weights that go together: where the next may go."""
 
         self._opened: dict[str, Opened] = {}
-        self._done: dict[str, Memory] = {}
+        self._done: list[Batch] = []
         """Of the weights that kernels have stepped."""
 
         self.begun: list[tuple[HalfSteps, Begun, Sequence[Live]]] = []
@@ -70,11 +87,24 @@ class Memories:
     def kept(self) -> dict[str, Memory]:
         """As the last step left them. What has been asked for is replaced, and not written to."""
         self._is_shown = True
-        return self._kept
+        return self._each()
 
     @kept.setter
     def kept(self, kept: dict[str, Memory]) -> None:
-        self._is_shown, self._kept = True, kept
+        self._is_shown, self._kept, self._batches = True, kept, []
+
+    def _each(self) -> dict[str, Memory]:
+        """The memory of each weight, one by one."""
+        for batch in self._batches:
+            self._kept = {**self._kept, **batch.each()}
+        self._batches = []
+        return self._kept
+
+    def _of(self, name: str) -> Memory | None:
+        """The memory of one."""
+        if any(name in batch.names for batch in self._batches):
+            self._each()
+        return self._kept.get(name)
 
     # --- a step -----------------------------------------------------------------------------
 
@@ -99,54 +129,62 @@ class Memories:
     def reopen(self, target: Live) -> Opened:
         """As :meth:`open`, with the memory of before the step: a closure is evaluated again."""
         opened = self.open(target)
-        kept = self._kept.get(target.name)
+        kept = self._of(target.name)
         return opened if kept is None else opened._replace(memory=kept)
 
-    def begin(self, targets: Sequence[Live]) -> tuple[list[Memory], list[Tensor]]:
-        """The memories of weights that kernels step, and room for their averages."""
-        memories, rooms = [], []
+    def begin(self, job: HalfSteps, targets: Sequence[Live]) -> tuple[Remembered, list[Tensor]]:
+        """The memory of weights that a kernel steps, and room for their averages."""
+        remembered = next((each.remembered for each in self._batches if each.job is job), None)
+        if remembered is None:
+            remembered = self._gathered(targets)
+        rooms = next((rooms for spare, rooms in self._spare if spare is job), None)
+        self._spare = [each for each in self._spare if each[0] is not job]
+        return remembered, rooms or [mean.new_empty(mean.shape) for mean in remembered.means]
+
+    def _gathered(self, targets: Sequence[Live]) -> Remembered:
+        """The memory of weights that a kernel has not stepped before."""
+        memories, shapes = [], []
         for target in targets:
             (parameter,) = target.parameters
             w, xp = open_array(parameter.detach())
-            memory = self._kept.get(target.name)
+            memory = self._of(target.name)
             kind = w.device, torch.promote_types(w.dtype, torch.float32)
             if memory is None or (memory.mean.device, memory.mean.dtype) != kind:
                 memory = self._memory_of(target.name, xp.wide(w), xp, whole=False)
-            room = self._spare.pop(target.name, None)
-            if room is None or not _is_like(room, memory.mean, w):
-                room = memory.mean.new_empty(w.shape)
             memories.append(memory)
-            rooms.append(room)
-        return memories, rooms
+            shapes.append(w.shape)
+        return Remembered.of(memories, shapes)
 
-    def finish(self, target: Live, memory: Memory) -> None:
-        """What is remembered of a weight that a kernel has stepped."""
-        self._done[target.name] = memory
+    def finish(self, job: HalfSteps, targets: Sequence[Live], remembered: Remembered) -> None:
+        """What is remembered of weights that a kernel has stepped."""
+        names = frozenset(target.name for target in targets)
+        self._done.append(Batch(job, names, targets, remembered))
 
     def close(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         """The step is over. What was frozen in it is forgotten."""
-        found, skipped = dict(self._done), step.found_inf
-        self._spare = (
-            {} if self._is_shown else {n: self._kept[n].mean for n in found if n in self._kept}
-        )
-        for target in filter(self.is_open, targets):
+        found: dict[str, Memory] = {}
+        skipped = step.found_inf
+        before = [] if self._is_shown else self._batches
+        self._spare = [(each.job, each.remembered.means) for each in before]
+        for target in filter(self.is_open, targets) if self._opened else ():
             memory = self._opened[target.name].memory
-            before = self._kept.get(target.name)
-            if skipped is not None and before is not None:
+            was = self._of(target.name)
+            if skipped is not None and was is not None:
                 there = skipped.to(memory.mass.device) > 0
                 memory = Memory(
-                    *(torch.where(there, *pair) for pair in zip(before, memory, strict=True))
+                    *(torch.where(there, *pair) for pair in zip(was, memory, strict=True))
                 )
             found[target.name] = memory
-        self._kept, self._is_shown, self._loaded = found, False, {}
+        self._kept, self._batches, self._is_shown = found, self._done, False
+        self._loaded = {}
         self.forget_step()
 
     def forget_step(self) -> None:
         """Nothing waits for the end of a step."""
-        self._opened, self._done, self.begun = {}, {}, []
+        self._opened, self._done, self.begun = {}, [], []
 
     def _memory_of(self, name: str, w: Tensor, xp: Backend, whole: bool) -> Memory:
-        kept = memory = self._kept.get(name)
+        kept = memory = self._of(name)
         if memory is None and name in self._loaded:
             memory = self._read(name, self._loaded[name], w, whole)
         if memory is None:
@@ -161,7 +199,7 @@ class Memories:
         """The share of its zeros that each weight has left in the last 1/(1 − average) steps."""
         return {
             name: float(share_left(memory, self.average, local))
-            for name, memory in self._kept.items()
+            for name, memory in self._each().items()
         }
 
     def is_open(self, target: Live) -> bool:
@@ -172,11 +210,8 @@ class Memories:
 
     def state(self, targets: Sequence[Any]) -> dict[str, dict[str, Any]]:
         """The memory of each weight as tensors and numbers, sharded as the weights are."""
-        written = {
-            target.name: _written(self.kept[target.name], target)
-            for target in targets
-            if target.name in self._kept
-        }
+        kept = self.kept
+        written = {t.name: _written(kept[t.name], t) for t in targets if t.name in kept}
         return {**{name: dict(saved) for name, saved in self._loaded.items()}, **written}
 
     def load(self, state: Mapping[str, Mapping[str, Any]], targets: Sequence[Target]) -> None:
@@ -197,12 +232,6 @@ class Memories:
             )
         numbers = [w.new_tensor(float(saved[field])) for field in SCALARS]
         return Memory(mean.to(w.device, w.dtype).clone(), *numbers)
-
-
-def _is_like(room: Tensor, mean: Tensor, w: Tensor) -> bool:
-    """Whether an average of a weight may go there."""
-    kind = (room.dtype, room.device, room.shape)
-    return kind == (mean.dtype, mean.device, w.shape) and room.is_contiguous()
 
 
 def _written(memory: Memory, target: Any) -> dict[str, Any]:
