@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -446,7 +447,7 @@ def test_where_no_kernel_can_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 # --- threads and processes ------------------------------------------------------------------------
 
 
-def test_threads_are_pytorchs_and_change_nothing() -> None:
+def test_threads_are_pytorchs_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever takes a block, what comes out is the same; on whatever default device."""
     names: set[str] = set()
     workers.in_threads(lambda number: names.add(threading.current_thread().name), 1)
@@ -454,7 +455,16 @@ def test_threads_are_pytorchs_and_change_nothing() -> None:
     w = torch.randn(400, 500)
     found = []
     before = torch.get_num_threads()
-    for count in (1, 3):
+    teams: list[int] = []
+    team = workers.openmp()
+    assert team is not None  # as PyTorch is built for Linux
+
+    def counted(kernel: int, work: int, count: int, flags: int) -> None:
+        teams.append(count)
+        team(kernel, work, count, flags)
+
+    for count, way in ((1, counted), (3, counted), (3, None)):
+        monkeypatch.setattr(workers, "openmp", lambda way=way: way)
         torch.set_num_threads(count)
         try:
             to = torch.zeros_like(w)
@@ -463,7 +473,47 @@ def test_threads_are_pytorchs_and_change_nothing() -> None:
         finally:
             torch.set_num_threads(before)
         found.append((to, *value))
-    assert all(torch.equal(*each) for each in zip(*found, strict=True))
+    assert teams == [3]
+    for other in found[1:]:
+        assert all(torch.equal(*each) for each in zip(found[0], other, strict=True))
+
+
+def test_more_threads_than_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes when all are there does nothing, and nobody waits for one that never comes."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    w, to = torch.randn(1000, 300), torch.zeros(1000, 300)
+    with at_any_size():
+        for calls in (1, 2, 5):
+            to.zero_()
+
+            def called(
+                kernel: native.Native, work: array[int], count: int, alive: Any, calls: int = calls
+            ) -> None:
+                assert count == 3
+                for _ in range(calls):
+                    kernel.call(work.buffer_info()[0])
+
+            monkeypatch.setattr(workers, "run", called)
+            Router().add(additions(L1(0.5), [w], [to]), {0: 1.0})
+            torch.testing.assert_close(to, 0.5 * w.sign())
+
+
+def test_without_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: a pool of our own."""
+    workers.openmp.cache_clear()
+    monkeypatch.setattr(
+        torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool"
+    )
+    try:
+        assert workers.openmp() is None
+    finally:
+        workers.openmp.cache_clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__file__", "/nowhere/torch/__init__.py")
+    try:
+        assert workers.openmp() is None
+    finally:
+        workers.openmp.cache_clear()
 
 
 def test_whoever_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,13 +585,13 @@ def test_weights_that_share_memory_are_one_after_the_other(
 ) -> None:
     """As where parameters are tied by their data, or have one gradient."""
     counts = []
-    in_threads = workers.in_threads
+    run = workers.run
 
-    def counted(task: Callable[[int], None], count: int) -> None:
+    def counted(kernel: native.Native, work: array[int], count: int, alive: Any) -> None:
         counts.append(count)
-        in_threads(task, count)
+        run(kernel, work, count, alive)
 
-    monkeypatch.setattr(workers, "in_threads", counted)
+    monkeypatch.setattr(workers, "run", counted)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     start = torch.randn(800, 300)
     found = []

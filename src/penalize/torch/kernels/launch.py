@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from itertools import filterfalse
+from itertools import chain, filterfalse, pairwise
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class Launcher:
     ) -> Tensor:
         """What each block says of each sum; the places are the addresses, where they are known."""
         source = printed(routine)
-        outline, kernel = source.outline, native.native(source.text).call
+        outline, kernel = source.outline, native.native(source.text)
         columns = [arrays[name] for name in outline.arrays]
         written = tuple(name in outline.outs for name in outline.arrays)
         addresses = array("q", bytes(8 * len(columns) * len(self._shapes)))
@@ -87,25 +87,22 @@ class Launcher:
             addresses[i :: len(columns)] = at
         # On the CPU, whatever PyTorch's default device is.
         values = torch.empty(len(self.blocks), len(outline.sums), dtype=torch.float64, device="cpu")
-        taken = torch.zeros(1, dtype=torch.int64, device="cpu")
-        tables: list[int] = [
-            addresses.buffer_info()[0],
-            *(x.data_ptr() for x in (self._shapes, numbers, self.blocks, values, taken)),
-        ]
         threads = min(torch.get_num_threads(), self._most_threads)
         if threads > 1 and self._share_memory(addresses, columns, written):
             threads = 1  # which takes one weight after the other
         wide = torch.float64 if routine.computed == "double" else torch.float32
         kept = torch.empty(threads, source.kept * self._stride, dtype=wide, device="cpu")
-        rooms = [each.data_ptr() for each in kept]
-
+        tables = [addresses.buffer_info()[0], self._shapes.data_ptr(), numbers.data_ptr()]
+        room = [kept.data_ptr(), kept.stride(0) * kept.element_size(), self._stride]
+        # Each thread begins with a part of its own: memory is fast where it is read in order.
+        firsts = [len(self.blocks) * i // threads for i in range(threads + 1)]
+        parts = [
+            [self.blocks[first:].data_ptr(), values[first:].data_ptr(), 0, last - first]
+            for first, last in pairwise(firsts)
+        ]
+        work = array("q", [0, threads, *tables, *room, *chain(*parts)])
         # What is at these addresses lives as long as any thread works on it.
-        alive = (columns, addresses, numbers, values, taken, kept, self)
-
-        def task(number: int, _: Any = alive) -> None:
-            kernel(*tables, len(self.blocks), rooms[number], self._stride)
-
-        workers.in_threads(task, threads)
+        workers.run(kernel, work, threads, (columns, addresses, numbers, values, kept, self))
         for name in outline.outs:
             _mark_written(arrays[name])
         return values

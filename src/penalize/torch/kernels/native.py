@@ -31,6 +31,11 @@ class Native(NamedTuple):
     """A kernel that can be called."""
 
     call: Function
+    """Takes the address of some work, as :mod:`penalize.torch.kernels.printer` has it."""
+
+    address: int
+    """Where it lies itself."""
+
     note: str
     """Why it could not be kept on disk; else empty."""
 
@@ -93,7 +98,7 @@ def _load(text: str) -> Native:
         code = compiler.compile(text)
         if folder is not None:
             note = _why_not_written(folder / name, code)
-    return Native(compiler.link(code), note)
+    return Native(*compiler.link(code), note)
 
 
 class _Compiler:
@@ -134,16 +139,15 @@ class _Compiler:
         code: bytes = machine.emit_object(module)
         return code
 
-    def link(self, code: bytes) -> Function:
-        """The kernel of an object file."""
+    def link(self, code: bytes) -> tuple[Function, int]:
+        """The kernel of an object file, and its address."""
         llvm = self._llvm
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
         _alive.append(engine)
-        pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        kind = ctypes.CFUNCTYPE(None, *[pointer] * 6, whole, pointer, whole)
-        return kind(engine.get_function_address("kernel"))
+        address: int = engine.get_function_address("kernel")
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), address
 
 
 @cache

@@ -57,8 +57,60 @@ def printed(routine: Routine) -> Printed:
     return Printed(_Kernel(routine, plan, slots, outline).text(), len(kept), outline)
 
 
+_TEAM = """\
+define void @kernel(ptr %work) {
+entry:
+  %number = atomicrmw add ptr %work, i64 1 monotonic
+  %threads.at = getelementptr i64, ptr %work, i64 1
+  %threads = load i64, ptr %threads.at
+  %is.one = icmp slt i64 %number, %threads
+  br i1 %is.one, label %begin, label %end
+begin:
+  %arrays.at = getelementptr i64, ptr %work, i64 2
+  %arrays = load ptr, ptr %arrays.at
+  %shapes.at = getelementptr i64, ptr %work, i64 3
+  %shapes = load ptr, ptr %shapes.at
+  %numbers.at = getelementptr i64, ptr %work, i64 4
+  %numbers = load ptr, ptr %numbers.at
+  %rooms.at = getelementptr i64, ptr %work, i64 5
+  %rooms = load ptr, ptr %rooms.at
+  %bytes.at = getelementptr i64, ptr %work, i64 6
+  %bytes = load i64, ptr %bytes.at
+  %stride.at = getelementptr i64, ptr %work, i64 7
+  %stride = load i64, ptr %stride.at
+  %skipped = mul i64 %number, %bytes
+  %room = getelementptr i8, ptr %rooms, i64 %skipped
+  br label %turn
+turn:
+  %turns = phi i64 [ 0, %begin ], [ %turns.next, %turn ]
+  %sum = add i64 %number, %turns
+  %which = urem i64 %sum, %threads
+  %before = mul i64 %which, 4
+  %first = add i64 %before, 8
+  %part = getelementptr i64, ptr %work, i64 %first
+  %blocks = load ptr, ptr %part
+  %values.at = getelementptr i64, ptr %part, i64 1
+  %values = load ptr, ptr %values.at
+  %next = getelementptr i64, ptr %part, i64 2
+  %count.at = getelementptr i64, ptr %part, i64 3
+  %count = load i64, ptr %count.at
+  call void @part(ptr %arrays, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, ptr %next, \
+i64 %count, ptr %room, i64 %stride)
+  %turns.next = add i64 %turns, 1
+  %goes.on = icmp slt i64 %turns.next, %threads
+  br i1 %goes.on, label %turn, label %end
+end:
+  ret void
+}
+"""
+"""What each thread runs. The work is integers: how many threads have begun, and how many there are
+to be; the addresses that all have in common, and a room for each; then of each part its blocks, its
+values, how many of its blocks are taken, and how many there are. A thread begins with the part of
+its number, and goes on with what is left of the others.
+"""
+
 _HEAD = """\
-define void @kernel(ptr %arrays, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, \
+define internal void @part(ptr %arrays, ptr %shapes, ptr %numbers, ptr %blocks, ptr %values, \
 ptr %next, i64 %count, ptr %scratch, i64 %stride) {"""
 """What it is given: for each weight the addresses of its arrays, its rows and their length, and
 numbers; which part of which weight each block is, how many there are, and a
@@ -111,7 +163,7 @@ class _Kernel(Elements):
         self.label("end")
         self.do("ret void")
         lines = [_HEAD, "entry:", *self.held, *self.lines, "}", *sorted(self.declared)]
-        return "\n".join([*lines, ""])
+        return "\n".join([*lines, _TEAM])
 
     # --- the layouts --------------------------------------------------------------------------
 

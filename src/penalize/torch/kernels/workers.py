@@ -1,13 +1,27 @@
-"""Threads that run a kernel together, as many as PyTorch uses."""
+"""Threads that run a kernel together, as many as PyTorch uses.
+
+They are PyTorch's own, where OpenMP has these: they wait for the next work in a busy loop, which
+others would have to share a core with. Elsewhere, and in a process that was forked, where OpenMP's
+are no more, they are a pool of ours.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
+from typing import Any
+
+import torch
+
+from penalize.torch.kernels.native import Native
 
 Task = Callable[[int], None]
 """What each thread is to do; it is given its number."""
@@ -48,12 +62,13 @@ def _work_off(queue: SimpleQueue[tuple[Future[None], Task, int]]) -> None:
 
 
 _pool = _Pool()
+_is_forked = False
 
 
 def _after_fork() -> None:
     """A child starts without threads."""
-    global _pool  # noqa: PLW0603
-    _pool = _Pool()
+    global _pool, _is_forked
+    _pool, _is_forked = _Pool(), True
 
 
 if hasattr(os, "register_at_fork"):
@@ -78,3 +93,45 @@ def in_threads(task: Task, count: int) -> None:
         wait(begun)
     for other in begun:
         other.result()
+
+
+def run(kernel: Native, work: array[int], count: int, alive: Any = None) -> None:
+    """Have as many threads run a kernel, and wait for all; they share the work among themselves.
+
+    Args:
+        kernel: what each of them calls.
+        work: what it is given, see :mod:`penalize.torch.kernels.printer`.
+        count: how many.
+        alive: what has to live as long as any of them works.
+    """
+    address, _ = work.buffer_info()
+
+    def task(number: int, _: Any = (work, alive)) -> None:
+        kernel.call(address)
+
+    if count == 1:
+        task(0)
+    elif not _is_forked and (team := openmp()) is not None:
+        team(kernel.address, address, count, 0)
+    else:
+        in_threads(task, count)
+
+
+@cache
+def openmp() -> Callable[[int, int, int, int], None] | None:
+    """Runs a function of one argument in each of so many threads of PyTorch's; None where it
+    cannot be reached.
+
+    It is what compilers make of a parallel region (GNU libgomp manual, Implementing PARALLEL
+    construct), of the library that PyTorch itself has loaded.
+    """
+    if "OpenMP" not in torch.__config__.parallel_info().partition("ATen parallel backend:")[2]:
+        return None
+    folder = Path(torch.__file__).parent / "lib"
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        with suppress(OSError, AttributeError):
+            team = ctypes.CDLL(str(folder / name)).GOMP_parallel
+            team.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            team.restype = None
+            return team
+    return None

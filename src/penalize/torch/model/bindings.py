@@ -193,7 +193,7 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
     if isinstance(chains, nn.ModuleDict):
         for name, chain in chains.items():
             yield name, Parametrized(module, name), _made_of(chain)
-    for name, _ in _recomputed(module):
+    for name, _ in _recomputed(module) if module._forward_pre_hooks else ():
         sources = _sources(module, name)
         hidden.update(sources)
         yield name, Recomputed(module, name), f"computed from {', '.join(sources)}"
@@ -204,8 +204,11 @@ def bindings_of(module: nn.Module) -> Iterator[tuple[str, Binding, str]]:
 
 def _moved_by(module: nn.Module) -> str:
     """What a forward does to a parameter: differentiated before it, a penalty would fail."""
-    renormed = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+    renormed = isinstance(module, _EMBEDDINGS) and module.max_norm is not None
     return "max_norm writes to it in each forward: penalty() after that" if renormed else ""
+
+
+_EMBEDDINGS = nn.Embedding, nn.EmbeddingBag
 
 
 def _made_of(chain: nn.Module) -> str:
