@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from penalize.errors import ConflictError, ModelError
 from penalize.regularizers.base import Regularizer
 from penalize.torch.model.bindings import Binding
+from penalize.torch.model.joined import Joined, check_joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,36 @@ class Live(NamedTuple):
     parameters: tuple[nn.Parameter, ...]
 
 
+def joined_in(target: Target | Live) -> Joined | None:
+    """The matrix of what is set in the parameters that a target spans; None where it spans none."""
+    binding = target.binding
+    return binding if isinstance(binding, Joined) and binding.can_be_set else None
+
+
+def weight_in(target: Target | Live, tensors: Sequence[Tensor]) -> Tensor:
+    """What is laid out as the parameters behind a target are, as its weight is."""
+    joined = joined_in(target)
+    return tensors[0] if joined is None else joined.joined(tensors)
+
+
+def parts_of(
+    target: Target | Live, weight: Any, into: Sequence[Tensor], factors: Sequence[Any] = (1.0,)
+) -> list[Any]:
+    """What is laid out as the weight of a target, as the parameters behind it are.
+
+    Args:
+        target: what is penalized.
+        weight: such a weight.
+        into: what has the elements that are not the target's.
+        factors: by which the parts are multiplied, one for each or one for all.
+    """
+    joined = joined_in(target)
+    if joined is not None:
+        return joined.apart(weight, into, factors if len(factors) == len(into) else None)
+    (factor,) = factors
+    return [weight if type(factor) is float and factor == 1 else factor * weight]
+
+
 def parameters_behind(binding: Binding) -> tuple[nn.Parameter, ...]:
     """The parameters of a weight; none if the model no longer has it."""
     try:
@@ -54,10 +85,15 @@ def doubled(targets: Iterable[Target | Live]) -> frozenset[str]:
 
     Raises:
         ConflictError: the two have different regularizers.
+        ModelError: one of them is in a group that spans parameters, or a part of such a group is
+            frozen.
     """
     # By the parameters themselves: their ids are nothing to a compiler.
     first: dict[nn.Parameter, Target | Live] = {}
     again: set[str] = set()
+    targets = list(targets)
+    if any(isinstance(target.binding, Joined) for target in targets):
+        check_joined(targets)
     for target in targets:
         if target.binding.effective:
             continue  # its parameter is no weight: two may be computed from one

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from penalize.errors import ModeError, RoundedAwayWarning, some
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Router
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, joined_in
 from penalize.torch.modes.memories import Memories
 from penalize.torch.modes.step_sizes import rate_of
 
@@ -181,6 +181,10 @@ def total(values: Iterable[Tensor | None]) -> Tensor:
 
 def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """The gradient of the penalty with respect to each parameter behind the weight."""
+    joined = joined_in(target)
+    if joined is not None:
+        yield from joined.gradients(target.regularizer)
+        return
     sources = [p for p in target.parameters if p.requires_grad]
     if not target.binding.effective:
         yield sources[0], target.regularizer.gradient(sources[0])
@@ -193,7 +197,7 @@ def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]
 
 def check_can_be_set(mode: Mode, target: Target) -> None:
     """A weight that is computed from other parameters cannot be set."""
-    if target.binding.effective:
+    if target.binding.effective and joined_in(target) is None:
         raise ModeError(
             f"{target.name!r} is computed from other parameters, so mode={mode.name!r} cannot set "
             "it",
@@ -223,11 +227,12 @@ def warn_if_rounded_away(
 
 def _is_rounded_away(target: Target, groups: Mapping[int, Group], move: Move) -> bool:
     """Whether most weights would stay where they are, though the penalty pulls at them."""
-    (parameter,) = target.binding.parameters()
-    if parameter.dtype.itemsize > 2 or parameter.is_meta:
+    first, *_ = target.parameters
+    w = target.binding.read()
+    if w.dtype.itemsize > 2 or w.is_meta:
         return False
-    group = groups[id(parameter)]
+    group = groups[id(first)]
     lr = max(rate_of(group), group.get("initial_lr", 0.0))  # a warm-up begins below
-    pulled = move(target, parameter.float(), lr) != parameter
-    moved = move(target, parameter, lr) != parameter
+    pulled = move(target, w.float(), lr) != w
+    moved = move(target, w, lr) != w
     return bool(2 * moved.sum() < pulled.sum())

@@ -13,7 +13,7 @@ from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, joined_in
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -64,6 +64,17 @@ class Decoupled(Mode):
         warn_if_rounded_away(self, targets, groups, moved)
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
+        joined = [target for target in targets if joined_in(target) is not None]
+        # No element is in two of them, so that none is moved before another is read.
+        self._move([target for target in targets if joined_in(target) is None], step)
+        if self._values and joined:
+            value = total(target.regularizer(target.binding.read()) for target in joined)
+            self.value = total([self.value, value])
+        for target in joined:
+            for p, gradient in gradients_of(target):
+                step.assign(p, p - rate_of(step.groups[id(p)]) * gradient)
+
+    def _move(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         ws = [target.parameters[0] for target in targets]
         held = [step.groups[id(w)] for w in ws]
         rates = {id(group): rate_of(group) for group in held}

@@ -16,7 +16,7 @@ from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import CompiledHalves, HalfSteps, Halvings, Router, Together
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, joined_in, parts_of, weight_in
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -82,23 +82,26 @@ class Halfspace(Gradient):
 
     def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
         if self._values:
-            self.value = total(t.regularizer(t.parameters[0]) for t in targets)
+            self.value = total(t.regularizer(t.binding.read()) for t in targets)
         if self._why_plain:
             self.router.pass_by((t.name for t in targets), self._why_plain)
         else:
             targets = self._begun_by_kernels(targets, groups)
         for target in targets:
-            (p,) = target.parameters
-            gradient = self.gradient_of(p)
+            gradients = [self.gradient_of(p) for p in target.parameters]
             opened = self.memories.reopen(target)
-            factor = factor_of(p, groups[id(p)], scale)
-            g = data_gradient(target, opened, factor)
+            factors = [factor_of(p, groups[id(p)], scale) for p in target.parameters]
+            g = data_gradient(target, opened, factors)
             given, memory = opened.space.before(g, opened.memory)
             self.memories.note(target, memory)
-            gradient.copy_(opened.space.xp.like(factor * given, gradient))
+            parts = parts_of(target, given, gradients, factors)
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(opened.space.xp.like(part, gradient))
 
     def _begun_by_kernels(self, targets: Sequence[Live], groups: Any) -> list[Live]:
         """The targets that no kernel takes; for the others the step is begun."""
+        joined = [target for target in targets if joined_in(target) is not None]
+        targets = [target for target in targets if joined_in(target) is None]
         ws = [target.parameters[0] for target in targets]
         works = Halvings(
             [target.name for target in targets],
@@ -118,7 +121,7 @@ class Halfspace(Gradient):
             own, gradients = ([of[i] for i in job.numbers] for of in (ws, works.besides))
             begun = job.before(own, gradients, *self.memories.begin(its))
             self.memories.begun.append((job, begun, its))
-        return rest
+        return rest + joined
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
@@ -127,26 +130,29 @@ class Halfspace(Gradient):
             for target, memory in zip(its, found, strict=True):
                 self.memories.finish(target, memory)
         for target in filter(self.memories.is_open, targets):
-            (p,) = target.parameters
             space, memory = self.memories.open(target)
             found_w, memory = space.after(opened_again(target), memory)
             self.memories.note(target, memory)
-            step.assign(p, space.xp.like(found_w, p))
+            parts = parts_of(target, found_w, target.parameters)
+            for p, part in zip(target.parameters, parts, strict=True):
+                step.assign(p, space.xp.like(part, p))
         self.memories.close(targets, step)
 
     def effect(self, target: Target, run: Replayed) -> Effect:
-        (p,) = target.parameters
-        if id(p) not in run.gradients:
+        parameters = target.parameters
+        if any(id(p) not in run.gradients for p in parameters):
             return Effect("gradients", {})
-        live = Live(target.name, target.binding, target.regularizer, target.parameters)
+        live = Live(target.name, target.binding, target.regularizer, parameters)
         kept = self.memories.kept
         opened = self.memories.open(live)
         self.memories.forget_step()
         self.memories.kept = kept
-        factor = factor_of(p, run.groups[id(p)], None)
-        g = run.gradients[id(p)]
-        given, _ = opened.space.before(factor * g, opened.memory)
-        return Effect("gradients", {p: factor * given - g})
+        factors = [factor_of(p, run.groups[id(p)], None) for p in parameters]
+        gs = [run.gradients[id(p)] for p in parameters]
+        g = weight_in(target, [factor * g for factor, g in zip(factors, gs, strict=True)])
+        given, _ = opened.space.before(g, opened.memory)
+        parts = zip(parameters, parts_of(target, given, gs, factors), gs, strict=True)
+        return Effect("gradients", {p: part - g for p, part, g in parts})
 
 
 _OF_LBFGS = "its line search and its curvature are of the weights that it left itself"

@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 from penalize.backends import torch as xp
 from penalize.errors import ModeError
 from penalize.halfspace import noted
-from penalize.torch.clock import Group, OptimizerStep
+from penalize.steps import Taken
+from penalize.torch.clock import Group, OptimizerStep, groups_of
 from penalize.torch.kernels import Shrinkings
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, joined_in, parts_of, weight_in
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -33,6 +34,7 @@ from penalize.torch.modes.memories import (
 from penalize.torch.modes.step_sizes import (
     KNOWN,
     is_per_element,
+    joined_step,
     step_size_of,
     why_not_bounded,
 )
@@ -62,8 +64,11 @@ class Proximal(Mode):
                 f"has none: {reason}",
                 'use mode="gradient"',
             )
+        # Members of several groups of the optimizer may have steps of their own.
+        held = groups_of(optimizer)
+        several = len({id(held.get(id(p))) for p in target.parameters}) > 1
         target.regularizer.check_step(
-            per_element=is_per_element(optimizer),
+            per_element=is_per_element(optimizer) or several,
             where=f"{target.name!r} under {type(optimizer).__name__}",
         )
         if self.memories is not None:
@@ -76,7 +81,7 @@ class Proximal(Mode):
         if step_size is not None and not is_per_element(optimizer):  # known before it is taken
 
             def moved(target: Target, w: Tensor, lr: Any) -> Tensor:
-                (parameter,) = target.binding.parameters()
+                parameter, *_ = target.parameters
                 taken = step_size({**groups[id(parameter)], "lr": lr}, {})
                 return cast(Tensor, target.regularizer.prox(w, taken.factor))
 
@@ -85,31 +90,39 @@ class Proximal(Mode):
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         for target in targets:
             # Without one the optimizer would take no step here, and the prox would have no size.
-            self.gradient_of(target.parameters[0])
+            for p in target.parameters:
+                self.gradient_of(p)
         if self.memories is not None:
             check_dense(targets, gradients_there(targets))
             for target in targets:
                 self._note(target, step, self.memories)
 
     def _note(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
-        (p,) = target.parameters
         opened = memories.reopen(target)
-        g = data_gradient(target, opened, factor_of(p, step.groups[id(p)], step.scale))
+        factors = [factor_of(p, step.groups[id(p)], step.scale) for p in target.parameters]
+        g = data_gradient(target, opened, factors)
         memories.note(target, noted(g, opened.memory, memories.average, opened.space.xp))
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         step_size = step_size_of(step.optimizer)
         assert step_size is not None  # by check()
-        ws = [target.parameters[0] for target in targets]
         state = step.optimizer.state
+        plain = [target for target in targets if joined_in(target) is None]
+        ws = [target.parameters[0] for target in plain]
         steps = [step_size(step.groups[id(w)], state.get(w, {})) for w in ws]
         if step.found_inf is not None:
             self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
-            for target, w, taken in zip(targets, ws, steps, strict=True):
+            for target, w, taken in zip(plain, ws, steps, strict=True):
                 step.assign(w, target.regularizer.prox_taken(w, taken.step(xp)))
         else:
-            names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
+            names, regularizers = [t.name for t in plain], [t.regularizer for t in plain]
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
+        for target in targets if len(plain) < len(targets) else ():
+            if joined_in(target) is not None:
+                its = [step_size(step.groups[id(p)], state.get(p, {})) for p in target.parameters]
+                moved = _prox(target, target.parameters, its)
+                for p, part in zip(target.parameters, moved, strict=True):
+                    step.assign(p, part)
         if self.memories is not None:
             for target in filter(self.memories.is_open, targets):
                 self._stay(target, step, self.memories)
@@ -117,20 +130,30 @@ class Proximal(Mode):
         self.take_back()
 
     def _stay(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
-        (p,) = target.parameters
         space, memory = memories.open(target)
         found, memory = space.stay(opened_again(target), memory)
         memories.note(target, memory)
-        step.assign(p, space.xp.like(found, p))
+        for p, part in zip(
+            target.parameters, parts_of(target, found, target.parameters), strict=True
+        ):
+            step.assign(p, space.xp.like(part, p))
 
     def effect(self, target: Target, run: Replayed) -> Effect:
-        (parameter,) = target.binding.parameters()
-        key = id(parameter)
-        if key not in run.optimizers:
+        parameters = target.parameters
+        if any(id(p) not in run.optimizers for p in parameters):
             return Effect("weights", {}, is_linear=False)
-        step_size = step_size_of(run.optimizers[key])
-        assert step_size is not None  # or it could not have been attached
-        without = run.weights[key]
-        taken = step_size(run.groups[key], run.states.get(key, {}))
-        moved = target.regularizer.prox_taken(without, taken.step(xp))
-        return Effect("weights", {parameter: moved - without}, is_linear=False)
+        steps = []
+        for p in parameters:
+            step_size = step_size_of(run.optimizers[id(p)])
+            assert step_size is not None  # or it could not have been attached
+            steps.append(step_size(run.groups[id(p)], run.states.get(id(p), {})))
+        without = [run.weights[id(p)] for p in parameters]
+        moved = _prox(target, without, steps)
+        changes = {p: a - b for p, a, b in zip(parameters, moved, without, strict=True)}
+        return Effect("weights", changes, is_linear=False)
+
+
+def _prox(target: Target | Live, ws: Sequence[Tensor], steps: Sequence[Taken]) -> list[Tensor]:
+    """The proximal step of what may span several parameters, laid out as each of these."""
+    taken = joined_step(target, ws, [step.step(xp) for step in steps])
+    return parts_of(target, target.regularizer.prox_taken(weight_in(target, ws), taken), ws)
