@@ -16,7 +16,7 @@ from penalize.regularizers.place import Place
 from penalize.rules import Decision
 from penalize.selectors import Selector, as_selector
 from penalize.torch.model.joined import Joined, check_joined
-from penalize.torch.model.members import Axis, Member, member
+from penalize.torch.model.members import Axis, Member, member_of
 from penalize.torch.model.targets import Target
 from penalize.torch.planned import PlannedWeight
 
@@ -126,7 +126,7 @@ def _members(
                     f"{name!r} in the group {group!r}",
                 )
             seen[number] = selector
-            yield number, member(group, weights[number].parameter, weights[number].binding, axis)
+            yield number, member_of(group, weights[number].parameter, weights[number].binding, axis)
 
 
 def _check_one_number(group: str, members: Sequence[tuple[int, Member]]) -> None:

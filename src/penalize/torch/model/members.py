@@ -73,22 +73,13 @@ class Member:
         return shard_of(found.movedim(0, self.axis), into)
 
     def __str__(self) -> str:
-        inner = [":"] * len(self.shape)
-        inner[self.axis] = self._index()
-        return f"{self.name}[{', '.join(inner)}]"
+        return in_words(self.name, len(self.shape), self.axis, self.index())
 
-    def _index(self) -> str:
-        """The positions of the i-th unit, as they would be written."""
-        if self.positions is None:
-            each = self.shape[self.axis] // self.units
-            return "i" if each == 1 else f"{each}i:{each}i+{each}"
-        first, step = self.positions[0], self.positions[-1] - self.positions[0]
-        start, apart = int(first[0]), int(step[0]) // max(self.units - 1, 1)
-        if len(first) == 1:
-            runs = torch.arange(self.units)[:, None] * apart + start
-            if apart == 1 and torch.equal(runs, self.positions):
-                return f"i+{start}" if start else "i"
-        return "…"
+    def index(self) -> Tensor:
+        """Units × how many indices of the axis each has."""
+        if self.positions is not None:
+            return self.positions
+        return torch.arange(self.shape[self.axis]).reshape(self.units, -1)
 
     def data(self) -> list[Any]:
         """It as plain data, for a state."""
@@ -96,7 +87,7 @@ class Member:
         return [self.name, self.axis, self.units, positions]
 
 
-def member(group: str, parameter: Parameter, binding: Binding, spec: Axis) -> Member:
+def member_of(group: str, parameter: Parameter, binding: Binding, spec: Axis) -> Member:
     """What a group has of a weight.
 
     Raises:
@@ -148,3 +139,37 @@ def _index(positions: Any, length: int, spec: Axis, where: str) -> Tensor:
         found = f"positions go from {min(flat)} to {max(flat)}, and the axis has {length}"
         raise GroupsError(spec, found, f"expected positions from 0 to {length - 1}", where)
     return torch.tensor(rows)
+
+
+def in_words(name: str, ndim: int, axis: int, index: Tensor) -> str:
+    """What the i-th unit has of a weight, as it would be written: ``0.weight[i, :]``.
+
+    Args:
+        name: of the weight.
+        ndim: how many axes it has.
+        axis: the one along which units lie.
+        index: units × how many indices of it each has.
+    """
+    units, each = index.shape
+    starts, apart = index[0].tolist(), int(index[-1, 0] - index[0, 0]) // max(units - 1, 1)
+    inner = [":"] * ndim
+    runs = index[0] + apart * torch.arange(units)[:, None]
+    is_slice = apart == each and starts == [*range(starts[0], starts[0] + each)]
+    if not torch.equal(runs, index) or (each > _WRITTEN and not is_slice):
+        inner[axis] = "…"
+    elif each == 1:
+        inner[axis] = _plus(apart, starts[0])
+    elif is_slice:
+        inner[axis] = f"{_plus(each, starts[0])}:{_plus(each, starts[0] + each)}"
+    else:
+        inner[axis] = f"[{', '.join(_plus(apart, start) for start in starts)}]"
+    return f"{name}[{', '.join(inner)}]"
+
+
+_WRITTEN = 4
+"""So many indices of a unit are written out, where they are no slice."""
+
+
+def _plus(factor: int, start: int) -> str:
+    """``4i+1``."""
+    return f"{'' if factor == 1 else factor}i{f'+{start}' if start else ''}"
