@@ -140,6 +140,7 @@ class Attachment:
         this rank's shard.
         """
         taken = {name: how for s in self._steppers for name, how in s.mode.router.taken.items()}
+        joined = {n: how for s in self._steppers for n, how in s.mode.joined_router.taken.items()}
         others = {
             False: ("autograd", "it is computed from other parameters"),
             True: ("plain", "its groups span parameters, which are copied into one matrix"),
@@ -150,7 +151,7 @@ class Attachment:
                 t.name,
                 t.regularizer,
                 *(
-                    others[joined_in(t) is not None]
+                    joined.get(t.name, others[joined_in(t) is not None])
                     if t.binding.effective
                     else taken.get(t.name, ("", ""))
                 ),

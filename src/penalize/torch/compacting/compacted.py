@@ -147,9 +147,7 @@ def compact(
 def given_as(inputs: Any, keywords: Mapping[str, Any] | None) -> Inputs:
     """What to call a model with: arguments, and those by name, none of them in a graph."""
     arguments = inputs if isinstance(inputs, tuple | list) else (inputs,)
-    found: Inputs = pytree.tree_map_only(
-        Tensor, Tensor.detach, (arguments, dict(keywords or {}))
-    )
+    found: Inputs = pytree.tree_map_only(Tensor, Tensor.detach, (arguments, dict(keywords or {})))
     return found
 
 

@@ -50,7 +50,9 @@ class Space:
         return True
 
 
-def spaces_of(wiring: Wiring, parameters: Collection[str]) -> tuple[list[Space], dict[str, dict[str, int]]]:
+def spaces_of(
+    wiring: Wiring, parameters: Collection[str]
+) -> tuple[list[Space], dict[str, dict[str, int]]]:
     """The units that something reads and nothing keeps; and why how many of a weight's are not.
 
     Args:

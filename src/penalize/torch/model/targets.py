@@ -72,6 +72,14 @@ def parts_of(
     return [weight if type(factor) is float and factor == 1 else factor * weight]
 
 
+def set_in(target: Target | Live, tensors: Sequence[Tensor], weight: Tensor) -> None:
+    """Write a weight of a target back, where it is a copy: see :func:`weight_in`."""
+    joined = joined_in(target)
+    if joined is not None:
+        for x, part in zip(tensors, joined.apart(weight, tensors), strict=True):
+            x.copy_(part)
+
+
 def parameters_behind(binding: Binding) -> tuple[nn.Parameter, ...]:
     """The parameters of a weight; none if the model no longer has it."""
     try:

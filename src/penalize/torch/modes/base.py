@@ -87,6 +87,9 @@ class Mode(ABC):
         self.router = Router()
         """Decides how each weight is computed with."""
 
+        self.joined_router = Router()
+        """The same of groups that span parameters, which are copied anew in each step."""
+
         self.memories: Memories | None = None
         """What it remembers of each weight between steps, if anything."""
 

@@ -16,7 +16,14 @@ from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import CompiledHalves, HalfSteps, Halvings, Router, Together
-from penalize.torch.model.targets import Live, Target, joined_in, parts_of, weight_in
+from penalize.torch.model.targets import (
+    Live,
+    Target,
+    joined_in,
+    parts_of,
+    set_in,
+    weight_in,
+)
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -45,6 +52,7 @@ class Halfspace(Gradient):
         super().__init__(values=values)
         self.memories: Memories = Memories(average)
         self.router = Router([CompiledHalves, Together])
+        self.joined_router = Router([CompiledHalves])
         self._why_plain = ""
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
@@ -84,7 +92,8 @@ class Halfspace(Gradient):
         if self._values:
             self.value = total(t.regularizer(t.binding.read()) for t in targets)
         if self._why_plain:
-            self.router.pass_by((t.name for t in targets), self._why_plain)
+            for router in (self.router, self.joined_router):
+                router.pass_by((t.name for t in targets), self._why_plain)
         else:
             targets = self._begun_by_kernels(targets, groups)
         for target in targets:
@@ -100,34 +109,60 @@ class Halfspace(Gradient):
 
     def _begun_by_kernels(self, targets: Sequence[Live], groups: Any) -> list[Live]:
         """The targets that no kernel takes; for the others the step is begun."""
-        joined = [target for target in targets if joined_in(target) is not None]
-        targets = [target for target in targets if joined_in(target) is None]
-        ws = [target.parameters[0] for target in targets]
-        works = Halvings(
-            [target.name for target in targets],
-            ws,
-            [self.gradient_of(w) for w in ws],
-            [target.regularizer for target in targets],
-            [factor_of(w, groups[id(w)], None) for w in ws],
-            [False] * len(ws),
-            average=self.memories.average,
-        )
-        rest, self.memories.begun = [], []
-        for job in self.router.jobs(works):
+        self.memories.begun = []
+        plain = [target for target in targets if joined_in(target) is None]
+        ws = [target.parameters[0] for target in plain]
+        signs = [factor_of(w, groups[id(w)], None) for w in ws]
+        rest = self._begin(self.router, plain, ws, [self.gradient_of(w) for w in ws], signs)
+        if len(plain) < len(targets):
+            rest += self._begin_joined([t for t in targets if joined_in(t) is not None], groups)
+        return rest
+
+    def _begin(
+        self,
+        router: Router,
+        targets: Sequence[Live],
+        ws: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        signs: Sequence[Any],
+    ) -> list[Live]:
+        names, regularizers = [t.name for t in targets], [t.regularizer for t in targets]
+        at_once = [False] * len(ws)
+        average = self.memories.average
+        works = Halvings(names, ws, gradients, regularizers, signs, at_once, average=average)
+        rest = []
+        for job in router.jobs(works):
             its = [targets[i] for i in job.numbers]
             if not isinstance(job, HalfSteps):
                 rest += its
                 continue
-            own, gradients = ([of[i] for i in job.numbers] for of in (ws, works.besides))
-            begun = job.before(own, gradients, *self.memories.begin(its))
+            own, beside = ([of[i] for i in job.numbers] for of in (ws, gradients))
+            begun = job.before(own, beside, *self.memories.begin(its, own))
             self.memories.begun.append((job, begun, its))
-        return rest + joined
+        return rest
+
+    def _begin_joined(self, targets: Sequence[Live], groups: Any) -> list[Live]:
+        """The same of what spans parameters: of copies as matrices, which are written back."""
+        signs = [{factor_of(p, groups[id(p)], None) for p in t.parameters} for t in targets]
+        rest = [t for t, its in zip(targets, signs, strict=True) if len(its) > 1]
+        alike = [t for t in targets if t not in rest]
+        held = [[self.gradient_of(p) for p in target.parameters] for target in alike]
+        copies = [weight_in(t, gradients) for t, gradients in zip(alike, held, strict=True)]
+        ws = [weight_in(t, t.parameters) for t in alike]
+        left = self._begin(
+            self.joined_router, alike, ws, copies, [min(each) for each in signs if len(each) == 1]
+        )
+        for target, gradients, copy in zip(alike, held, copies, strict=True):
+            set_in(target, gradients, copy)
+        return rest + left
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
         for job, begun, its in self.memories.begun:
-            found = job.after([target.parameters[0] for target in its], begun)
-            for target, memory in zip(its, found, strict=True):
+            ws = [weight_in(target, target.parameters) for target in its]
+            found = job.after(ws, begun)
+            for target, w, memory in zip(its, ws, found, strict=True):
+                set_in(target, target.parameters, w)
                 self.memories.finish(target, memory)
         for target in filter(self.memories.is_open, targets):
             space, memory = self.memories.open(target)

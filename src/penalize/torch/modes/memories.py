@@ -106,12 +106,13 @@ class Memories:
         kept = self._kept.get(target.name)
         return opened if kept is None else opened._replace(memory=kept)
 
-    def begin(self, targets: Sequence[Live]) -> tuple[list[Memory], list[Tensor]]:
+    def begin(
+        self, targets: Sequence[Live], ws: Sequence[Tensor]
+    ) -> tuple[list[Memory], list[Tensor]]:
         """The memories of weights that kernels step, and room for their averages."""
         memories, rooms = [], []
-        for target in targets:
-            (parameter,) = target.parameters
-            w, xp = open_array(parameter.detach())
+        for target, held in zip(targets, ws, strict=True):
+            w, xp = open_array(held.detach())
             memory = self._kept.get(target.name)
             kind = w.device, torch.promote_types(w.dtype, torch.float32)
             if memory is None or (memory.mean.device, memory.mean.dtype) != kind:

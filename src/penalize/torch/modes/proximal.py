@@ -33,8 +33,10 @@ from penalize.torch.modes.memories import (
 )
 from penalize.torch.modes.step_sizes import (
     KNOWN,
+    StepSize,
     is_per_element,
     joined_step,
+    joined_taken,
     step_size_of,
     why_not_bounded,
 )
@@ -117,17 +119,41 @@ class Proximal(Mode):
         else:
             names, regularizers = [t.name for t in plain], [t.regularizer for t in plain]
             self.router.shrink(Shrinkings(names, ws, regularizers, steps))
-        for target in targets if len(plain) < len(targets) else ():
-            if joined_in(target) is not None:
-                its = [step_size(step.groups[id(p)], state.get(p, {})) for p in target.parameters]
-                moved = _prox(target, target.parameters, its)
-                for p, part in zip(target.parameters, moved, strict=True):
-                    step.assign(p, part)
+        if len(plain) < len(targets):
+            self._shrink_joined([t for t in targets if joined_in(t) is not None], step, step_size)
         if self.memories is not None:
             for target in filter(self.memories.is_open, targets):
                 self._stay(target, step, self.memories)
             self.memories.close(targets, step)
         self.take_back()
+
+    def _shrink_joined(
+        self, targets: Sequence[Live], step: OptimizerStep, step_size: StepSize
+    ) -> None:
+        """The same of what spans parameters: of a copy as one matrix, which is written back."""
+        state, ws = step.optimizer.state, []
+        alike: list[tuple[Live, Tensor, Taken]] = []
+        for target in targets:
+            parameters = target.parameters
+            its = [step_size(step.groups[id(p)], state.get(p, {})) for p in parameters]
+            taken = joined_taken(target, its)
+            if taken is None:
+                ws.append(_prox(target, weight_in(target, parameters), parameters, its))
+            else:
+                ws.append(weight_in(target, parameters))
+                alike.append((target, ws[-1], taken))
+        if alike:
+            its_targets, matrices, steps = zip(*alike, strict=True)
+            names, regularizers = (
+                [t.name for t in its_targets],
+                [t.regularizer for t in its_targets],
+            )
+            self.joined_router.shrink(Shrinkings(names, matrices, regularizers, steps))
+        for target, w in zip(targets, ws, strict=True):
+            for p, part in zip(
+                target.parameters, parts_of(target, w, target.parameters), strict=True
+            ):
+                step.assign(p, part)
 
     def _stay(self, target: Live, step: OptimizerStep, memories: Memories) -> None:
         space, memory = memories.open(target)
@@ -148,12 +174,12 @@ class Proximal(Mode):
             assert step_size is not None  # or it could not have been attached
             steps.append(step_size(run.groups[id(p)], run.states.get(id(p), {})))
         without = [run.weights[id(p)] for p in parameters]
-        moved = _prox(target, without, steps)
+        moved = parts_of(target, _prox(target, weight_in(target, without), without, steps), without)
         changes = {p: a - b for p, a, b in zip(parameters, moved, without, strict=True)}
         return Effect("weights", changes, is_linear=False)
 
 
-def _prox(target: Target | Live, ws: Sequence[Tensor], steps: Sequence[Taken]) -> list[Tensor]:
-    """The proximal step of what may span several parameters, laid out as each of these."""
+def _prox(target: Target | Live, w: Tensor, ws: Sequence[Tensor], steps: Sequence[Taken]) -> Tensor:
+    """The proximal step of the weight of a target, from what each parameter behind it has taken."""
     taken = joined_step(target, ws, [step.step(xp) for step in steps])
-    return parts_of(target, target.regularizer.prox_taken(weight_in(target, ws), taken), ws)
+    return cast(Tensor, target.regularizer.prox_taken(w, taken))

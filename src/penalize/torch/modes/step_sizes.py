@@ -126,6 +126,18 @@ def step_size_of(optimizer: Optimizer) -> StepSize | None:
     return _BY_ALGORITHM.get(_algorithm(type(optimizer)))
 
 
+def joined_taken(target: Target | Live, taken: Sequence[Taken]) -> Taken | None:
+    """The step of what spans parameters, where all of these took it by the same numbers."""
+    first = taken[0]
+    seconds = [each.second for each in taken if each.second is not None]
+    if any(isinstance(x, Tensor) for each in taken for x in each._replace(second=None)):
+        return None  # to compare them would wait for the device
+    alike = all(each._replace(second=None) == first._replace(second=None) for each in taken)
+    if not alike or len(seconds) not in (0, len(taken)):
+        return None
+    return first._replace(second=weight_in(target, seconds) if seconds else None)
+
+
 def joined_step(target: Target | Live, ws: Sequence[Tensor], taken: Sequence[Step]) -> Step:
     """The step of what may span several parameters, each of which has taken its own.
 
