@@ -172,7 +172,7 @@ def test_why_units_are_in_no_group() -> None:
     }
     text = str(found)
     assert "2.weight[i, :, :, :], 2.bias[i]" in text
-    assert text.endswith("4 of 12 units in 1 groups")
+    assert text.endswith("4 of 12 units in 1 group")
 
 
 def test_frozen_and_tied_weights() -> None:

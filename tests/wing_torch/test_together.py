@@ -18,6 +18,7 @@ from penalize.errors import (
     AppliedTwiceError,
     ConflictError,
     GroupsError,
+    ModeError,
     ModelError,
     NoMatchError,
     NoProximalOperatorError,
@@ -29,6 +30,8 @@ from penalize.errors import (
 )
 from penalize.torch import Plan, audit, declare, regularize, scope, strength_max
 from penalize.torch.kernels import at_any_size
+from penalize.torch.modes.base import check_can_be_set
+from penalize.torch.modes.decoupled import Decoupled
 
 LASSO = GroupLasso(0.05)
 MEMBERS = {
@@ -476,6 +479,16 @@ def test_a_prox_that_is_not_known_for_steps_of_their_own() -> None:
         else:
             with pytest.raises(NoProximalOperatorError, match="'unit' under SGD"):
                 plan.attach(optimizer, mode="proximal")
+
+
+def test_a_mode_that_knows_one_parameter() -> None:
+    class Mine(Decoupled):
+        name = "mine"
+        spans = False
+
+    (target,) = plan_of().all_targets
+    with pytest.raises(ModeError, match=r"'mine' acts on one parameter.*'unit' spans several"):
+        check_can_be_set(Mine(), target)
 
 
 def test_half_precision_is_warned_of() -> None:

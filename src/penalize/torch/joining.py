@@ -16,7 +16,7 @@ from penalize.regularizers.place import Place
 from penalize.rules import Decision
 from penalize.selectors import Selector, as_selector
 from penalize.torch.model.joined import Joined, check_joined
-from penalize.torch.model.members import Axis, Member, member_of
+from penalize.torch.model.members import Axis, Member, listed, member_of
 from penalize.torch.model.targets import Target
 from penalize.torch.planned import PlannedWeight
 
@@ -180,7 +180,7 @@ class _Taken:
 
 def _planned(target: Target, binding: Joined, place: str) -> PlannedWeight:
     group, regularizer = target.name, target.regularizer
-    members = ", ".join(map(str, binding.members))
+    members = listed(binding.members)
     record = Parameter(
         (Site(group),), Role.OTHER, binding.shape(), outputs_axis=0, note=f"of unit i: {members}"
     )

@@ -23,7 +23,7 @@ from penalize.torch.compacting.proof import Inputs
 from penalize.torch.compacting.spaces import Parts, Space, spaces_of
 from penalize.torch.compacting.tracing import traced
 from penalize.torch.joining import Together
-from penalize.torch.model.members import in_words
+from penalize.torch.model.members import in_words, listed
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Suggestion(Listing[Suggested]):
     columns: ClassVar[Mapping[str, Callable[[Suggested], str]]] = {
         "units of": lambda row: row.name,
         "units": lambda row: str(row.units),
-        "each has": lambda row: ", ".join(row.members),
+        "each has": lambda row: listed(row.members),
         "in no group": lambda row: row.why,
     }
 
@@ -68,7 +68,8 @@ class Suggestion(Listing[Suggested]):
     def remarks(self) -> Iterator[str]:
         inside = sum(row.units for row in self.rows if row.members)
         total = sum(row.units for row in self.rows)
-        yield f"{inside} of {total} units in {len(self.together)} groups"
+        groups = len(self.together)
+        yield f"{inside} of {total} units in {groups} group{'' if groups == 1 else 's'}"
 
 
 def suggest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +165,16 @@ def in_words(name: str, ndim: int, axis: int, index: Tensor) -> str:
         inner[axis] = f"[{', '.join(_plus(apart, start) for start in starts)}]"
     return f"{name}[{', '.join(inner)}]"
 
+
+def listed(members: Sequence[object]) -> str:
+    """Members in a table: the first of them, where there are many."""
+    shown = members if len(members) <= _SHOWN else members[: _SHOWN - 1]
+    more = len(members) - len(shown)
+    return ", ".join([*map(str, shown), *([f"and {more} more"] if more else [])])
+
+
+_SHOWN = 4
+"""So many members are written out; of more one less, and how many there are."""
 
 _WRITTEN = 4
 """So many indices of a unit are written out, where they are no slice."""

@@ -73,6 +73,9 @@ class Mode(ABC):
     clip: ClassVar[str] = "without"
     """Whether what a loop clips has the penalty in it."""
 
+    spans: ClassVar[bool] = False
+    """Whether it acts on groups that span parameters, of which a target has several then."""
+
     once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
@@ -200,6 +203,12 @@ def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]
 
 def check_can_be_set(mode: Mode, target: Target) -> None:
     """A weight that is computed from other parameters cannot be set."""
+    if joined_in(target) is not None and not mode.spans:
+        raise ModeError(
+            f"mode={mode.name!r} acts on one parameter at a time, and the group {target.name!r} "
+            "spans several",
+            'use mode="gradient", or leave it out of together=',
+        )
     if target.binding.effective and joined_in(target) is None:
         raise ModeError(
             f"{target.name!r} is computed from other parameters, so mode={mode.name!r} cannot set "

@@ -32,6 +32,7 @@ class Decoupled(Mode):
     """w ← w − lr·∇Ω(w) before the update."""
 
     name = "decoupled"
+    spans = True
     once = True
 
     def check(self, target: Target, optimizer: Optimizer) -> None:

@@ -23,6 +23,7 @@ class Gradient(Mode):
     """``.grad`` += ∇Ω(w) before the update."""
 
     name = "gradient"
+    spans = True
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         target.regularizer.check_gradient(repr(target.name))

@@ -46,6 +46,7 @@ class Proximal(Mode):
     """w ← prox of step·Ω at w after the update, with the step that the optimizer really took."""
 
     name = "proximal"
+    spans = True
 
     def __init__(self, *, values: bool = False, average: float | None = None) -> None:
         super().__init__(values=values)
