@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,16 @@ from penalize.errors import (
     RulesError,
     StateError,
 )
-from penalize.torch import Plan, audit, declare, regularize, scope, strength_max
+from penalize.torch import (
+    Plan,
+    Training,
+    audit,
+    declare,
+    path,
+    regularize,
+    scope,
+    strength_max,
+)
 from penalize.torch.kernels import at_any_size
 from penalize.torch.modes.base import check_can_be_set
 from penalize.torch.modes.decoupled import Decoupled
@@ -180,6 +190,58 @@ def test_each_member_by_its_own_step() -> None:
     torch.testing.assert_close(model.units(), GroupLasso(0.5, groups=0).prox(before, steps))
     one = GroupLasso(0.5, groups=0).prox(before, 0.1)
     assert not torch.allclose(model.units(), one)
+
+
+@pytest.mark.parametrize("way", ["clip", "line search", "closure", "average"])
+def test_other_ways_to_step(way: str) -> None:
+    """As one weight: clipped with it, in a line search, in a closure, and with an average."""
+    found = []
+    for model in (Parts(), Whole()):
+        plan = plan_of(model) if isinstance(model, Parts) else regularize(model, {"w": LASSO})
+
+        def closure(model: Any = model) -> Tensor:
+            model.zero_grad()
+            value = loss(model)
+            value.backward()
+            return value
+
+        if way == "line search":
+            optimizer: Any = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
+            plan.attach(optimizer)
+        else:
+            optimizer = OPTIMIZERS["SGD"](model.parameters())
+            mode = {"clip": "gradient", "closure": "halfspace"}.get(way, "proximal")
+            options = {"clip": {"clip": "with"}, "average": {"average": 0.9}}.get(way, {})
+            plan.attach(optimizer, mode=mode, **options)  # type: ignore[arg-type]
+        for _ in range(3):
+            if way in ("line search", "closure"):
+                optimizer.step(closure)
+                continue
+            closure()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        found.append(model.units().detach())
+    # The curvature of L-BFGS is of sums in another order.
+    within = 1e-9 if way == "line search" else 1e-12
+    torch.testing.assert_close(*found, rtol=within, atol=within)
+
+
+def test_a_path() -> None:
+    """One strength after the other, since groups that span parameters are not stacked."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    members = {"0": "outputs", "2.weight": "inputs"}
+    plan = regularize(model, together={"hidden": (GroupLasso(1.0), members)})
+    fit = Training(
+        x=torch.randn(12, 3),
+        y=torch.randn(12, 1),
+        loss=nn.MSELoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        epochs=2,
+    )
+    found = path(fit, plan, strengths=[100.0, 1e-3], folds=2)
+    assert "groups span some" in str(found)
+    assert [row.nonzero for row in found.rows] == [0] * 3 + [20] * 3  # two folds, and all data
 
 
 @pytest.mark.parametrize("mode", ["decoupled", "proximal", "halfspace"])

@@ -167,7 +167,7 @@ class _Found:
             else:
                 both = sorted(taken.intersection(name for name, _ in space.readers))
                 beside = f"; and what reads it, {both[0]!r}, is in another group" if both else ""
-                self._leave(space, _why(space, what) + beside)
+                self._leave(space, _why_not_gone(space, what) + beside)
 
     def _cut(self, planted: Sequence[tuple[Space, Parts]]) -> Cut:
         """What ``compact`` does to a copy in which every other unit is zero."""
@@ -196,7 +196,7 @@ class _Found:
         return Suggestion(rows, together)
 
 
-def _why(space: Space, what: Cut) -> str:
+def _why_not_gone(space: Space, what: Cut) -> str:
     """Why planted units have stayed."""
     found = [why for name in space.writers for why in what.kept.get(name, {})]
     return "; ".join(dict.fromkeys(found)) or "it stays, for no reason that is known"

@@ -82,7 +82,7 @@ class Member:
         return torch.arange(self.shape[self.axis]).reshape(self.units, -1)
 
     def data(self) -> list[Any]:
-        """It as plain data, for a state."""
+        """Plain data of it, for a state."""
         positions = None if self.positions is None else self.positions.tolist()
         return [self.name, self.axis, self.units, positions]
 
