@@ -507,6 +507,14 @@ def test_members_that_are_tied_later() -> None:
         regularize(model, together={"unit": (LASSO, {"0.weight": 0, "1.weight": 1})})
 
 
+def test_a_member_of_another_shape() -> None:
+    model = Parts()
+    plan = plan_of(model)
+    model.a.weight = nn.Parameter(model.a.weight.detach().T.clone())
+    with pytest.raises(ModelError, match=r"'a\.weight'.*\(3, 4\), and had \(4, 3\)"):
+        plan.penalty()
+
+
 def test_optimizers_that_hold_some_members() -> None:
     model = Parts()
     plan = plan_of(model)

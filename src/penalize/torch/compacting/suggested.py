@@ -89,7 +89,7 @@ def suggest(
     from it instead. That they go is tried: every other unit of a copy is set to zero, and cut.
 
     Args:
-        model: a module, in whatever mode; it is left as it is.
+        model: a module, in whatever mode, before it is sharded; it is left as it is.
         inputs: what to call it with: a tensor, or a tuple of arguments. A small batch will do.
         regularizer: the penalty of each group: one of a matrix with a row for each unit, such as
             ``GroupLasso(1e-3)``.

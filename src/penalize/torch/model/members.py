@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penalize.errors import GroupsError
+from penalize.errors import GroupsError, ModelError
 from penalize.parameters import Parameter
 from penalize.regularizers.grouping import Blocks, normalise, resolve
 from penalize.regularizers.place import Place
@@ -56,6 +56,12 @@ class Member:
 
     def rows(self, x: Tensor) -> Tensor:
         """Units × elements of what is laid out as the weight."""
+        if tuple(x.shape) != self.shape:
+            raise ModelError(
+                f"{self.name!r}, which is in a group that spans parameters, has the shape "
+                f"{tuple(x.shape)}, and had {self.shape} when it was planned",
+                "detach(), and plan the model as it is now",
+            )
         x = gathered_whole(x).movedim(self.axis, 0)
         if self.positions is not None:
             x = x.index_select(0, self.positions.reshape(-1).to(x.device))
