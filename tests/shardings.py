@@ -93,9 +93,10 @@ def train(
     x: Tensor,
     y: Tensor,
     steps: int = 10,
+    together: Any = None,
 ) -> tuple[Plan, list[float]]:
     """A loop as anybody writes it; the plan, and the penalty after the first and the last step."""
-    plan = regularize(model, rules)
+    plan = regularize(model, rules, together=together)
     optimizer = make(model.parameters())
     if mode != "loss":
         plan.attach(optimizer, mode=mode)

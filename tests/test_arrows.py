@@ -62,6 +62,7 @@ WINGS = {
         "modes",
         "acting",
         "planned",
+        "joining",
         "plan",
         "regularize",
         "auditing",

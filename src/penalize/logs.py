@@ -59,7 +59,7 @@ def log(
     if isinstance(plan, LivePlan) != (params is None):
         raise ModelError(*_WITH_PARAMS if params is None else _WITHOUT_PARAMS)
     now = plan.penalized_now(params, at=at)
-    rows = {row.name: row for row in plan.rows}
+    rows = {row.name: row for row in (*plan.rows, *plan.together)}
     rules = _labels(rows[each.name] for each in now)
     found = {"penalty": 0.0}
     for each in now:

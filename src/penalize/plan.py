@@ -39,12 +39,20 @@ class Row:
     rule: str = field(default="", repr=False, compare=False)
     """The declaration that won, without its place: ``"rule kernels"``."""
 
+    together: tuple[str, ...] = ()
+    """The groups that span parameters which it is in: these are penalized under their names."""
+
 
 def row_of(
-    parameter: Parameter, decision: Decision, shape: tuple[int, ...] | None, trainable: bool
+    parameter: Parameter,
+    decision: Decision,
+    shape: tuple[int, ...] | None,
+    trainable: bool,
+    together: tuple[str, ...] = (),
 ) -> Row:
     """The row for a parameter as it is now. A frozen one is skipped: its regularizer is None."""
-    notes = [parameter.note] if parameter.note else []
+    notes = [f"in {' and '.join(map(repr, together))}"] if together else []
+    notes += [parameter.note] if parameter.note else []
     regularizer = decision.regularizer
     if not trainable:
         would = f" ({regularizer!r} when trainable)" if regularizer is not None else ""
@@ -64,6 +72,7 @@ def row_of(
         "; ".join(notes),
         decision.idle,
         decision.rule or decision.declared_at,
+        together if trainable else (),
     )
 
 
@@ -87,6 +96,11 @@ class Plan(ABC):
     def rows(self) -> tuple[Row, ...]:
         """One row per parameter, in the model's order; the rows tell what is frozen now."""
 
+    @property
+    def together(self) -> tuple[Row, ...]:
+        """One row for each group of units that spans parameters; their shapes are units × size."""
+        return ()
+
     @abstractmethod
     def penalized_now(self, params: Any = None, *, at: Any = None) -> list[PenalizedNow]:
         """What is penalized, with the values that it has now.
@@ -98,11 +112,11 @@ class Plan(ABC):
 
     def __repr__(self) -> str:
         rows = self.rows
-        penalized = sum(row.regularizer is not None for row in rows)
+        penalized = sum(_is_penalized(row) for row in rows)
         return f"<{type(self).__name__}: {penalized} of {len(rows)} parameters penalized>"
 
     def __str__(self) -> str:
-        return describe(self.rows, {})
+        return describe(self.rows, {}, self.together)
 
 
 class LivePlan(Plan):
@@ -113,11 +127,11 @@ class LivePlan(Plan):
         return {each.name: each.penalty for each in self.penalized_now()}
 
     def __str__(self) -> str:
-        return describe(self.rows, self.breakdown())
+        return describe(self.rows, self.breakdown(), self.together)
 
 
-def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
-    """The plan as a text table, with the penalties as they are now."""
+def describe(rows: Sequence[Row], penalties: dict[str, float], together: Sequence[Row] = ()) -> str:
+    """The plan as a text table, with the penalties as they are now; groups in one of their own."""
     columns: dict[str, Callable[[Row], str]] = {
         "parameter": lambda row: with_aliases(row.name, row.aliases),
         "role": lambda row: row.role.value,
@@ -127,12 +141,19 @@ def describe(rows: Sequence[Row], penalties: dict[str, float]) -> str:
         "declared at": lambda row: row.declared_at,
         "note": lambda row: row.note,
     }
-    penalized = sum(row.regularizer is not None for row in rows)
+    penalized = sum(_is_penalized(row) for row in rows)
     total = f", penalty {sum(penalties.values()):.4g}" if penalties else ""
     count = f"{penalized} of {len(rows)} parameters penalized{total}"
     idle = ", ".join(dict.fromkeys(rule for row in rows for rule in row.idle))
     said = f"{idle}: no parameter has such a role" if idle else ""
-    return "\n".join(filter(None, [laid_out(columns, rows), count, said]))
+    of_groups = {"together": lambda row: repr(row.name), "units × size": columns["shape"]}
+    of_groups |= {n: of for n, of in columns.items() if n not in ("parameter", "role", "shape")}
+    groups = f"\n{laid_out(of_groups, together)}" if together else ""
+    return "\n".join(filter(None, [laid_out(columns, rows), count, said, groups]))
+
+
+def _is_penalized(row: Row) -> bool:
+    return row.regularizer is not None or bool(row.together)
 
 
 def _in_words(shape: tuple[int, ...] | None) -> str:

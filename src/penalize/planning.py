@@ -54,7 +54,7 @@ def planned(
     records = _with_roles(list(parameters), {} if roles is None else roles)
     decisions = resolve(records, table)
     for decision in {id(each.regularizer): each for each in decisions}.values():
-        _check_chosen(decision)
+        check_chosen(decision)
     return [
         Planned(record, decision, _resolved(decision.regularizer, record, start, number))
         for number, (record, decision) in enumerate(zip(records, decisions, strict=True))
@@ -70,7 +70,8 @@ def _resolved(
     return regularizer.resolve(Place(names, record.shape, record.layout, partial(start, number)))
 
 
-def _check_chosen(decision: Decision) -> None:
+def check_chosen(decision: Decision) -> None:
+    """Raise :class:`RulesError` where a strength is a range to choose from."""
     if decision.regularizer is not None and any(ranges_in(decision.regularizer)):
         raise RulesError(
             f"{decision.regularizer!r} ({decision.declared_at}) has a strength that is not chosen "

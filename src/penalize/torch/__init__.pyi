@@ -4,6 +4,8 @@ from penalize.torch.acting.attachment import Attachment as Attachment
 from penalize.torch.auditing.audit import audit as audit
 from penalize.torch.compacting.compacted import Compacted as Compacted
 from penalize.torch.compacting.compacted import compact as compact
+from penalize.torch.compacting.suggested import Suggestion as Suggestion
+from penalize.torch.compacting.suggested import suggest as suggest
 from penalize.torch.model.scope import declare as declare
 from penalize.torch.model.scope import scope as scope
 from penalize.torch.plan import Plan as Plan

@@ -54,6 +54,11 @@ class Groups(dict[int, Group]):
         return type(None), ()  # a copy of an optimizer has groups of its own
 
 
+def sign_of(group: Group) -> float:
+    """−1 where what is maximized is the loss, so that ``.grad`` has the other sign."""
+    return -1.0 if group.get("maximize", False) else 1.0
+
+
 _GROUPS = "_penalize_groups"
 """An attribute of the optimizer: its groups as they were found last."""
 

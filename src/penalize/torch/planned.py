@@ -37,6 +37,14 @@ class PlannedWeight(NamedTuple):
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
 
+    together: tuple[str, ...] = ()
+    """The groups that span parameters which it is in."""
+
+    def row(self) -> Row:
+        """What the plan says of it, as it is now."""
+        shape, trains = self.binding.shape(), trainable(self.binding)
+        return row_of(self.parameter, self.decision, shape, trains, self.together)
+
     def scaled(self, factor: float) -> PlannedWeight:
         """The same with its strength multiplied by a number."""
         decided, regularizer = self.decision.regularizer, self.regularizer
@@ -58,18 +66,22 @@ class PlannedModel(LivePlan):
         weights: Sequence[PlannedWeight],
         model: nn.Module,
         activities: Activities | None = None,
+        groups: Sequence[PlannedWeight] = (),
     ) -> None:
         self.model = model
         """What was planned, for an audit of it."""
 
         self.weights = tuple(weights)
+        self.groups = tuple(groups)
+        """What spans several of the weights."""
+
         self._activities = Activities() if activities is None else activities
         self._begin(steps=0)
 
     def _begin(self, steps: int) -> None:
         self.all_targets = tuple(
             Target(each.parameter.name, each.binding, each.regularizer)
-            for each in self.weights
+            for each in (*self.weights, *self.groups)
             if each.regularizer is not None
         )
         """Whatever is penalized, frozen parameters too."""
@@ -89,7 +101,8 @@ class PlannedModel(LivePlan):
     # A copy is the plan of the copied model; what acts on the original does not act on it.
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: getattr(self, name) for name in ("model", "weights", "_activities")}
+        names = ("model", "weights", "groups", "_activities")
+        kept = {name: getattr(self, name) for name in names}
         return {**kept, "steps": self.steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,10 +113,12 @@ class PlannedModel(LivePlan):
     @property
     def rows(self) -> tuple[Row, ...]:
         """One row per parameter, in the model's order; the rows tell what is frozen now."""
-        return tuple(
-            row_of(each.parameter, each.decision, each.binding.shape(), trainable(each.binding))
-            for each in self.weights
-        )
+        return tuple(each.row() for each in self.weights)
+
+    @property
+    def together(self) -> tuple[Row, ...]:
+        """One row for each group of units that spans parameters; their shapes are units × size."""
+        return tuple(each.row() for each in self.groups)
 
     def targets(self) -> list[Target]:
         """What is penalized now: frozen parameters are left out, and tied ones are named once.
@@ -141,9 +156,9 @@ class PlannedModel(LivePlan):
                 "the plan penalizes outputs of modules, and their hooks belong to it alone",
                 "make a plan without activities",
             )
-        weights = [weight.scaled(factor) for weight in self.weights]
+        weights, groups = ([e.scaled(factor) for e in of] for of in (self.weights, self.groups))
         self.applied.detached = True
-        return type(self)(weights, self.model)
+        return type(self)(weights, self.model, groups=groups)
 
     # --- over time --------------------------------------------------------------------------
 
@@ -230,9 +245,12 @@ class PlannedModel(LivePlan):
         self.applied.steps = steps
         if not regularizers:
             return
-        self.weights = tuple(
-            each._replace(regularizer=regularizers.get(each.parameter.name, each.regularizer))
-            for each in self.weights
+        self.weights, self.groups = (
+            tuple(
+                each._replace(regularizer=regularizers.get(each.parameter.name, each.regularizer))
+                for each in of
+            )
+            for of in (self.weights, self.groups)
         )
         self.all_targets = tuple(
             replace(t, regularizer=regularizers.get(t.name, t.regularizer))

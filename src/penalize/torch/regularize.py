@@ -11,8 +11,10 @@ from torch import nn
 from penalize.backends import open_array
 from penalize.callsite import callsite
 from penalize.errors import AppliedTwiceError, ArrayError
+from penalize.parameters import Parameter
 from penalize.planning import Planned, Roles, planned
-from penalize.rules import Rules
+from penalize.rules import Decision, Rules
+from penalize.torch.joining import Together, joined
 from penalize.torch.model.bindings import Binding
 from penalize.torch.model.parameters import read
 from penalize.torch.outputs.activities import Activities
@@ -28,6 +30,7 @@ def regularize(
     roles: Roles | None = None,
     activities: ActivityRules | None = None,
     activities_in_eval: bool = False,
+    together: Together | None = None,
 ) -> Plan:
     """Resolve rules, scopes and declarations against a model.
 
@@ -50,13 +53,22 @@ def regularize(
             afterwards.
         activities_in_eval: whether modules in evaluation have their outputs penalized as well.
             Never where gradients are disabled.
+        together: groups of units that span parameters: the name of a group → a regularizer and its
+            members, ``{"hidden": (GroupLasso(1e-3), {"0": "outputs", "2.weight": "inputs"})}``.
+            A member is a selector (of whatever role), and says along which axis its units lie:
+            ``"outputs"``, ``"inputs"``, an axis, :func:`~penalize.blocks` of one where each unit
+            has several neighbours, or an axis and positions along it, one or as many for each
+            unit: ``("outputs", range(0, 64))``. The regularizer is that of one matrix with a row
+            for each unit, its members side by side. Groups share no element, and override rules as
+            a later row does.
 
     Raises:
         RulesError, SelectorError, RoleError: the rules or roles are malformed.
         NoMatchError: a selector matches nothing.
         ConflictError: two declarations of the same rank disagree on a tied parameter, or on a
             shared module.
-        GroupsError, ShapeError: a regularizer does not fit a parameter, or an output.
+        GroupsError, ShapeError: a regularizer does not fit a parameter, or an output; members of a
+            group have other numbers of units, or share elements.
         NoGradientError: a regularizer of an output has no gradient.
         ArrayError: a trainable parameter with a regularizer is not real floating-point.
         ModelError: there is no model, it has no parameters, or one that cannot be planned.
@@ -68,8 +80,13 @@ def regularize(
         parameters = [parameter for parameter, _ in found]
         rows = planned(parameters, rules, roles, lambda number: bindings[number].read())
         weights = [_planned(row, binding) for row, binding in zip(rows, bindings, strict=True)]
+        weights, groups = joined(weights, together, model, callsite())
+        says = {group.parameter.name: group.decision for group in groups}
+        for each in weights:
+            for name in each.together[:1]:
+                _check(each.parameter, says[name], each.binding)
     outputs = chosen(model, {} if activities is None else activities, callsite())
-    return Plan(weights, model, Activities(outputs, in_eval=activities_in_eval))
+    return Plan(weights, model, Activities(outputs, in_eval=activities_in_eval), groups)
 
 
 @contextmanager
@@ -90,26 +107,31 @@ def _uncollected() -> Iterator[None]:
 
 def _planned(row: Planned, binding: Binding) -> PlannedWeight:
     if row.regularizer is not None:
-        _check_door(row, binding)
-        for source in binding.parameters():
-            open_array(source)  # looked up now: torch.compile cannot trace the search
-            if row.parameter.trainable and not source.dtype.is_floating_point:
-                raise ArrayError(
-                    f"{row.parameter.name!r} of dtype {source.dtype}",
-                    "a real floating-point parameter; exempt it with a rule that gives None",
-                )
+        _check(row.parameter, row.decision, binding)
     return PlannedWeight(row.parameter, row.decision, binding, row.regularizer)
 
 
-def _check_door(row: Planned, binding: Binding) -> None:
+def _check(parameter: Parameter, decision: Decision, binding: Binding) -> None:
+    """Raise a sentence where a weight is none of real numbers, or penalized by its module."""
+    _check_door(parameter.name, binding, decision)
+    for source in binding.parameters():
+        open_array(source)  # looked up now: torch.compile cannot trace the search
+        if parameter.trainable and not source.dtype.is_floating_point:
+            raise ArrayError(
+                f"{parameter.name!r} of dtype {source.dtype}",
+                "a real floating-point parameter; exempt it with a rule that gives None",
+            )
+
+
+def _check_door(name: str, binding: Binding, decision: Decision) -> None:
     """A module may say that it penalizes a parameter itself, as a ``tf1.VariableStore`` does."""
     # Of the class: a module looks long for what it does not have.
     door = getattr(type(binding.module), "_penalize_door", None)
     first = "" if door is None else door(binding.module, binding.name)
     if first:
         raise AppliedTwiceError(
-            [row.parameter.name],
+            [name],
             first,
-            f"{row.regularizer!r} by {row.decision.declared_at}",
+            f"{decision.regularizer!r} by {decision.declared_at}",
             "Take regularizer= away, or exempt the variable with a rule that gives None",
         )

@@ -22,7 +22,7 @@ from penalize.torch.claims import check_free, claims_of
 from penalize.torch.clock import Group, groups_of, listen
 from penalize.torch.kernels.routes import Route, Routes
 from penalize.torch.model.bindings import trainable
-from penalize.torch.model.targets import Target
+from penalize.torch.model.targets import Target, joined_in
 from penalize.torch.modes.base import Effect, Mode, Replayed
 from penalize.torch.modes.memories import Memories, check_saved
 
@@ -140,13 +140,21 @@ class Attachment:
         this rank's shard.
         """
         taken = {name: how for s in self._steppers for name, how in s.mode.router.taken.items()}
-        autograd = ("autograd", "it is computed from other parameters")
+        joined = {n: how for s in self._steppers for n, how in s.mode.joined_router.taken.items()}
+        others = {
+            False: ("autograd", "it is computed from other parameters"),
+            True: ("plain", "its groups span parameters, which are copied into one matrix"),
+        }
         left = {name: share for each in self._memories for name, share in each.left().items()}
         return Routes(
             Route(
                 t.name,
                 t.regularizer,
-                *(autograd if t.binding.effective else taken.get(t.name, ("", ""))),
+                *(
+                    joined.get(t.name, others[joined_in(t) is not None])
+                    if t.binding.effective
+                    else taken.get(t.name, ("", ""))
+                ),
                 left.get(t.name),
             )
             for t in self._plan.all_targets

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from penalize.errors import OptimizerError, some
 from penalize.torch.clock import groups_of
+from penalize.torch.model.joined import Joined
 from penalize.torch.model.targets import Target
 from penalize.torch.stack import is_stepping
 
@@ -63,6 +64,7 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
     held = [set(groups_of(optimizer)) for optimizer in optimizers]
     shares: list[list[Target]] = [[] for _ in optimizers]
     missing, doubled, wanted = [], [], 0
+    everyone = set().union(*held)
     for target in targets:
         needed = {id(p) for p in target.binding.parameters() if p.requires_grad}
         known = {id(p) for p in target.binding.parameters()}
@@ -71,6 +73,8 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
         if not takers and not needed:
             takers = list(range(len(held)))  # frozen; any of them may get it when it is unfrozen
         if not takers:
+            if isinstance(target.binding, Joined) and needed & everyone:
+                raise _in_parts(target.name, target.binding, held)
             missing.append(target.name)
         if needed and len(takers) > 1:
             doubled.append(target.name)
@@ -93,6 +97,19 @@ def share_out(targets: Sequence[Target], optimizers: Sequence[Optimizer]) -> lis
             "(plan.attach([first, second])), or exempt these with a rule that gives None",
         )
     return shares
+
+
+def _in_parts(name: str, binding: Joined, held: Sequence[set[int]]) -> OptimizerError:
+    """What to say of a group whose members are not all stepped by one optimizer."""
+    most = max(held, key=lambda ids: sum(id(p) in ids for p in binding.parameters()))
+    without = [
+        m.name for m in binding.members if not all(id(p) in most for p in m.binding.parameters())
+    ]
+    return OptimizerError(
+        f"the group {name!r} spans parameters that no one of the optimizers holds: {some(without)} "
+        "of its members are missing from the one that holds most of them",
+        "give all members of a group to one optimizer",
+    )
 
 
 def check_can_act(optimizer: Optimizer) -> None:

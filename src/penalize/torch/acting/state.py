@@ -9,6 +9,7 @@ from penalize.errors import StateError
 from penalize.regularizers.base import Regularizer, described, read_from
 from penalize.regularizers.constants import without_start
 from penalize.schedules import why_not_a_count
+from penalize.torch.model.joined import Joined
 from penalize.torch.model.sharding import is_sharded
 from penalize.torch.model.targets import Target
 
@@ -17,7 +18,15 @@ VERSION = 2
 
 def state_of(targets: Iterable[Target], **how: Any) -> dict[str, Any]:
     """What is applied, and how: names, numbers and strings only."""
+    targets = list(targets)
     penalties = {target.name: described(target.regularizer) for target in targets}
+    together = {
+        t.name: [member.data() for member in t.binding.members]
+        for t in targets
+        if isinstance(t.binding, Joined)
+    }
+    if together:
+        how["together"] = together
     return {"version": VERSION, **how, "penalties": penalties}
 
 
@@ -36,7 +45,7 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
     Raises:
         StateError: the two states do not agree; with every difference.
     """
-    beside = {"activities", "average", "averages"}  # where there are any
+    beside = {"activities", "average", "averages", "together"}  # where there are any
     if not (isinstance(saved, Mapping) and saved.keys() - beside == here.keys() - beside):
         raise StateError("it was not saved by one of these")
     if type(saved["version"]) is not int or saved["version"] != VERSION:
@@ -49,6 +58,8 @@ def check_same(saved: object, here: Mapping[str, Any]) -> dict[str, Regularizer]
         for key in ("mode", "clip", "average")
         if saved.get(key) != here.get(key)
     ]
+    if saved.get("together") != here.get("together"):
+        problems.append("it has groups that span parameters, and here their members are others")
     outputs = [state.get("activities", {}) for state in (saved, here)]
     if not isinstance(outputs[0], Mapping):
         raise StateError("its activities are no mapping from name to regularizer")

@@ -30,7 +30,7 @@ from penalize.torch.auditing.rows import declared, weights
 from penalize.torch.auditing.verdicts import findings
 from penalize.torch.auditing.weight_decay import measure
 from penalize.torch.doors import plans_alive
-from penalize.torch.model.targets import Target
+from penalize.torch.model.targets import Target, joined_in
 from penalize.torch.modes.base import Effect, Replayed, gradients_of
 from penalize.torch.plan import Plan
 
@@ -261,6 +261,9 @@ def _changes(target: Target, after: Mapping[int, Tensor], before: Mapping[int, T
         first, second = after.get(id(p)), before.get(id(p))
         new = torch.zeros_like(p) if first is None else first
         found[p] = new - second if second is not None else new
+    joined = joined_in(target)
+    if joined is not None:  # its members may have parts in other groups as well
+        return dict(zip(found, joined.own([*found.values()]), strict=True))
     return found
 
 

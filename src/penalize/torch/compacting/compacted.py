@@ -127,16 +127,12 @@ def compact(
     Warns:
         NothingToCutWarning: no unit may go.
     """
-    given = pytree.tree_map_only(
-        Tensor,
-        Tensor.detach,
-        (inputs if isinstance(inputs, tuple | list) else (inputs,), dict(keywords or {})),
-    )
-    _check(model)
+    given = given_as(inputs, keywords)
+    check_can_be_cut(model)
     source = with_biases(model) if biases else model
     tried = [given, *others(model, given)]
     wiring = traced(source, *tried)
-    what, smaller = _proven(model, source, wiring, tried)
+    what, smaller = proven(model, source, wiring, tried)
     if not what.indices:
         warnings.warn(_why_not_smaller(model, what), NothingToCutWarning, stacklevel=2)
     return Compacted(
@@ -148,7 +144,14 @@ def compact(
     )
 
 
-def _check(model: nn.Module) -> None:
+def given_as(inputs: Any, keywords: Mapping[str, Any] | None) -> Inputs:
+    """What to call a model with: arguments, and those by name, none of them in a graph."""
+    arguments = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    found: Inputs = pytree.tree_map_only(Tensor, Tensor.detach, (arguments, dict(keywords or {})))
+    return found
+
+
+def check_can_be_cut(model: nn.Module) -> None:
     """Refuse a model in training mode, or without parameters that could be cut."""
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
@@ -174,7 +177,7 @@ def _check(model: nn.Module) -> None:
                 )
 
 
-def _proven(
+def proven(
     model: nn.Module, source: nn.Module, wiring: Wiring, inputs: Sequence[Inputs]
 ) -> tuple[Cut, nn.Module]:
     """The largest cut that is proven: what stands in the code of the model stays.

@@ -86,6 +86,27 @@ def laid_out_as(whole: Tensor, beside: Tensor) -> Tensor:
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
 
 
+def gathered_whole(x: Tensor) -> Tensor:
+    """All of a tensor that is sharded, differentiable in its shards; any other as it is."""
+    if not is_sharded(x):
+        return x
+    whole: Tensor = cast(Any, x).full_tensor()
+    return whole
+
+
+def shard_of(whole: Tensor, beside: Tensor) -> Tensor:
+    """What every rank has as a whole, laid out as another tensor is; nothing is communicated."""
+    if not is_sharded(beside):
+        return whole
+    from torch.distributed.tensor import DTensor, Replicate
+
+    like = cast(Any, beside)
+    mesh = like.device_mesh
+    everywhere = DTensor.from_local(whole.contiguous(), mesh, [Replicate()] * mesh.ndim)
+    found: Tensor = everywhere.redistribute(placements=like.placements)
+    return found
+
+
 def local_parts(w: Any, beside: Any, regularizer: Regularizer) -> tuple[Tensor, Tensor]:
     """The shards of a weight and of what is beside it, where Ω treats them as it does the whole."""
     if not (is_sharded(w) and is_sharded(beside) and w.placements == beside.placements):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from penalize.errors import ConflictError, ModelError
 from penalize.regularizers.base import Regularizer
 from penalize.torch.model.bindings import Binding
+from penalize.torch.model.joined import Joined, check_joined
 
 T = TypeVar("T")
 
@@ -69,6 +70,11 @@ class Lives(tuple[Live, ...]):
         return self if len(found) == len(self) else found
 
     @cached_property
+    def joined(self) -> Lives:
+        """Those that span parameters, which can be set."""
+        return Lives(each for each in self if joined_in(each) is not None)
+
+    @cached_property
     def _held(self) -> list[Any]:
         return [None, None]
 
@@ -85,6 +91,44 @@ def lives(targets: Sequence[Live]) -> Lives:
     return targets if isinstance(targets, Lives) else Lives(targets)
 
 
+def joined_in(target: Target | Live) -> Joined | None:
+    """The matrix of what is set in the parameters that a target spans; None where it spans none."""
+    binding = target.binding
+    return binding if isinstance(binding, Joined) and binding.can_be_set else None
+
+
+def weight_in(target: Target | Live, tensors: Sequence[Tensor]) -> Tensor:
+    """What is laid out as the parameters behind a target are, as its weight is."""
+    joined = joined_in(target)
+    return tensors[0] if joined is None else joined.joined(tensors)
+
+
+def parts_of(
+    target: Target | Live, weight: Any, into: Sequence[Tensor], factors: Sequence[Any] = (1.0,)
+) -> list[Any]:
+    """What is laid out as the weight of a target, as the parameters behind it are.
+
+    Args:
+        target: what is penalized.
+        weight: such a weight.
+        into: what has the elements that are not the target's.
+        factors: by which the parts are multiplied, one for each or one for all.
+    """
+    joined = joined_in(target)
+    if joined is not None:
+        return joined.apart(weight, into, factors if len(factors) == len(into) else None)
+    (factor,) = factors
+    return [weight if type(factor) is float and factor == 1 else factor * weight]
+
+
+def set_in(target: Target | Live, tensors: Sequence[Tensor], weight: Tensor) -> None:
+    """Write a weight of a target back, where it is a copy: see :func:`weight_in`."""
+    joined = joined_in(target)
+    if joined is not None:
+        for x, part in zip(tensors, joined.apart(weight, tensors), strict=True):
+            x.copy_(part)
+
+
 def parameters_behind(binding: Binding) -> tuple[nn.Parameter, ...]:
     """The parameters of a weight; none if the model no longer has it."""
     try:
@@ -98,10 +142,15 @@ def doubled(targets: Iterable[Target | Live]) -> frozenset[str]:
 
     Raises:
         ConflictError: the two have different regularizers.
+        ModelError: one of them is in a group that spans parameters, or a part of such a group is
+            frozen.
     """
     # By the parameters themselves: their ids are nothing to a compiler.
     first: dict[nn.Parameter, Target | Live] = {}
     again: set[str] = set()
+    targets = list(targets)
+    if any(isinstance(target.binding, Joined) for target in targets):
+        check_joined(targets)
     for target in targets:
         if target.binding.effective:
             continue  # its parameter is no weight: two may be computed from one

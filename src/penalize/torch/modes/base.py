@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from penalize.errors import ModeError, RoundedAwayWarning, some
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Router
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, joined_in
 from penalize.torch.modes.memories import Memories
 from penalize.torch.modes.step_sizes import rate_of
 
@@ -74,6 +74,9 @@ class Mode(ABC):
     clip: ClassVar[str] = "without"
     """Whether what a loop clips has the penalty in it."""
 
+    spans: ClassVar[bool] = False
+    """Whether it acts on groups that span parameters, of which a target has several then."""
+
     once: ClassVar[bool] = False
     """Whether ``before`` acts once per step, not after each evaluation of a closure."""
 
@@ -87,6 +90,9 @@ class Mode(ABC):
 
         self.router = Router()
         """Decides how each weight is computed with."""
+
+        self.joined_router = Router()
+        """The same of groups that span parameters, which are copied anew in each step."""
 
         self.memories: Memories | None = None
         """What it remembers of each weight between steps, if anything."""
@@ -191,6 +197,10 @@ def total(values: Iterable[Tensor | None]) -> Tensor:
 
 def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """The gradient of the penalty with respect to each parameter behind the weight."""
+    joined = joined_in(target)
+    if joined is not None:
+        yield from joined.gradients(target.regularizer)
+        return
     sources = [p for p in target.parameters if p.requires_grad]
     if not target.binding.effective:
         yield sources[0], target.regularizer.gradient(sources[0])
@@ -203,7 +213,13 @@ def gradients_of(target: Target | Live) -> Iterator[tuple[nn.Parameter, Tensor]]
 
 def check_can_be_set(mode: Mode, target: Target) -> None:
     """A weight that is computed from other parameters cannot be set."""
-    if target.binding.effective:
+    if joined_in(target) is not None and not mode.spans:
+        raise ModeError(
+            f"mode={mode.name!r} acts on one parameter at a time, and the group {target.name!r} "
+            "spans several",
+            'use mode="gradient", or leave it out of together=',
+        )
+    if target.binding.effective and joined_in(target) is None:
         raise ModeError(
             f"{target.name!r} is computed from other parameters, so mode={mode.name!r} cannot set "
             "it",
@@ -233,11 +249,12 @@ def warn_if_rounded_away(
 
 def _is_rounded_away(target: Target, groups: Mapping[int, Group], move: Move) -> bool:
     """Whether most weights would stay where they are, though the penalty pulls at them."""
-    (parameter,) = target.binding.parameters()
-    if parameter.dtype.itemsize > 2 or parameter.is_meta:
+    first, *_ = target.parameters
+    w = target.binding.read()
+    if w.dtype.itemsize > 2 or w.is_meta:
         return False
-    group = groups[id(parameter)]
+    group = groups[id(first)]
     lr = max(rate_of(group), group.get("initial_lr", 0.0))  # a warm-up begins below
-    pulled = move(target, parameter.float(), lr) != parameter
-    moved = move(target, parameter, lr) != parameter
+    pulled = move(target, w.float(), lr) != w
+    moved = move(target, w, lr) != w
     return bool(2 * moved.sum() < pulled.sum())

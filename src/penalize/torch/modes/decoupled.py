@@ -13,7 +13,7 @@ from penalize.errors import InterruptedStepWarning, ModeError, some
 from penalize.regularizers.base import Regularizer
 from penalize.torch.clock import Group, OptimizerStep
 from penalize.torch.kernels import Additions
-from penalize.torch.model.targets import Live, Target, lives
+from penalize.torch.model.targets import Live, Lives, Target, lives
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -32,6 +32,7 @@ class Decoupled(Mode):
     """w ← w − lr·∇Ω(w) before the update."""
 
     name = "decoupled"
+    spans = True
     once = True
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
@@ -65,6 +66,16 @@ class Decoupled(Mode):
 
     def before(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         targets = lives(targets)
+        # No element is in two of them, so that none is moved before another is read.
+        self._move(targets.plain, step)
+        if self._values and targets.joined:
+            value = total(t.regularizer(t.binding.read()) for t in targets.joined)
+            self.value = total([self.value, value])
+        for target in targets.joined:
+            for p, gradient in gradients_of(target):
+                step.assign(p, p - rate_of(step.groups[id(p)]) * gradient)
+
+    def _move(self, targets: Lives, step: OptimizerStep) -> None:
         ws, held = targets.parameters, targets.among(step.groups)
         keys = list(map(id, held))
         distinct = dict(zip(keys, held, strict=True))

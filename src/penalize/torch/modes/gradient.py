@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penalize.errors import ModeError, NeverAppliedWarning, OptimizerError, some
-from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.clock import OptimizerStep, sign_of
 from penalize.torch.kernels import Additions
 from penalize.torch.model.targets import Live, Target, lives
 from penalize.torch.modes.base import Effect, Mode, Replayed, gradients_of, total
@@ -24,6 +24,7 @@ class Gradient(Mode):
     """``.grad`` += ∇Ω(w) before the update."""
 
     name = "gradient"
+    spans = True
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
         target.regularizer.check_gradient(repr(target.name))
@@ -145,7 +146,7 @@ class Gradient(Mode):
 
     def effect(self, target: Target, run: Replayed) -> Effect:
         changes = {
-            p: _sign(run.groups[id(p)]) * gradient
+            p: sign_of(run.groups[id(p)]) * gradient
             for p, gradient in gradients_of(target)
             if id(p) in run.groups
         }
@@ -159,7 +160,7 @@ class Gradient(Mode):
         held = plain.among(groups)
         keys: list[Any] = list(map(id, held))
         distinct = dict(zip(keys, held, strict=True))
-        scales: dict[Any, float | Tensor] = {key: _sign(group) for key, group in distinct.items()}
+        scales: dict[Any, float | Tensor] = {key: sign_of(group) for key, group in distinct.items()}
         if scale is not None:
             keys = [(key, w.device) for key, w in zip(keys, ws, strict=True)]
             scales = {key: scales[key[0]] * scale.to(key[1]) for key in keys}
@@ -180,13 +181,9 @@ class Gradient(Mode):
             if self._values:
                 self.value = total([self.value, target.regularizer(target.binding.read())])
             for parameter, gradient in gradients_of(target):
-                sign = _sign(groups[id(parameter)])
+                sign = sign_of(groups[id(parameter)])
                 factor = sign if scale is None else sign * scale.to(gradient.device)
                 self.gradient_of(parameter).add_(factor * gradient)
-
-
-def _sign(group: Group) -> float:
-    return -1.0 if group.get("maximize", False) else 1.0
 
 
 # --- gradients that have the penalty in them --------------------------------------------------

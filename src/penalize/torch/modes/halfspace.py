@@ -14,9 +14,17 @@ from torch.optim import LBFGS, Optimizer
 
 from penalize.errors import ModeError
 from penalize.halfspace import AVERAGE, check_some_kinks
-from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.clock import Group, OptimizerStep, sign_of
 from penalize.torch.kernels import CompiledHalves, HalfSteps, Halvings, Router, Together
-from penalize.torch.model.targets import Live, Target, lives
+from penalize.torch.model.targets import (
+    Live,
+    Lives,
+    Target,
+    lives,
+    parts_of,
+    set_in,
+    weight_in,
+)
 from penalize.torch.modes.base import (
     MAY_BE_SKIPPED,
     Effect,
@@ -45,6 +53,7 @@ class Halfspace(Gradient):
         super().__init__(values=values)
         self.memories: Memories = Memories(average)
         self.router = Router([CompiledHalves, Together])
+        self.joined_router = Router([CompiledHalves])
         self._why_plain = ""
 
     def check(self, target: Target, optimizer: Optimizer) -> None:
@@ -82,66 +91,101 @@ class Halfspace(Gradient):
 
     def add(self, targets: Sequence[Live], groups: Any, scale: Tensor | None) -> None:
         if self._values:
-            self.value = total(t.regularizer(t.parameters[0]) for t in targets)
+            self.value = total(t.regularizer(t.binding.read()) for t in targets)
         if self._why_plain:
-            self.router.pass_by((t.name for t in targets), self._why_plain)
+            for router in (self.router, self.joined_router):
+                router.pass_by((t.name for t in targets), self._why_plain)
         else:
             targets = self._begun_by_kernels(targets, groups)
         for target in targets:
-            (p,) = target.parameters
-            gradient = self.gradient_of(p)
+            gradients = [self.gradient_of(p) for p in target.parameters]
             opened = self.memories.reopen(target)
-            factor = factor_of(p, groups[id(p)], scale)
-            g = data_gradient(target, opened, factor)
+            factors = [factor_of(p, groups[id(p)], scale) for p in target.parameters]
+            g = data_gradient(target, opened, factors)
             given, memory = opened.space.before(g, opened.memory)
             self.memories.note(target, memory)
-            gradient.copy_(opened.space.xp.like(factor * given, gradient))
+            parts = parts_of(target, given, gradients, factors)
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(opened.space.xp.like(part, gradient))
 
     def _begun_by_kernels(self, targets: Sequence[Live], groups: Any) -> list[Live]:
         """The targets that no kernel takes; for the others the step is begun."""
         targets = lives(targets)
-        ws, gradients = targets.parameters, self.gradients_of(targets.parameters)
-        signs = [-1.0 if group.get("maximize") else 1.0 for group in targets.among(groups)]
-        on_device = [False] * len(ws)
-        columns = targets.names, ws, gradients, targets.regularizers, signs, on_device
+        self.memories.begun = []
+        ws = targets.plain.parameters
+        signs = [sign_of(group) for group in targets.plain.among(groups)]
+        rest = self._begin(self.router, targets.plain, ws, self.gradients_of(ws), signs)
+        if targets.joined:
+            rest += self._begin_joined(targets.joined, groups)
+        return rest
+
+    def _begin(
+        self,
+        router: Router,
+        targets: Lives,
+        ws: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        signs: Sequence[Any],
+    ) -> list[Live]:
+        columns = targets.names, ws, gradients, targets.regularizers, signs, [False] * len(ws)
         works = Halvings(*columns, average=self.memories.average)
         rest: list[Live] = []
-        self.memories.begun = []
-        for job in self.router.jobs(works):
+        for job in router.jobs(works):
             its = job.its(targets)
             if not isinstance(job, HalfSteps):
                 rest += its
                 continue
-            begun = job.before(job.its(ws), job.its(gradients), *self.memories.begin(job, its))
+            own, beside = job.its(ws), job.its(gradients)
+            begun = job.before(own, beside, *self.memories.begin(job, its, own))
             self.memories.begun.append((job, begun, its))
         return rest
+
+    def _begin_joined(self, targets: Sequence[Live], groups: Any) -> list[Live]:
+        """The same of what spans parameters: of copies as matrices, which are written back."""
+        signs = [{factor_of(p, groups[id(p)], None) for p in t.parameters} for t in targets]
+        rest = [t for t, its in zip(targets, signs, strict=True) if len(its) > 1]
+        alike = [t for t in targets if t not in rest]
+        held = [[self.gradient_of(p) for p in target.parameters] for target in alike]
+        copies = [weight_in(t, gradients) for t, gradients in zip(alike, held, strict=True)]
+        ws = [weight_in(t, t.parameters) for t in alike]
+        own = [min(each) for each in signs if len(each) == 1]
+        left = self._begin(self.joined_router, lives(alike), ws, copies, own)
+        for target, gradients, copy in zip(alike, held, copies, strict=True):
+            set_in(target, gradients, copy)
+        return rest + left
 
     def after(self, targets: Sequence[Live], step: OptimizerStep) -> None:
         super().after(targets, step)
         for job, begun, its in self.memories.begun:
-            ws = [target.parameters[0] for target in its]
-            self.memories.finish(job, its, job.after(ws, begun))
+            ws = [weight_in(target, target.parameters) for target in its]
+            remembered = job.after(ws, begun)
+            for target, w in zip(its, ws, strict=True):
+                set_in(target, target.parameters, w)
+            self.memories.finish(job, its, remembered)
         for target in filter(self.memories.is_open, targets):
-            (p,) = target.parameters
             space, memory = self.memories.open(target)
             found_w, memory = space.after(opened_again(target), memory)
             self.memories.note(target, memory)
-            step.assign(p, space.xp.like(found_w, p))
+            parts = parts_of(target, found_w, target.parameters)
+            for p, part in zip(target.parameters, parts, strict=True):
+                step.assign(p, space.xp.like(part, p))
         self.memories.close(targets, step)
 
     def effect(self, target: Target, run: Replayed) -> Effect:
-        (p,) = target.parameters
-        if id(p) not in run.gradients:
+        parameters = target.parameters
+        if any(id(p) not in run.gradients for p in parameters):
             return Effect("gradients", {})
-        live = Live(target.name, target.binding, target.regularizer, target.parameters)
+        live = Live(target.name, target.binding, target.regularizer, parameters)
         kept = self.memories.kept
         opened = self.memories.open(live)
         self.memories.forget_step()
         self.memories.kept = kept
-        factor = factor_of(p, run.groups[id(p)], None)
-        g = run.gradients[id(p)]
-        given, _ = opened.space.before(factor * g, opened.memory)
-        return Effect("gradients", {p: factor * given - g})
+        factors = [factor_of(p, run.groups[id(p)], None) for p in parameters]
+        gs = [run.gradients[id(p)] for p in parameters]
+        g = weight_in(target, [factor * g for factor, g in zip(factors, gs, strict=True)])
+        given, _ = opened.space.before(g, opened.memory)
+        parts = zip(parameters, parts_of(target, given, gs, factors), gs, strict=True)
+        return Effect("gradients", {p: part - g for p, part, g in parts})
 
 
 _OF_LBFGS = "its line search and its curvature are of the weights that it left itself"

@@ -17,10 +17,10 @@ from penalize.backends import torch as local
 from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.regularizers.base import as_number
-from penalize.torch.clock import Group, OptimizerStep
+from penalize.torch.clock import Group, OptimizerStep, sign_of
 from penalize.torch.kernels import Begun, HalfSteps, Remembered
 from penalize.torch.model.sharding import laid_out_as
-from penalize.torch.model.targets import Live, Target
+from penalize.torch.model.targets import Live, Target, weight_in
 
 
 class Opened(NamedTuple):
@@ -34,8 +34,7 @@ class Opened(NamedTuple):
 
 def opened_again(target: Live) -> Tensor:
     """The weight as it is now, as it was opened."""
-    (parameter,) = target.parameters
-    array, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
+    array, xp = _open_now(target)
     now: Tensor = xp.wide(array)
     return now
 
@@ -52,6 +51,11 @@ class Batch(NamedTuple):
         """The memory of each, by its name."""
         names = [target.name for target in self.targets]
         return dict(zip(names, self.remembered.each(), strict=True))
+
+
+def _open_now(target: Live | Target) -> tuple[Tensor, Backend]:
+    w = weight_in(target, [p.detach() for p in target.parameters])
+    return open_array(w, whole=not target.regularizer.on_shards)
 
 
 class Memories:
@@ -112,11 +116,11 @@ class Memories:
         """A weight as it was at the beginning of the step."""
         opened = self._opened.get(target.name)
         if opened is None:
-            (parameter,) = target.parameters
             whole = not target.regularizer.on_shards
-            array, xp = open_array(parameter.detach(), whole=whole)
+            array, xp = _open_now(target)
             w = xp.wide(array)
-            w = w.clone() if w is array or w.data_ptr() == parameter.data_ptr() else w
+            held = target.parameters[0]
+            w = w.clone() if w is array or w.data_ptr() == held.data_ptr() else w
             space = HalfSpace(target.regularizer, w, self.average, xp)
             opened = Opened(space, self._memory_of(target.name, w, xp, whole))
             self._opened[target.name] = opened
@@ -132,21 +136,22 @@ class Memories:
         kept = self._of(target.name)
         return opened if kept is None else opened._replace(memory=kept)
 
-    def begin(self, job: HalfSteps, targets: Sequence[Live]) -> tuple[Remembered, list[Tensor]]:
+    def begin(
+        self, job: HalfSteps, targets: Sequence[Live], ws: Sequence[Tensor]
+    ) -> tuple[Remembered, list[Tensor]]:
         """The memory of weights that a kernel steps, and room for their averages."""
         remembered = next((each.remembered for each in self._batches if each.job is job), None)
         if remembered is None:
-            remembered = self._gathered(targets)
+            remembered = self._gathered(targets, ws)
         rooms = next((rooms for spare, rooms in self._spare if spare is job), None)
         self._spare = [each for each in self._spare if each[0] is not job]
         return remembered, rooms or [mean.new_empty(mean.shape) for mean in remembered.means]
 
-    def _gathered(self, targets: Sequence[Live]) -> Remembered:
+    def _gathered(self, targets: Sequence[Live], ws: Sequence[Tensor]) -> Remembered:
         """The memory of weights that a kernel has not stepped before."""
         memories, shapes = [], []
-        for target in targets:
-            (parameter,) = target.parameters
-            w, xp = open_array(parameter.detach())
+        for target, held in zip(targets, ws, strict=True):
+            w, xp = open_array(held.detach())
             memory = self._of(target.name)
             kind = w.device, torch.promote_types(w.dtype, torch.float32)
             if memory is None or (memory.mean.device, memory.mean.dtype) != kind:
@@ -216,7 +221,7 @@ class Memories:
 
     def load(self, state: Mapping[str, Mapping[str, Any]], targets: Sequence[Target]) -> None:
         """Go on from what :meth:`state` gave, or the whole of it; see :func:`check_saved`."""
-        weights = {target.name: target.parameters[0] for target in targets}
+        weights = {target.name: weight_in(target, target.parameters) for target in targets}
         self.kept, self._opened = {}, {}
         self._loaded = {
             name: {**saved, "mean": laid_out_as(saved["mean"], weights[name])}
@@ -235,8 +240,7 @@ class Memories:
 
 
 def _written(memory: Memory, target: Any) -> dict[str, Any]:
-    (parameter,) = target.parameters
-    _, xp = open_array(parameter.detach(), whole=not target.regularizer.on_shards)
+    _, xp = _open_now(target)
     numbers = {field: float(getattr(memory, field)) for field in SCALARS}
     return {"mean": xp.like(memory.mean, memory.mean), **numbers}
 
@@ -251,16 +255,16 @@ def check_saved(state: object, targets: Sequence[Target]) -> None:
     for name, saved in state.items():
         if name not in here:
             raise StateError(f"it has an average of {name!r}, which is not stepped here")
-        (parameter,) = here[name].parameters
+        shape = here[name].binding.shape()
         mean = saved["mean"]
         if not isinstance(mean, Tensor) or not mean.is_floating_point():
             raise StateError(
                 f"the average of {name!r} is to be a tensor of real numbers, not {mean!r}"
             )
-        if mean.shape != parameter.shape:
+        if mean.shape != shape:
             raise StateError(
-                f"the average of {name!r} has the shape {tuple(mean.shape)}, and "
-                f"{tuple(parameter.shape)} is what is stepped here"
+                f"the average of {name!r} has the shape {tuple(mean.shape)}, and {shape} is what "
+                "is stepped here"
             )
         for field in SCALARS:
             if not math.isfinite(as_number(saved[field])):
@@ -275,16 +279,23 @@ def check_known(target: Target) -> None:
     has_kinks(target.name, target.regularizer)
 
 
-def data_gradient(target: Live, opened: Opened, factor: Any) -> Tensor:
-    """The gradient of the data beside a weight, of what ``.grad`` has factor times."""
-    (parameter,) = target.parameters
-    assert parameter.grad is not None  # modes give one to what has none
-    array, xp = open_array(parameter.grad.detach(), whole=not target.regularizer.on_shards)
+def data_gradient(target: Live, opened: Opened, factors: Sequence[Any]) -> Tensor:
+    """The gradient of the data beside a weight, of what each ``.grad`` has factor times."""
+    gradients: list[Tensor] = []
+    for p in target.parameters:
+        assert p.grad is not None  # modes give one to what has none
+        gradients.append(p.grad.detach())
+    factor, *others = factors
+    if others:
+        gradients = [gradient / each for gradient, each in zip(gradients, factors, strict=True)]
+        factor = 1.0
+    held = weight_in(target, gradients)
+    array, xp = open_array(held, whole=not target.regularizer.on_shards)
     gradient: Tensor = xp.wide(array).to(opened.space.w.dtype) / factor
     return gradient
 
 
 def factor_of(parameter: nn.Parameter, group: Group, scale: Tensor | None) -> Any:
     """What ``.grad`` is multiplied by: a scaler's factor, and −1 where it is maximized."""
-    sign = -1.0 if group.get("maximize", False) else 1.0
+    sign = sign_of(group)
     return sign if scale is None else sign * scale.to(parameter.device)

@@ -6,7 +6,7 @@ Each function reads the state after the update.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from penalize import steps
 from penalize.backends import torch as xp
-from penalize.steps import Taken
+from penalize.steps import Step, Taken
+from penalize.torch.model.targets import Live, Target, joined_in, weight_in
 
 StepSize = Callable[[Mapping[str, Any], Mapping[str, Any]], Taken]
 """(param group, state of the parameter) → its step."""
@@ -123,6 +124,34 @@ KNOWN = ", ".join(kind.__name__ for kind in _BY_CLASS)
 def step_size_of(optimizer: Optimizer) -> StepSize | None:
     """How to read the step that this optimizer takes; None where it is not known."""
     return _BY_ALGORITHM.get(_algorithm(type(optimizer)))
+
+
+def joined_taken(target: Target | Live, taken: Sequence[Taken]) -> Taken | None:
+    """The step of what spans parameters, where all of these took it by the same numbers."""
+    first = taken[0]
+    seconds = [each.second for each in taken if each.second is not None]
+    if any(isinstance(x, Tensor) for each in taken for x in each._replace(second=None)):
+        return None  # to compare them would wait for the device
+    alike = all(each._replace(second=None) == first._replace(second=None) for each in taken)
+    if not alike or len(seconds) not in (0, len(taken)):
+        return None
+    return first._replace(second=weight_in(target, seconds) if seconds else None)
+
+
+def joined_step(target: Target | Live, ws: Sequence[Tensor], taken: Sequence[Step]) -> Step:
+    """The step of what may span several parameters, each of which has taken its own.
+
+    Factors are one number if they are for all, else one for each element, as denominators are.
+    """
+    first = taken[0]
+    if joined_in(target) is None:
+        return first
+    factor: Any = first.factor
+    if any(isinstance(s.factor, Tensor) or s.factor != factor for s in taken):
+        own = [torch.ones_like(w) * s.factor for w, s in zip(ws, taken, strict=True)]
+        factor = weight_in(target, own)
+    denominators = [s.denominator for s in taken if s.denominator is not None]
+    return Step(factor, weight_in(target, denominators) if denominators else None)
 
 
 def why_not_bounded(optimizer: Optimizer) -> str:

@@ -129,7 +129,7 @@ def why_not_stacked(training: Any, plan: Plan) -> str:
     ):
         return f"{optimizer.__name__} does not treat elements one by one"
     if any(t.binding.effective or id(t.parameters[0]) not in named for t in plan.targets()):
-        return "a penalized weight is computed from other parameters"
+        return "a penalized weight is computed from other parameters, or groups span some"
     if any(t.regularizer.scheduled for t in plan.targets()):
         return "a strength follows a schedule"
     for name, module in model.named_modules():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import NoStrengthMaxError, PathError
-from penalize.torch.model.targets import Target
+from penalize.torch.model.targets import Target, joined_in, parts_of, weight_in
 from penalize.torch.plan import Plan
 from penalize.torch.selection.states import kept
 
@@ -55,7 +55,7 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
     model = plan.model
     with kept(model):
         for target in targets:
-            target.parameters[0].detach().zero_()
+            _set_to_zero(target)
         _fit_the_rest(loss, model, targets)
         found = _largest(loss, targets)
     alone = max(_alone(loss, model, target) for target in targets)
@@ -89,20 +89,28 @@ def _check(targets: Sequence[Target]) -> None:
     if not targets:
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
     for target in targets:
-        if target.binding.effective:
+        if target.binding.effective and joined_in(target) is None:
             raise PathError(
                 f"{target.name!r} is computed from other parameters, and cannot be set to zero",
                 "give the strengths",
             )
         try:
-            target.regularizer.strength_max(torch.zeros_like(target.parameters[0]))
+            target.regularizer.strength_max(torch.zeros_like(target.binding.read()))
         except NoStrengthMaxError:
             raise NoStrengthMaxError(target.regularizer, repr(target.name)) from None
 
 
+@torch.no_grad()
+def _set_to_zero(target: Target) -> None:
+    parameters = target.parameters
+    nothing = torch.zeros_like(weight_in(target, parameters))
+    for p, part in zip(parameters, parts_of(target, nothing, parameters), strict=True):
+        p.copy_(part)
+
+
 def _fit_the_rest(loss: Callable[[], Tensor], model: nn.Module, targets: Sequence[Target]) -> None:
     """Put what is trained and not penalized where the loss is least."""
-    held = {id(target.parameters[0]) for target in targets}
+    held = {id(p) for target in targets for p in target.parameters}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
     if not rest:
         return
@@ -140,11 +148,12 @@ def _differentiated(
 
 def _largest(loss: Callable[[], Tensor], targets: Sequence[Target]) -> float:
     """The strength that the gradients as they are need, each in the dual norm of its penalty."""
-    _, gradients = _differentiated(loss, [target.parameters[0] for target in targets])
+    parameters = list(dict.fromkeys(p for target in targets for p in target.parameters))
+    slopes = dict(zip(parameters, _differentiated(loss, parameters)[1], strict=True))
     with torch.no_grad():
         found = [
-            float(target.regularizer.strength_max(g))
-            for target, g in zip(targets, gradients, strict=True)
+            float(t.regularizer.strength_max(weight_in(t, [slopes[p] for p in t.parameters])))
+            for t in targets
         ]
     return math.nan if any(map(math.isnan, found)) else max(found)
 
@@ -152,5 +161,5 @@ def _largest(loss: Callable[[], Tensor], targets: Sequence[Target]) -> float:
 def _alone(loss: Callable[[], Tensor], model: nn.Module, target: Target) -> float:
     """The strength that one parameter needs to stay at zero while the others are as they are."""
     with kept(model):
-        target.parameters[0].detach().zero_()
+        _set_to_zero(target)
         return _largest(loss, [target])
