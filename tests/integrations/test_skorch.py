@@ -30,6 +30,7 @@ from penalize import (
     L1,
     L2,
     AppliedTwiceError,
+    GroupLasso,
     LostAttachmentError,
     ModeError,
     NoMatchError,
@@ -273,6 +274,18 @@ def test_two_of_them() -> None:
         TrainerError, match=r"^callbacks= of this NeuralNetRegressor has .*_1 and P"
     ):
         both.fit(X, Y)
+
+
+def test_groups_that_span_parameters() -> None:
+    unit = {"0": "outputs", "2.weight": "inputs"}
+    together = {"hidden": (GroupLasso(1e3), unit)}
+    callback = PenalizeCallback(mode="proximal", together=together)
+    trained = net(callback)
+    trained.fit(X, Y)
+    (plan,) = [each.plan_ for _, each in trained.callbacks_ if isinstance(each, PenalizeCallback)]
+    assert plan.breakdown() == {"hidden": 0.0}
+    assert not trained.module_[0].bias.any()
+    assert clone(callback).together == together
 
 
 def test_names_are_those_of_the_module() -> None:

@@ -19,6 +19,7 @@ from penalize.rules import Rules, parse
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.acting.state import whole
 from penalize.torch.doors import MARK
+from penalize.torch.joining import Together
 from penalize.torch.modes.choice import mode_of
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
@@ -37,6 +38,7 @@ class Attached:
         mode: how the plan acts; see ``Plan.attach``, also for the options.
         words: kind of error → what to write in this trainer, as a note to the error.
         roles: corrects what a parameter is taken for; see :func:`penalize.torch.regularize`.
+        together: groups that span parameters; the same.
         clip: whether what the trainer clips has the penalty in it.
         scaler: the trainer's ``GradScaler``, where it cannot be asked for it.
         values: whether ``attachment.penalty`` is to have Σ Ω(w) of each step.
@@ -54,6 +56,7 @@ class Attached:
         *,
         words: Mapping[type[PenalizeError], str],
         roles: Roles | None = None,
+        together: Together | None = None,
         clip: str = "without",
         scaler: GradScaler | None = None,
         values: bool = False,
@@ -67,7 +70,7 @@ class Attached:
         self._run: object = None
         self._place = callsite()
         self._words = words
-        self._rules, self._roles, self._mode = rules, roles, mode
+        self._rules, self._roles, self._together, self._mode = rules, roles, together, mode
         self._options = dict[str, Any](clip=clip, scaler=scaler, values=values, average=average)
         with self._explained():
             parse({} if rules is None else rules, "rule", self._place)
@@ -108,7 +111,7 @@ class Attached:
             options = {**options, "scaler": scaler}
         marked = [(g, g[MARK]) for each in optimizers for g in each.param_groups if MARK in g]
         with self._explained():
-            plan = regularize(model, self._rules, roles=self._roles)
+            plan = regularize(model, self._rules, roles=self._roles, together=self._together)
             attachment = plan.attach(optimizers, self._mode, **options)
             try:
                 if state is not None:

@@ -58,8 +58,8 @@ class PenalizeCallback:
     Args:
         rules: see :func:`penalize.torch.regularize`.
         mode: how they act, as in ``plan.attach``.
-        options: those of ``plan.attach``, and ``roles`` as in ``regularize``. A ``GradScaler`` with
-            ``clip="with"`` is ``scaler=``.
+        options: those of ``plan.attach``, and ``roles`` and ``together`` as in ``regularize``. A
+            ``GradScaler`` with ``clip="with"`` is ``scaler=``.
 
     Raises:
         RulesError, SelectorError, ModeError: rules, mode or options are malformed.

@@ -46,8 +46,8 @@ class PenalizeCallback(Callback):
     Args:
         rules: see :func:`penalize.torch.regularize`; names are those of the ``LightningModule``.
         mode: how they act, as in ``plan.attach``.
-        options: those of ``plan.attach``, and ``roles`` as in ``regularize``. The ``GradScaler``
-            of ``precision="16-mixed"`` is found.
+        options: those of ``plan.attach``, and ``roles`` and ``together`` as in ``regularize``. The
+            ``GradScaler`` of ``precision="16-mixed"`` is found.
 
     Raises:
         RulesError, SelectorError, ModeError: rules, mode or options are malformed. What does not

@@ -27,6 +27,7 @@ from penalize.planning import Roles
 from penalize.rules import Rules
 from penalize.torch.acting.attachment import Attachment
 from penalize.torch.doors import MARK
+from penalize.torch.joining import Together
 from penalize.torch.plan import Plan
 
 try:
@@ -68,6 +69,7 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
             several modules each name begins with that of its module: ``"module.0.weight"``.
         mode: how they act, as in ``plan.attach``; and so are ``clip``, ``values`` and ``average``.
         roles: corrects what a parameter is taken for, as in ``regularize``.
+        together: groups that span parameters, the same.
 
     Nothing is looked at before training begins.
 
@@ -87,6 +89,7 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
         average: float | None = None,
         values: bool = False,
         roles: Roles | None = None,
+        together: Together | None = None,
     ) -> None:
         # A name without _ at its end is that of a parameter.
         self.rules = rules
@@ -95,6 +98,7 @@ class PenalizeCallback(Callback):  # type: ignore[misc]
         self.average = average
         self.values = values
         self.roles = roles
+        self.together = together
         self.place_ = callsite()
         self.attached_: Attached | None = None
         self.trained_: WeakKeyDictionary[Optimizer, _Trained] = WeakKeyDictionary()

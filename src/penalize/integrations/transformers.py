@@ -70,8 +70,8 @@ class PenalizeCallback(TrainerCallback):
         replaces_weight_decay: whether to set the optimizer's ``weight_decay`` to 0 everywhere, so
             that only the rules decay. Without it an L2 beside ``TrainingArguments(weight_decay=…)``
             is refused.
-        options: those of ``plan.attach``, and ``roles`` as in ``regularize``. The ``GradScaler``
-            of ``fp16=True`` is found.
+        options: those of ``plan.attach``, and ``roles`` and ``together`` as in ``regularize``. The
+            ``GradScaler`` of ``fp16=True`` is found.
 
     Raises:
         RulesError, SelectorError, ModeError: rules, mode or options are malformed. What does not
