@@ -76,6 +76,10 @@ def _reasons(wiring: Wiring) -> tuple[dict[int, str], set[int]]:
                     reason = f"it is a constant, and {reader.bias.name!r} is more than a bias"
             if reason and why.get(root, LIVES) == LIVES:
                 why[root] = reason
+    for each, reason in wiring.because.items():
+        root = int(wiring.units.roots(torch.tensor(each)))
+        if why.get(root) == LIVES:
+            why[root] = reason
     return why, read
 
 

@@ -24,7 +24,7 @@ def moves(call: Call, *args: Any, **kwargs: Any) -> Any:
     inputs = values_in([args, kwargs])
     made = _moved(call, inputs, args, kwargs)
     units = [value.units for value in [*inputs, *values_in(made)]]
-    call.wiring.moves.append(Move(units, call.name in SIZED))
+    call.wiring.moves.append(Move(units, call.name in SIZED, call.owner))
     if call.name in SIZED:
         call.wiring.sized |= {value.origin.name for value in inputs if value.origin is not None}
     return made

@@ -68,10 +68,12 @@ class Move(NamedTuple):
     Args:
         units: of what it reads, and of what it makes.
         is_sized: whether its arguments may be numbers of units.
+        owner: the module in whose code it stands.
     """
 
     units: Sequence[Tensor]
     is_sized: bool
+    owner: str
 
 
 @dataclass
@@ -85,7 +87,11 @@ class Wiring:
     dead: list[Tensor] = field(default_factory=list)
     """Units whose incoming weights are all 0, at one place at least."""
     moves: list[Move] = field(default_factory=list)
-    """Operators that move units, in their order."""
+    """Operators that move units, or read them, in their order."""
+    sizes: list[dict[str, set[int]]] = field(default_factory=list)
+    """Of each of the inputs, the sizes of what the moves in the code of a module read and make."""
+    because: dict[int, str] = field(default_factory=dict)
+    """Why units change with the input, where more can be said than that."""
     sized: set[str] = field(default_factory=set)
     """Parameters that are moved by operators whose arguments may be numbers of units."""
 
@@ -94,6 +100,11 @@ class Wiring:
         before = self.written.get(origin.name, units[:0])
         self.written[origin.name] = torch.tensor(sorted({*before.tolist(), *units.tolist()}))
         self.dead.append(units[dead])
+
+    def note(self, ids: Tensor, why: str) -> None:
+        """Say why these change with the input, should they have to stay for that."""
+        for each in distinct(ids):
+            self.because.setdefault(each, why)
 
     def in_code(self) -> set[int]:
         """The units whose number may stand in the code of the model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Units:
         """Parameters and buffers by name."""
         self.numeric: set[str] = set()
         """Names of those that are used otherwise than as a map's weight or bias."""
+        self.later: list[Callable[[], None]] = []
+        """What has to be said of units when it is known which are one."""
         self._numbers = torch.arange(0)
 
     def numbers(self, count: int) -> Tensor:
@@ -89,6 +91,12 @@ class Units:
         for pair in distinct(a[both] * count + b[both]):
             low, high = sorted((self._root(pair // count), self._root(pair % count)))
             self._parents[high] = low
+
+    def settle(self) -> None:
+        """Say what was to be said later."""
+        later, self.later = self.later, []
+        for each in later:
+            each()
 
     def keep(self, ids: Tensor, reason: str) -> None:
         """Let these stay."""
