@@ -42,7 +42,7 @@ def product(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def _sides(call: Call, args: Any) -> tuple[Side, Side, str] | None:
-    """The factors of an operator, and the letters of its output; None if it has a form of its own."""
+    """The factors of an operator, and the letters of its output; None in a form of its own."""
     if call.name == "einsum":
         left, _, out = args[0].replace(" ", "").partition("->")
         names = left.split(",")
@@ -73,11 +73,13 @@ def contracted(call: Call, x: Side, y: Side, out: str, shape: tuple[int, ...]) -
     ):
         call.wiring.keep(sides, reason)
         return _plain(shape)
-    whole = [each[(..., *(0 for _ in dims))] for each in ids]
+    whole = [each.flatten(len(out)).select(-1, 0) if summed else each for each in ids]
     for this, side, other in ((whole[0], sides[0], y), (whole[1], sides[1], x)):
         varying = [d for d in range(len(out)) if not same_along(this, [d])]
         if not other.value.has_units and not _is_even(other, [out[d] for d in varying]):
-            call.wiring.keep([side], f"{call.name} multiplies it by what has no units to go with it")
+            call.wiring.keep(
+                [side], f"{call.name} multiplies it by what has no units to go with it"
+            )
     made, found = (each.expand(shape) for each in whole)
     call.units.join(made, found)
     units = torch.where(made >= 0, made, found) if (once(found) >= 0).any() else made
@@ -122,18 +124,17 @@ def _known(
     return known | equal, torch.where(equal & ~known, first.squeeze(-1).expand(shape), 0.0)
 
 
-def attention(
-    call: Call, q: Facts, k: Facts, v: Facts, mask: Any = None, p: float = 0.0, *_: Any, **given: Any
-) -> Any:
+def attention(call: Call, q: Facts, k: Facts, v: Facts, *rest: Any, **named: Any) -> Any:
     """softmax(q kᵀ/√d + mask) v of each head."""
-    if p or given.get("dropout_p") or len({len(each.shape) for each in (q, k, v)}) != 1:
+    given = dict(zip(("attn_mask", "dropout_p"), rest, strict=False)) | named
+    mask, alike = given.get("attn_mask"), len({len(each.shape) for each in (q, k, v)}) == 1
+    if given.get("dropout_p") or not alike:
         return call.unknown("attention with dropout takes it", q, k, v, mask)
-    mask = given.get("attn_mask", mask)
     if given.get("enable_gqa") and 1 != k.shape[-3] != q.shape[-3]:
         times = q.shape[-3] // k.shape[-3]
         k, v = (each.moved(lambda part: part.repeat_interleave(times, -3)) for each in (k, v))
     batch = "abcdefgh"[: len(q.shape) - 2]
-    shape = (*torch.broadcast_shapes(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2])
+    shape = (*call.meta.shape[:-1], k.shape[-2])
     scores = contracted(call, Side(q, f"{batch}md"), Side(k, f"{batch}kd"), f"{batch}mk", shape)
     if mask is not None:
         units = together(call.units, [scores, mask], shape, call.name)
@@ -141,7 +142,11 @@ def attention(
     is_share = mask is None or _shows_something(mask)
     shares = _plain(shape)._replace(units=scores.units, is_share=is_share)
     made = contracted(
-        call, Side(shares, f"{batch}mk"), Side(v, f"{batch}kn"), f"{batch}mn", tuple(call.meta.shape)
+        call,
+        Side(shares, f"{batch}mk"),
+        Side(v, f"{batch}kn"),
+        f"{batch}mn",
+        tuple(call.meta.shape),
     )
     if not is_share:
         call.wiring.note(v.units[v.known & (v.constant != 0)], HIDDEN)

@@ -52,7 +52,7 @@ def first_along(x: Tensor, dimensions: Iterable[int]) -> Tensor:
 
 
 def joined_along(units: Units, ids: Tensor, dimensions: Iterable[int]) -> bool:
-    """Let units be one along these dimensions, if there are several beside: whole heads of channels.
+    """Let units be one along these dimensions, if there are several beside, as heads of channels.
 
     Returns:
         Whether there are, or nothing changes along these dimensions.

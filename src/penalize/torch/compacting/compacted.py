@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from penalize.errors import CompactError, ModelError, NothingToCutWarning
+from penalize.errors import ModelError, NothingToCutWarning
 from penalize.tables import Listing
-from penalize.torch.compacting.carrying import carried_over, with_biases, without_idle_biases
-from penalize.torch.compacting.cutting import Cut, cut, decided, untold
+from penalize.torch.compacting.carrying import carried_over, with_biases
+from penalize.torch.compacting.cutting import Cut
 from penalize.torch.compacting.others import others
-from penalize.torch.compacting.proof import Inputs, in_float64, outputs, why_not_equal, widened
+from penalize.torch.compacting.proof import outputs
+from penalize.torch.compacting.proving import proven
 from penalize.torch.compacting.readers import Wiring
-from penalize.torch.compacting.structure import elsewhere
 from penalize.torch.compacting.tracing import traced
 
 
@@ -136,7 +136,7 @@ def compact(
     source = with_biases(model) if biases else model
     tried = [given, *others(model, given)]
     wiring = traced(source, *tried)
-    what, smaller = _proven(model, source, wiring, tried)
+    what, smaller = proven(model, source, wiring, tried)
     if not what.indices:
         warnings.warn(_why_not_smaller(model, what), NothingToCutWarning, stacklevel=2)
     return Compacted(
@@ -172,41 +172,6 @@ def _check(model: nn.Module) -> None:
                     'make it one: torch.nn.utils.prune.remove(module, "weight") behind pruning '
                     "with masks, torch.nn.utils.remove_weight_norm(module) behind weight_norm",
                 )
-
-
-def _proven(
-    model: nn.Module, source: nn.Module, wiring: Wiring, inputs: Sequence[Inputs]
-) -> tuple[Cut, nn.Module]:
-    """The largest cut that is proven: what stands in the code of the model stays.
-
-    It is proven in float64, where the model runs in it, and then in the model's own type.
-    """
-    stay: set[int] = set()
-    wide = in_float64(source, inputs[0])
-    while True:
-        what = decided(wiring, stay)
-        smaller = cut(source, what)
-        without_idle_biases(model, smaller, what)
-        misplaced = elsewhere(wiring, smaller, what, inputs[0])
-        if misplaced:
-            stay |= misplaced
-            continue
-        why = ""
-        try:
-            if wide is not None:
-                narrow = cut(wide, what)
-                why = why_not_equal(wide, narrow, [widened(each) for each in inputs])
-            why = why or why_not_equal(
-                model, smaller, inputs if wide is None else inputs[:1], roughly=wide is not None
-            )
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-            why = f"it cannot be run: {error}"
-        if not why:
-            return what, smaller
-        in_code = wiring.in_code() | wiring.units.of_all(untold(source) | wiring.sized)
-        if stay >= in_code:
-            raise CompactError(type(model).__name__, why)
-        stay |= in_code
 
 
 def _layers(wiring: Wiring, what: Cut) -> list[Layer]:

@@ -27,17 +27,16 @@ class Cut(NamedTuple):
     """Of each written weight, why how many of its dead units stay."""
 
 
-def decided(wiring: Wiring, stay: Collection[int] = ()) -> Cut:
+def decided(wiring: Wiring, stay: Mapping[int, str]) -> Cut:
     """The cut that changes no output.
 
     Args:
         wiring: what the model does.
-        stay: units that are to stay.
+        stay: units that are to stay, and why.
     """
     units = wiring.units
     why, read = _reasons(wiring)
-    reasons = dict.fromkeys(stay, "its number may stand in the model's code")
-    reasons = why | reasons | units.kept()
+    reasons = why | {**stay} | units.kept()
     gone = read - reasons.keys()
     dimensions = units.dimensions()
     for ids in dimensions.values():  # a layer keeps one unit, to be a layer
@@ -103,11 +102,12 @@ def _offsets(wiring: Wiring, gone: set[int]) -> dict[str, Tensor]:
 
 def _kept(wiring: Wiring, gone: set[int], reasons: Mapping[int, str]) -> dict[str, dict[str, int]]:
     """Why how many of the units stay that have no incoming weights, or no outgoing ones."""
-    dead = {root for ids in wiring.dead for root in wiring.units.roots(ids).tolist()}
+    dead = {each for ids in wiring.dead for each in ids.tolist()}
+    unheard = wiring.unheard()
     found: dict[str, dict[str, int]] = {}
     for name, ids in wiring.written.items():
-        for root in wiring.units.roots(ids).tolist():
-            if root in dead and root not in gone:
+        for each, root in zip(ids.tolist(), wiring.units.roots(ids).tolist(), strict=True):
+            if (each in dead or root in unheard) and root not in gone:
                 why = reasons.get(root, "a layer keeps one unit")
                 counts = found.setdefault(name, {})
                 counts[why] = counts.get(why, 0) + 1

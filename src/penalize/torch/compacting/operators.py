@@ -33,7 +33,9 @@ def applied(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 def _fixed(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     """What it makes at this size, if no input of the model is in that."""
     inputs, tags = values_in([args, kwargs]), getattr(call.target, "tags", ())
-    is_other = torch.Tag.nondeterministic_seeded in tags or call.target.__name__.split(".")[0][-1] == "_"
+    is_other = (
+        torch.Tag.nondeterministic_seeded in tags or call.target.__name__.split(".")[0][-1] == "_"
+    )
     large = isinstance(call.meta, Tensor) and call.meta.numel() > LARGE
     if is_other or large or any(value.fixed is None for value in inputs):
         return None

@@ -108,8 +108,18 @@ class Wiring:
 
     def in_code(self) -> set[int]:
         """The units whose number may stand in the code of the model."""
-        ids = [each for move in self.moves if move.is_sized for each in move.units]
-        return {root for each in ids for root in distinct(self.units.roots(each)) if root >= 0}
+        return self.units.among(
+            [each for move in self.moves if move.is_sized for each in move.units]
+        )
+
+    def unheard(self) -> set[int]:
+        """The units that are read, and of which all weights that read them are 0."""
+        silent: dict[int, bool] = {}
+        for reader in self.readers:
+            roots = self.units.roots(reader.units).tolist()
+            for root, is_silent in zip(roots, reader.silent.tolist(), strict=True):
+                silent[root] = silent.get(root, True) and is_silent
+        return {root for root, is_silent in silent.items() if is_silent and root >= 0}
 
     def keep(self, values: Iterable[Facts], why: str) -> None:
         """Let nothing go that is in these."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -61,6 +61,10 @@ class Units:
             self.roots(ids).tolist() for key, ids in self._dimensions.items() if key[0] in names
         ]
         return {root for each in found for root in each}
+
+    def among(self, values: Iterable[Tensor]) -> set[int]:
+        """The units, as their roots, that are anywhere in these."""
+        return {root for ids in values for root in distinct(self.roots(once(ids))) if root >= 0}
 
     def after(self, indices: Mapping[tuple[str, int], Tensor]) -> Units:
         """The units of the same model of whose dimensions these indices are left."""
