@@ -482,6 +482,9 @@ def test_architectures(name: str) -> None:
     found = compact(model, (), inputs, biases=True)
     heads = [row for row in found if row.name.endswith(HEADS)]
     assert all(3 * row.after == 2 * row.before for row in heads)
+    names = ("num_heads", "num_attention_heads", "n_heads", "split_size")
+    counts = {getattr(module, name, 0) for module in found.model.modules() for name in names}
+    assert counts <= {0, 2, 8, 4}
     assert bool(heads) is (SIZES[name][0] in ("GPT2", "Bert", "Llama", "T5", "ViT"))
     assert found.parameters[1] < found.parameters[0]
     assert found.operations[1] < found.operations[0]

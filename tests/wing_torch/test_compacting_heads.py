@@ -245,3 +245,22 @@ def test_units_in_groups(dead: list[int], literal: bool, after: int, reason: str
     found = answers(model, draw(2, 4), draw(5, 4))
     assert left(found)["first"] == after
     assert reason in str(found)
+
+
+class Layer(Attention):
+    """With its number among the layers, which looks like that of its heads."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.depth = number, 7
+        self.out = nn.Linear(16, 5).double()
+
+
+def test_the_number_of_a_layer_is_no_count() -> None:
+    model = nn.Sequential(*(Layer(n) for n in (4, 3, 1))).eval()
+    for layer in model[:2]:
+        silence(layer.out.weight, channels(1), 1)
+    found = answers(model, draw(2, 5, 5), draw(3, 7, 5)).model
+    assert [(each.num_heads, each.head_dim, each.number) for each in found] == [
+        *((3, 4, 4), (3, 4, 3), (4, 4, 1))
+    ]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from penalize.torch.compacting.cutting import Cut
+from penalize.torch.compacting.cutting import Cut, is_told
 from penalize.torch.compacting.readers import Wiring
 from penalize.torch.compacting.units import once
 
@@ -35,6 +35,9 @@ class Attribute(NamedTuple):
     path: str
     names: tuple[str, ...]
 
+
+_Kind = tuple[type[nn.Module], tuple[str, ...]]
+"""A class of modules, and the names of an attribute of it."""
 
 Attributes = Mapping[Attribute, int]
 """Attributes → their new values."""
@@ -71,27 +74,34 @@ def counted(
         answers: whether a model has the old outputs.
     """
     changed, stays = _sizes(wiring, what)
-    clear: dict[Attribute, int] = {}
-    unclear: dict[tuple[type, tuple[str, ...]], dict[Attribute, int]] = defaultdict(dict)
+    certain: dict[_Kind, dict[Attribute, int]] = defaultdict(dict)
+    perhaps: dict[_Kind, dict[Attribute, int]] = defaultdict(dict)
+    strange: set[_Kind] = set()
     for path, module in model.named_modules():
-        for names, old, is_own in _ints(module):
-            new = _after(changed, path, old)
-            if new is None or _value(smaller.get_submodule(path), names) != old:
+        for names, old, is_own in () if is_told(module) else _ints(module):
+            kind, new = (type(module), names), _after(changed, path, old)
+            if old < 2 or old not in _below(wiring.sizes[0], path):
+                strange.add(kind)  # in a layer of this class it is no size, as a layer's number
+            if old < 2 or new is None:
                 continue
             is_clear = is_own and old in changed.get(path, {}) and old not in _below(stays, path)
-            (clear if is_clear else unclear[type(module), names])[Attribute(path, names)] = new
-    by_class = {(type(model.get_submodule(each.path)), each.names) for each in clear}
-    for key in by_class & unclear.keys():  # certain in one layer, and not in another of its class
-        clear |= unclear.pop(key)
-    kinds = sorted(unclear, key=lambda key: len(key[1]))
-    for chosen in itertools.islice(_subsets(kinds), TRIES):
-        found = {**clear, **{k: n for key in chosen for k, n in unclear[key].items()}}
+            (certain if is_clear else perhaps)[kind][Attribute(path, names)] = new
+    for kind in certain.keys() & strange:
+        perhaps[kind] |= certain.pop(kind)
+    for kind in certain.keys() & perhaps.keys():  # certain in one layer is so in all of its class
+        certain[kind] |= perhaps.pop(kind)
+    optional = sorted(perhaps, key=lambda kind: len(kind[1]))
+    first = ((*certain, *more) for more in _subsets(optional))
+    tried = itertools.chain(first, _subsets([*certain, *optional]))
+    every = {**certain, **perhaps}
+    for chosen in itertools.islice(tried, TRIES):
+        found = {where: new for kind in chosen for where, new in every[kind].items()}
         if answers(told(smaller, found)):
             return found
     return {}
 
 
-def _subsets(kinds: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+def _subsets(kinds: Sequence[_Kind]) -> Iterator[tuple[_Kind, ...]]:
     for size in range(len(kinds) + 1):
         yield from itertools.combinations(kinds, size)
 
@@ -111,6 +121,11 @@ def _sizes(wiring: Wiring, what: Cut) -> tuple[dict[str, dict[int, set[int]]], d
                     changed[move.owner][old].add(new)
     for owner, found in stays.items():  # a length, or a batch, is another in other inputs
         found.intersection_update(*(sizes[owner] for sizes in wiring.sizes if owner in sizes))
+    for owner, becomes in changed.items():
+        for sizes in wiring.sizes:
+            for old in [*becomes]:
+                if old not in sizes.get(owner, becomes):
+                    del becomes[old]
     return changed, stays
 
 
@@ -162,10 +177,4 @@ def _ints(module: nn.Module) -> Iterator[tuple[tuple[str, ...], int, bool]]:
 
 
 def _is_count(name: str, value: Any) -> bool:
-    return type(value) is int and value > 1 and not name.startswith("_")
-
-
-def _value(module: Any, names: tuple[str, ...]) -> Any:
-    for name in names:
-        module = getattr(module, name, None)
-    return module
+    return type(value) is int and not name.startswith("_")

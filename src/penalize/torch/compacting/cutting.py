@@ -168,13 +168,17 @@ _SIZES: dict[str, tuple[tuple[str, int], ...]] = {
 
 def untold(model: nn.Module) -> set[str]:
     """Parameters of modules that may look at sizes of theirs, and are not told new ones."""
-    told = {*_SIZES, "_ConvNd"}
     return {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules(remove_duplicate=False)
-        if told.isdisjoint(kind.__name__ for kind in type(module).__mro__)
+        if not is_told(module)
         for name, _ in module.named_parameters(recurse=False)
     }
+
+
+def is_told(module: nn.Module) -> bool:
+    """Whether a module gets to know its new sizes."""
+    return any(kind.__name__ in {*_SIZES, "_ConvNd"} for kind in type(module).__mro__)
 
 
 def _tell(module: nn.Module) -> None:
