@@ -42,12 +42,32 @@ def decided(wiring: Wiring, stay: Mapping[int, str]) -> Cut:
     for ids in dimensions.values():  # a layer keeps one unit, to be a layer
         if len(ids) and gone.issuperset(ids.tolist()):
             gone.discard(int(ids[0]))
+    reasons = dict.fromkeys(_unbalanced(wiring, gone), BALANCED) | reasons
     indices = {}
     for key, ids in dimensions.items():
         stays = torch.tensor([root not in gone for root in ids.tolist()], dtype=torch.bool)
         if not stays.all():
             indices[key] = stays.nonzero().reshape(-1)
     return Cut(gone, indices, _offsets(wiring, gone), _kept(wiring, gone, reasons))
+
+
+def _unbalanced(wiring: Wiring, gone: set[int]) -> set[int]:
+    """The units that are taken back, so that layers with one number of units lose as many each."""
+    found: set[int] = set()
+    is_done = False
+    while not is_done:
+        is_done = True
+        for together in wiring.balanced:
+            lost = [
+                [root for root in wiring.units.roots(ids).tolist() if root in gone]
+                for ids in together
+            ]
+            fewest = min(map(len, lost))
+            back = {root for roots in lost for root in roots[fewest:]}
+            is_done &= not back
+            found |= back
+            gone -= back
+    return found
 
 
 def _reasons(wiring: Wiring) -> tuple[dict[int, str], set[int]]:
@@ -157,6 +177,8 @@ def _smaller(name: str, w: Tensor, what: Cut) -> Tensor:
     return nn.Parameter(x, w.requires_grad) if isinstance(w, nn.Parameter) else x
 
 
+BALANCED = "all layers and directions have one number of units"
+
 _SIZES: dict[str, tuple[tuple[str, int], ...]] = {
     "Linear": (("out_features", 0), ("in_features", 1)),
     "Embedding": (("num_embeddings", 0), ("embedding_dim", 1)),
@@ -178,11 +200,17 @@ def untold(model: nn.Module) -> set[str]:
 
 def is_told(module: nn.Module) -> bool:
     """Whether a module gets to know its new sizes."""
-    return any(kind.__name__ in {*_SIZES, "_ConvNd"} for kind in type(module).__mro__)
+    return any(kind.__name__ in {*_SIZES, "_ConvNd", "RNNBase"} for kind in type(module).__mro__)
 
 
 def _tell(module: nn.Module) -> None:
     """Let a module of PyTorch's say the sizes that it has now."""
+    if isinstance(module, nn.RNNBase):
+        gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        rows, module.input_size = module.get_parameter("weight_ih_l0").shape
+        module.hidden_size = rows // gates
+        module._init_flat_weights()
+        return
     own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
     w = own.get("weight")
     if w is None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penalize.torch.compacting import along, attending, elementwise, moving, reading
+from penalize.torch.compacting import along, attending, elementwise, moving, reading, recurrent
 from penalize.torch.compacting.calls import Call
 from penalize.torch.compacting.values import Facts, constant, mapped, plain, values_in
 
@@ -56,7 +56,7 @@ def _made(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     inputs = values_in([args, kwargs])
     if not inputs and call.name in FILLS:
         return _constants(call.target(*args, **kwargs))
-    if all(value.is_plain for value in inputs) and call.name not in READS:
+    if all(value.is_plain for value in inputs) and call.name not in {*READS, *MAKES}:
         return plain(call.meta)
     rule = RULES.get(call.name)
     if rule is None:
@@ -86,6 +86,7 @@ READS: dict[str, Rule] = {
     "addmm": reading.addmm,
     "embedding": reading.embedding,
     **_each("mm matmul", reading.matmul),
+    **_each("lstm gru rnn_tanh rnn_relu", recurrent.recurrent),
     **_each("conv1d conv2d conv3d", reading.convolution),
     **_each("conv_transpose1d conv_transpose2d conv_transpose3d", reading.transposed),
 }
@@ -149,6 +150,9 @@ _TRACKING = {
 }
 TRACKS = {*READS} | {name for name, rule in RULES.items() if rule in _TRACKING}
 """Operators whose rules say which dimensions of a parameter they need as they are."""
+
+MAKES = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+"""Operators that make constants of a tensor's size."""
 
 LARGE = 2**24
 """Of how many elements a mask is too large to be looked at."""

@@ -85,11 +85,12 @@ def proven(
 def _counts(
     model: nn.Module, smaller: nn.Module, wiring: Wiring, what: Cut, inputs: Sequence[Inputs]
 ) -> Attributes:
-    if wiring.in_code().isdisjoint(what.gone):
+    def answers(other: nn.Module) -> bool:
+        return difference(model, other, inputs[:1]) is None
+
+    if wiring.in_code().isdisjoint(what.gone) and (not what.gone or answers(smaller)):
         return {}
-    return counted(
-        model, smaller, wiring, what, lambda each: difference(model, each, inputs[:1]) is None
-    )
+    return counted(model, smaller, wiring, what, answers)
 
 
 def _why(found: Difference) -> str:

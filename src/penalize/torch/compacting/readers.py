@@ -90,6 +90,8 @@ class Wiring:
     """Operators that move units, or read them, in their order."""
     sizes: list[dict[str, set[int]]] = field(default_factory=list)
     """Of each of the inputs, the sizes of what the moves in the code of a module read and make."""
+    balanced: list[list[Tensor]] = field(default_factory=list)
+    """Units of several layers that have one number of them, as all layers of an LSTM."""
     because: dict[int, str] = field(default_factory=dict)
     """Why units change with the input, where more can be said than that."""
     sized: set[str] = field(default_factory=set)

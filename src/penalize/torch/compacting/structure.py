@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ def ragged(wiring: Wiring, what: Cut) -> set[int]:
     """Units that go and have to stay, because a tensor without them would not be one.
 
     Of units that stand in rows and columns, as in ``x.view(n, 2, 4)``, whole rows may go, or
-    columns: what is left has the same number in each.
+    columns, or as many of each: what is left has one number in each.
     """
     gone = torch.tensor(sorted(what.gone), dtype=torch.int64)
     found: set[int] = set()
@@ -59,12 +61,9 @@ def ragged(wiring: Wiring, what: Cut) -> set[int]:
 
 
 def _is_full(stays: Tensor) -> bool:
-    """Whether along each dimension as many are left everywhere, or none."""
-    for d in range(stays.ndim):
-        count = stays.sum(d)
-        if not bool(((count == 0) | (count == count.max())).all()):
-            return False
-    return True
+    """Whether as many are left as in a tensor of the size that is left of each dimension."""
+    sizes = [int(stays.sum(d).max()) for d in range(stays.ndim)]
+    return int(stays.sum()) == math.prod(sizes)
 
 
 def _are_equal(a: list[Tensor], b: list[Tensor]) -> bool:
