@@ -593,6 +593,29 @@ def test_no_model() -> None:
         compact(3, torch.randn(2, 4))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (torch.compile, r"model is an OptimizedModule.* compact model\._orig_mod in its place"),
+        (nn.DataParallel, r"model is a DataParallel, .* compact model\.module in its place"),
+        (
+            lambda model: nn.Sequential(torch.compile(model), nn.ReLU()),
+            r"model\.0 is an OptimizedModule, .* and wrap the result anew",
+        ),
+    ],
+)
+def test_a_model_within_another(wrap: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        compact(wrap(Mlp()).eval(), torch.randn(2, 4))
+
+
+def test_a_model_that_is_compiled_in_place() -> None:
+    model = Mlp(nn.ReLU()).eval()
+    silence(model[0].weight, [1, 4])
+    model.compile(backend="eager")
+    assert left(compact(model, torch.randn(2, 4)))["0"] == 6
+
+
 def test_inputs_that_do_not_fit(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ModelError, match=r"torch\.export cannot follow a Mlp on these inputs"):
         compact(Mlp().eval(), torch.randn(2, 5))

@@ -22,6 +22,15 @@ from penalize.torch.compacting.proof import outputs
 from penalize.torch.compacting.proving import proven
 from penalize.torch.compacting.readers import Wiring
 from penalize.torch.compacting.tracing import traced
+from penalize.torch.model.sharding import is_sharded
+
+WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+}
+"""What torch.compile and others make of a module, and where that is in it."""
+SHARDED = "FullyShardedDataParallel"
 
 
 @dataclass(frozen=True)
@@ -95,11 +104,11 @@ def compact(
 ) -> Compacted:
     """A smaller model with the same outputs: without units that are constant, or not read.
 
-    A unit (a channel, a hidden unit) may go if its incoming weights are all zero, or the scale of
-    its batch norm is, so that it is the same number c on every finite input, or if all of its
-    outgoing weights are. What c added to its readers is put into their biases: b ← b + W[:, i]·c.
-    Where that cannot be exact (a norm over the units, a border of zeros, a layer without a bias, an
-    operator that is not known) the unit stays, and the table says why.
+    A unit (a channel, a hidden unit, a head of attention) may go if its incoming weights are all
+    zero, or the scale of its batch norm is, so that it is the same number c on every finite input,
+    or if all of its outgoing weights are. What c added to its readers is put into their biases:
+    b ← b + W[:, i]·c. Where that cannot be exact (a norm over the units, a border of zeros, a layer
+    without a bias, an operator that is not known) the unit stays, and the table says why.
 
     The model is followed on the example, and on inputs that are made of it, of which all sizes that
     may change are others (and all numbers that are no tensors): so a sum of c over a length is no
@@ -120,9 +129,9 @@ def compact(
         The smaller model as ``.model``, and what each layer lost.
 
     Raises:
-        ModelError: the model is in training mode, has lazy parameters or such as hooks compute, or
-            ``torch.export`` cannot follow it.
-        CompactError: the outputs would differ: nothing is returned.
+        ModelError: the model is in training mode, compiled, wrapped or sharded, has lazy parameters
+            or such as hooks compute, or ``torch.export`` cannot follow it.
+        CompactError: the outputs would differ, whichever units stay: nothing is returned.
 
     Warns:
         NothingToCutWarning: no unit may go.
@@ -153,6 +162,20 @@ def _check(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ModelError(f"compact got a {kind}", "pass a torch.nn.Module, and then its inputs")
+    for path, module in model.named_modules():
+        names = {each.__name__ for each in type(module).__mro__}
+        for name in names & WRAPPERS.keys():
+            whole = f"model.{path}".rstrip(".")
+            raise ModelError(
+                f"what compact got as {whole} is {_a(name)}, which has the module in it",
+                f"compact {whole}.{WRAPPERS[name]} in its place, and wrap the result anew",
+            )
+        if SHARDED in names or any(is_sharded(p) for p in module.parameters(recurse=False)):
+            raise ModelError(
+                f"the parameters of this {kind} are sharded, and compact looks at whole ones",
+                "load get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) "
+                "into the model as it was before sharding, and compact that",
+            )
     if any(module.training for module in model.modules()):
         raise ModelError(
             f"a {kind} in training mode has no constants behind dropout or a norm",
@@ -172,6 +195,10 @@ def _check(model: nn.Module) -> None:
                     'make it one: torch.nn.utils.prune.remove(module, "weight") behind pruning '
                     "with masks, torch.nn.utils.remove_weight_norm(module) behind weight_norm",
                 )
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _layers(wiring: Wiring, what: Cut) -> list[Layer]:
