@@ -40,6 +40,7 @@ def train(
     data: Images,
     epochs: range,
     seed: int,
+    *,
     after_backward: Callable[[], None] = lambda: None,
     each_epoch: Callable[[], None] = lambda: None,
 ) -> None:
@@ -84,7 +85,7 @@ def by_torch_pruning(data: Images, seed: int, channels: int, reg: float | None) 
         data: the images.
         seed: of the start, and of the batches.
         channels: of the first layer that are left; twice as many are of the second.
-        reg: of ``GroupNormPruner``, which trains for sparsity; None: ``BasePruner``, which does not.
+        reg: of ``GroupNormPruner``, which trains for sparsity; None: ``BasePruner``.
     """
     import torch_pruning as tp
 
@@ -102,11 +103,11 @@ def by_torch_pruning(data: Images, seed: int, channels: int, reg: float | None) 
     if reg is None:
         train(model, optimizer, data, FIRST, seed)
     else:
-        sparse = {
-            "after_backward": lambda: pruner.regularize(model),
-            "each_epoch": pruner.update_regularizer,
-        }
-        train(model, optimizer, data, FIRST, seed, **sparse)
+        train(
+            *(model, optimizer, data, FIRST, seed),
+            after_backward=lambda: pruner.regularize(model),
+            each_epoch=pruner.update_regularizer,
+        )
     pruner.step()
     train(model, Adam(model.parameters(), lr=RATE), data, SECOND, seed)
     return model
@@ -141,14 +142,15 @@ class Result(NamedTuple):
         """Its row of the table."""
         shares = [100 * accuracy(model, data) for model in self.models]
         sizes = [parameters(model) for model in self.models]
-        kept = [[len(model[i].weight) for model in self.models] for i in (0, 2)]  # type: ignore[index,arg-type,union-attr]
+        kept = [[len(model.get_parameter(f"{i}.weight")) for model in self.models] for i in (0, 2)]
+        work = statistics.fmean(map(operations, self.models)) / operations(network())
         times = [time_ratio(model, network(0), data.x_test) for model in self.models]
         return [
             self.way,
             f"{statistics.fmean(shares):.1f} ± {statistics.stdev(shares):.1f} %",
             " + ".join(f"{statistics.fmean(each):.0f}" for each in kept),
             f"{statistics.fmean(sizes):,.0f}",
-            f"{100 * statistics.fmean(map(operations, self.models)) / operations(network(0)):.1f} %",
+            f"{100 * work:.1f} %",
             f"{statistics.median(times):.2f}",
             f"{self.seconds / len(self.models):.1f} s",
         ]

@@ -566,6 +566,20 @@ def test_what_is_kept_of_a_model() -> None:
     again.load_state_dict(found.state_dict())
 
 
+def test_a_parameter_that_is_given_to_a_module() -> None:
+    class Table(Mlp):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + super().forward(self.table)
+
+    model = double(Table())
+    silence(model[0].weight, [1, 4])
+    assert compact(model, torch.randn(2, 4).double()).operations[1] > 0
+
+
 def test_it_prints_as_a_table() -> None:
     model = Mlp(nn.ReLU()).eval()
     silence(model[0].weight, [1, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,6 +236,8 @@ def _count(model: nn.Module) -> int:
 
 def _operations(model: nn.Module, given: Any) -> int:
     counter = FlopCounterMode(display=False)
+    # It waits for gradients of parameters that are given to a module, where there are none.
+    model = copy.deepcopy(model).requires_grad_(False)
     with counter:
         outputs(model, given)
     return int(counter.get_total_flops())
