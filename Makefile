@@ -69,8 +69,9 @@ optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/op
 halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="digits network")
 	$(BIN)/python scripts/halfspace.py $(PARTS)
 
-compacting: $(ENV) ## Train networks by group lasso, compact them, and write docs/compacting.md (two minutes)
+compacting: $(ENV) ## Train networks by group lasso, compact them, and write docs/compacting.md (a quarter of an hour)
 	$(BIN)/python scripts/compacting.py
+	$(BIN)/python scripts/compacting_beside.py
 
 release-check: $(ENV) ## Build what is released, and install it in bare environments; EXTRAS="torch jax"
 	$(BIN)/python scripts/release.py $(if $(EXTRAS),--extras $(EXTRAS)) \

@@ -409,7 +409,10 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
         "Bert",
         {**SMALL, "vocab_size": 50, "hidden_size": 12, "max_position_embeddings": 8},
     ),
-    "LlamaForCausalLM": ("Llama", {**SMALL, **WORDS, "hidden_size": 12, "num_key_value_heads": 3}),
+    "LlamaForCausalLM": (
+        "Llama",
+        {**SMALL, **WORDS, "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 3},
+    ),
     "T5ForConditionalGeneration": (
         "T5",
         {"vocab_size": 50, "d_model": 12, "d_kv": 4, "d_ff": 20, "num_layers": 1, "num_heads": 3},
@@ -431,6 +434,12 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
         {"depth_multiplier": 0.25, "image_size": 16},
     ),
 }
+
+
+HEARS = ("attn.c_proj", "attention.output.dense", "o_proj", "Attention.o")
+MAPS = ("c_attn", "query", "key", "value", "q_proj", "k_proj", "v_proj")
+MAPS += ("Attention.q", "Attention.k", "Attention.v", "relative_attention_bias")
+HEADS = tuple(f"{name}.weight" for name in MAPS)
 
 
 def architecture(name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -465,7 +474,18 @@ def test_architectures(name: str) -> None:
             silence(module.weight, torch.randperm(count)[: count // 3].tolist(), dimension)
             if module.bias is not None:
                 nn.init.normal_(module.bias)
+    for path, module in model.named_modules():
+        if path.endswith(HEARS):  # the second of three heads, or groups of heads
+            dimension = int(type(module).__name__ != "Conv1D")
+            size = module.weight.shape[dimension] // 3
+            silence(module.weight, range(size, 2 * size), dimension)
     found = compact(model, (), inputs, biases=True)
+    heads = [row for row in found if row.name.endswith(HEADS)]
+    assert all(3 * row.after == 2 * row.before for row in heads)
+    names = ("num_heads", "num_attention_heads", "n_heads", "split_size")
+    counts = {getattr(module, name, 0) for module in found.model.modules() for name in names}
+    assert counts <= {0, 2, 8, 4}
+    assert bool(heads) is (SIZES[name][0] in ("GPT2", "Bert", "Llama", "T5", "ViT"))
     assert found.parameters[1] < found.parameters[0]
     assert found.operations[1] < found.operations[0]
     others = {key: another(x) for key, x in inputs.items()}
@@ -490,7 +510,8 @@ class Sequences(nn.Module):
 def test_behind_an_lstm() -> None:
     model = double(Sequences())
     silence(model.hidden.weight, [0, 3])
-    assert left(proven(model, torch.randn(4, 2, 3).double())) == {"hidden": 5, "out": 2}
+    found = left(proven(model, torch.randn(4, 2, 3).double()))
+    assert found == {"lstm.weight_hh_l0": 5, "hidden": 5, "out": 2}
 
 
 # --- what goes with it ---------------------------------------------------------------------------
@@ -545,6 +566,20 @@ def test_what_is_kept_of_a_model() -> None:
     again.load_state_dict(found.state_dict())
 
 
+def test_a_parameter_that_is_given_to_a_module() -> None:
+    class Table(Mlp):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + super().forward(self.table)
+
+    model = double(Table())
+    silence(model[0].weight, [1, 4])
+    assert compact(model, torch.randn(2, 4).double()).operations[1] > 0
+
+
 def test_it_prints_as_a_table() -> None:
     model = Mlp(nn.ReLU()).eval()
     silence(model[0].weight, [1, 4])
@@ -570,6 +605,29 @@ def test_a_model_that_trains() -> None:
 def test_no_model() -> None:
     with pytest.raises(ModelError, match=r"Compact got a int; pass a torch\.nn\.Module"):
         compact(3, torch.randn(2, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (torch.compile, r"model is an OptimizedModule.* compact model\._orig_mod in its place"),
+        (nn.DataParallel, r"model is a DataParallel, .* compact model\.module in its place"),
+        (
+            lambda model: nn.Sequential(torch.compile(model), nn.ReLU()),
+            r"model\.0 is an OptimizedModule, .* and wrap the result anew",
+        ),
+    ],
+)
+def test_a_model_within_another(wrap: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        compact(wrap(Mlp()).eval(), torch.randn(2, 4))
+
+
+def test_a_model_that_is_compiled_in_place() -> None:
+    model = Mlp(nn.ReLU()).eval()
+    silence(model[0].weight, [1, 4])
+    model.compile(backend="eager")
+    assert left(compact(model, torch.randn(2, 4)))["0"] == 6
 
 
 def test_inputs_that_do_not_fit(caplog: pytest.LogCaptureFixture) -> None:
@@ -609,16 +667,31 @@ def test_an_optimizer_of_another_model() -> None:
         compact(model, torch.randn(2, 4), optimizer=optimizer)
 
 
-def test_a_difference_is_an_error_that_says_where_it_begins(
+def test_what_would_differ_stays_and_the_table_says_where_it_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As if a rule were wrong: offsets that are not put anywhere."""
-    from penalize.torch.compacting import compacted
+    from penalize.torch.compacting import proving
 
-    right = compacted.decided
-    monkeypatch.setattr(compacted, "decided", lambda *a: right(*a)._replace(offsets={}))
-    model = Mlp().eval()
+    right = proving.decided
+    monkeypatch.setattr(proving, "decided", lambda *a: right(*a)._replace(offsets={}))
+    model = Mlp(nn.ReLU()).eval()
     silence(model[0].weight, [1, 4])
-    message = r"on the example outputs are .* apart, beginning in '2'\. Nothing is returned"
+    silence(model[2].weight, [3])
+    with torch.no_grad():
+        model[2].bias[3] = -1.0  # 0 behind it: nothing is missing there
+    found = compact(model, torch.randn(2, 4))
+    assert left(found) == {"0": 8, "2": 5, "4": 3}
+    assert "2: without it outputs would differ, beginning in '2'" in str(found)
+
+
+def test_a_difference_that_is_none_of_the_units() -> None:
+    class Chance(Mlp):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.rand(1)
+
+    model = Chance().eval()
+    silence(model[0].weight, [1, 4])
+    message = r"on the example outputs are .* apart.*Nothing is returned"
     with pytest.raises(CompactError, match=message):
         compact(model, torch.randn(2, 4))

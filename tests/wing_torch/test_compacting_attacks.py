@@ -162,6 +162,22 @@ def test_numbers_of_units_in_code_of_a_weight_that_is_shared_out() -> None:
     assert left(answers(model, draw(2, 4), draw(5, 4)))["first"] == 8
 
 
+def test_a_number_of_units_that_is_no_size_keeps_those_that_it_is_of() -> None:
+    """Without two of eight each would be divided by six: the naive way is a third off."""
+
+    def divided(model: Any, x: Tensor) -> Tensor:
+        h, other = model.first(x), model.second(x).relu()
+        return model.last(h / h.shape[-1]) + model.narrow(model.beside(other))
+
+    layers = {"second": nn.Linear(4, 5), "beside": nn.Linear(5, 5), "narrow": nn.Linear(5, 3)}
+    model = Small(divided, **layers)
+    for layer in layers.values():
+        silence(layer.weight, [2])
+    found = answers(model, draw(2, 4), draw(5, 4))
+    assert left(found) == {"first": 8, "last": 3, "second": 4, "beside": 4, "narrow": 3}
+    assert "2: without it outputs would differ, beginning in 'last'" in str(found)
+
+
 # --- memory that is shared --------------------------------------------------------------------
 
 
@@ -273,20 +289,19 @@ def test_half_precision_in_code() -> None:
 
 
 def test_a_mask_of_huge_numbers_hides_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from penalize.errors import CompactError
-    from penalize.torch.compacting import compacted
+    from penalize.torch.compacting import proving
 
-    right = compacted.decided
+    right = proving.decided
 
     def wrong(*args: Any) -> Any:
         found = right(*args)
         return found._replace(offsets={k: x * (1 + 1e-6) for k, x in found.offsets.items()})
 
-    monkeypatch.setattr(compacted, "decided", wrong)
+    monkeypatch.setattr(proving, "decided", wrong)
     first = torch.tensor([True, False, False])
     model = Small(lambda m, x: m.last(m.first(x)).masked_fill(first, -1e9))
-    with pytest.raises(CompactError, match="on the example outputs are"):
-        compact(model, draw(2, 4))
+    found = compact(model, draw(2, 4))
+    assert "2: without it outputs would differ, beginning in 'last'" in str(found)
 
 
 # --- what may go --------------------------------------------------------------------------------

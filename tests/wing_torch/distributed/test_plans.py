@@ -29,7 +29,7 @@ from torch.nn.utils import parametrizations, prune
 
 from penalize import L1, L2, GroupLasso, biases, kernels, norms, of_type, where
 from penalize.errors import AppliedTwiceError, ModelError, OptimizerError, ReplacedParameterError
-from penalize.torch import Plan, declare, regularize, scope
+from penalize.torch import Plan, compact, declare, regularize, scope
 
 RULES: dict[Any, Any] = {kernels: L1(0.01) + L2(0.02), "last.weight": GroupLasso(0.1, "inputs")}
 
@@ -405,6 +405,19 @@ def test_the_older_sharding_is_refused() -> None:
     model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"))
     with pytest.raises(ModelError, match=r"shard it with torch.distributed.fsdp.fully_shard inst"):
         regularize(model, RULES)
+
+
+@on_ranks(2)
+def test_compact_takes_the_model_itself() -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.nn.parallel import DistributedDataParallel
+
+    x, model = data()[0], fsdp(net()).eval()
+    for sharded in (model, FullyShardedDataParallel(net(), device_id=torch.device("cpu")).eval()):
+        with pytest.raises(ModelError, match="are sharded, and compact looks at whole ones; load"):
+            compact(sharded, x)
+    with pytest.raises(ModelError, match=r"a DistributedDataParallel, .* compact model\.module in"):
+        compact(DistributedDataParallel(net()).eval(), x)
 
 
 @on_ranks(4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from penalize.torch.compacting.calls import Call, first_along, if_zero
+from penalize.torch.compacting.calls import Call, first_along, if_zero, joined_along
 from penalize.torch.compacting.values import Facts, same_along
 
 ALONG = {
@@ -24,24 +24,25 @@ def along(call: Call, x: Facts, *args: Any, **kwargs: Any) -> Any:
     if given is None or given == []:
         given = list(range(len(x.shape)))
     dims = [d % len(x.shape) for d in ([given] if isinstance(given, int) else given)]
-    if not call.is_real or not same_along(x.units, dims):
+    if not call.is_real or not joined_along(call.units, x.units, dims):
         return call.unknown(f"{call.name} is taken over all of them together", x)
     units, known = first_along(x.units, dims), x.known.all(dim=dims, keepdim=True)
     shape = call.meta.shape
     if len(shape) < len(x.shape):
         units, known = units.squeeze(dims), known.squeeze(dims)
     computed = call.target(x.constant.double(), *args, **kwargs)
-    return Facts(units.expand(shape), known.expand(shape) & computed.isfinite(), computed)
+    found = Facts(units.expand(shape), known.expand(shape) & computed.isfinite(), computed)
+    return found._replace(is_share=is_share(call, dims, len(x.shape)))
+
+
+def is_share(call: Call, dims: list[int], dimensions: int) -> bool:
+    """Whether it is a softmax over the last dimension."""
+    return call.name in ("softmax", "_softmax") and dims == [dimensions - 1]
 
 
 def norm(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Norms over units, whose mean or size is of all of them."""
     return call.unknown(f"{call.name} takes its mean or its size over all of them", args, kwargs)
-
-
-def attention(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Attention, whose heads have one size."""
-    return call.unknown("attention keeps its heads as they are", args, kwargs)
 
 
 def _borders(_: Any, __: Any = None, padding: Any = 0, ceil: bool = False, *___: Any) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penalize.torch.compacting.readers import Wiring
 from penalize.torch.compacting.units import Units
-from penalize.torch.compacting.values import Facts, name_of, plain, values_in
+from penalize.torch.compacting.values import Facts, name_of, plain, same_along, values_in
 
 
 class Call(NamedTuple):
@@ -20,6 +20,8 @@ class Call(NamedTuple):
     """The operator, as it can be called."""
     meta: Any
     """A shape and a type for each output, as PyTorch's trace has them."""
+    owner: str = ""
+    """The module in whose code it stands."""
 
     @property
     def name(self) -> str:
@@ -47,6 +49,21 @@ def first_along(x: Tensor, dimensions: Iterable[int]) -> Tensor:
     for d in dimensions:
         x = x.narrow(d, 0, 1)
     return x
+
+
+def joined_along(units: Units, ids: Tensor, dimensions: Iterable[int]) -> bool:
+    """Let units be one along these dimensions, if there are several beside, as heads of channels.
+
+    Returns:
+        Whether there are, or nothing changes along these dimensions.
+    """
+    varying = [d for d in range(ids.ndim) if not same_along(ids, [d])]
+    inner = [d for d in dimensions if d in varying]
+    if inner and len(inner) == len(varying):
+        return False
+    if inner:
+        units.join(ids, first_along(ids, inner).expand(ids.shape))
+    return True
 
 
 def if_zero(value: Facts) -> Tensor:

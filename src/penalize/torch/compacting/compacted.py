@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,24 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from penalize.errors import CompactError, ModelError, NothingToCutWarning
+from penalize.errors import ModelError, NothingToCutWarning
 from penalize.tables import Listing
-from penalize.torch.compacting.carrying import carried_over, with_biases, without_idle_biases
-from penalize.torch.compacting.cutting import Cut, cut, decided, untold
+from penalize.torch.compacting.carrying import carried_over, with_biases
+from penalize.torch.compacting.cutting import Cut
 from penalize.torch.compacting.others import others
-from penalize.torch.compacting.proof import Inputs, in_float64, outputs, why_not_equal, widened
+from penalize.torch.compacting.proof import Inputs, outputs
+from penalize.torch.compacting.proving import proven
 from penalize.torch.compacting.readers import Wiring
-from penalize.torch.compacting.structure import elsewhere
 from penalize.torch.compacting.tracing import traced
+from penalize.torch.model.sharding import is_sharded
+
+WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+}
+"""What torch.compile and others make of a module, and where that is in it."""
+SHARDED = "FullyShardedDataParallel"
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,11 @@ def compact(
 ) -> Compacted:
     """A smaller model with the same outputs: without units that are constant, or not read.
 
-    A unit (a channel, a hidden unit) may go if its incoming weights are all zero, or the scale of
-    its batch norm is, so that it is the same number c on every finite input, or if all of its
-    outgoing weights are. What c added to its readers is put into their biases: b ← b + W[:, i]·c.
-    Where that cannot be exact (a norm over the units, a border of zeros, a layer without a bias, an
-    operator that is not known) the unit stays, and the table says why.
+    A unit (a channel, a hidden unit, a head of attention) may go if its incoming weights are all
+    zero, or the scale of its batch norm is, so that it is the same number c on every finite input,
+    or if all of its outgoing weights are. What c added to its readers is put into their biases:
+    b ← b + W[:, i]·c. Where that cannot be exact (a norm over the units, a border of zeros, a layer
+    without a bias, an operator that is not known) the unit stays, and the table says why.
 
     The model is followed on the example, and on inputs that are made of it, of which all sizes that
     may change are others (and all numbers that are no tensors): so a sum of c over a length is no
@@ -120,9 +130,9 @@ def compact(
         The smaller model as ``.model``, and what each layer lost.
 
     Raises:
-        ModelError: the model is in training mode, has lazy parameters or such as hooks compute, or
-            ``torch.export`` cannot follow it.
-        CompactError: the outputs would differ: nothing is returned.
+        ModelError: the model is in training mode, compiled, wrapped or sharded, has lazy parameters
+            or such as hooks compute, or ``torch.export`` cannot follow it.
+        CompactError: the outputs would differ, whichever units stay: nothing is returned.
 
     Warns:
         NothingToCutWarning: no unit may go.
@@ -156,6 +166,20 @@ def check_can_be_cut(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ModelError(f"compact got a {kind}", "pass a torch.nn.Module, and then its inputs")
+    for path, module in model.named_modules():
+        names = {each.__name__ for each in type(module).__mro__}
+        for name in names & WRAPPERS.keys():
+            whole = f"model.{path}".rstrip(".")
+            raise ModelError(
+                f"what compact got as {whole} is {_a(name)}, which has the module in it",
+                f"compact {whole}.{WRAPPERS[name]} in its place, and wrap the result anew",
+            )
+        if SHARDED in names or any(is_sharded(p) for p in module.parameters(recurse=False)):
+            raise ModelError(
+                f"the parameters of this {kind} are sharded, and compact looks at whole ones",
+                "load get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) "
+                "into the model as it was before sharding, and compact that",
+            )
     if any(module.training for module in model.modules()):
         raise ModelError(
             f"a {kind} in training mode has no constants behind dropout or a norm",
@@ -177,39 +201,8 @@ def check_can_be_cut(model: nn.Module) -> None:
                 )
 
 
-def proven(
-    model: nn.Module, source: nn.Module, wiring: Wiring, inputs: Sequence[Inputs]
-) -> tuple[Cut, nn.Module]:
-    """The largest cut that is proven: what stands in the code of the model stays.
-
-    It is proven in float64, where the model runs in it, and then in the model's own type.
-    """
-    stay: set[int] = set()
-    wide = in_float64(source, inputs[0])
-    while True:
-        what = decided(wiring, stay)
-        smaller = cut(source, what)
-        without_idle_biases(model, smaller, what)
-        misplaced = elsewhere(wiring, smaller, what, inputs[0])
-        if misplaced:
-            stay |= misplaced
-            continue
-        why = ""
-        try:
-            if wide is not None:
-                narrow = cut(wide, what)
-                why = why_not_equal(wide, narrow, [widened(each) for each in inputs])
-            why = why or why_not_equal(
-                model, smaller, inputs if wide is None else inputs[:1], roughly=wide is not None
-            )
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-            why = f"it cannot be run: {error}"
-        if not why:
-            return what, smaller
-        in_code = wiring.in_code() | wiring.units.of_all(untold(source) | wiring.sized)
-        if stay >= in_code:
-            raise CompactError(type(model).__name__, why)
-        stay |= in_code
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _layers(wiring: Wiring, what: Cut) -> list[Layer]:
@@ -246,6 +239,8 @@ def _count(model: nn.Module) -> int:
 
 def _operations(model: nn.Module, given: Any) -> int:
     counter = FlopCounterMode(display=False)
+    # It waits for gradients of parameters that are given to a module, where there are none.
+    model = copy.deepcopy(model).requires_grad_(False)
     with counter:
         outputs(model, given)
     return int(counter.get_total_flops())

@@ -27,28 +27,47 @@ class Cut(NamedTuple):
     """Of each written weight, why how many of its dead units stay."""
 
 
-def decided(wiring: Wiring, stay: Collection[int] = ()) -> Cut:
+def decided(wiring: Wiring, stay: Mapping[int, str]) -> Cut:
     """The cut that changes no output.
 
     Args:
         wiring: what the model does.
-        stay: units that are to stay.
+        stay: units that are to stay, and why.
     """
     units = wiring.units
     why, read = _reasons(wiring)
-    reasons = dict.fromkeys(stay, "its number may stand in the model's code")
-    reasons = why | reasons | units.kept()
+    reasons = why | {**stay} | units.kept()
     gone = read - reasons.keys()
     dimensions = units.dimensions()
     for ids in dimensions.values():  # a layer keeps one unit, to be a layer
         if len(ids) and gone.issuperset(ids.tolist()):
             gone.discard(int(ids[0]))
+    reasons = dict.fromkeys(_unbalanced(wiring, gone), BALANCED) | reasons
     indices = {}
     for key, ids in dimensions.items():
         stays = torch.tensor([root not in gone for root in ids.tolist()], dtype=torch.bool)
         if not stays.all():
             indices[key] = stays.nonzero().reshape(-1)
     return Cut(gone, indices, _offsets(wiring, gone), _kept(wiring, gone, reasons))
+
+
+def _unbalanced(wiring: Wiring, gone: set[int]) -> set[int]:
+    """The units that are taken back, so that layers with one number of units lose as many each."""
+    found: set[int] = set()
+    is_done = False
+    while not is_done:
+        is_done = True
+        for together in wiring.balanced:
+            lost = [
+                [root for root in wiring.units.roots(ids).tolist() if root in gone]
+                for ids in together
+            ]
+            fewest = min(map(len, lost))
+            back = {root for roots in lost for root in roots[fewest:]}
+            is_done &= not back
+            found |= back
+            gone -= back
+    return found
 
 
 def _reasons(wiring: Wiring) -> tuple[dict[int, str], set[int]]:
@@ -76,6 +95,10 @@ def _reasons(wiring: Wiring) -> tuple[dict[int, str], set[int]]:
                     reason = f"it is a constant, and {reader.bias.name!r} is more than a bias"
             if reason and why.get(root, LIVES) == LIVES:
                 why[root] = reason
+    for each, reason in wiring.because.items():
+        root = int(wiring.units.roots(torch.tensor(each)))
+        if why.get(root) == LIVES:
+            why[root] = reason
     return why, read
 
 
@@ -99,11 +122,12 @@ def _offsets(wiring: Wiring, gone: set[int]) -> dict[str, Tensor]:
 
 def _kept(wiring: Wiring, gone: set[int], reasons: Mapping[int, str]) -> dict[str, dict[str, int]]:
     """Why how many of the units stay that have no incoming weights, or no outgoing ones."""
-    dead = {root for ids in wiring.dead for root in wiring.units.roots(ids).tolist()}
+    dead = {each for ids in wiring.dead for each in ids.tolist()}
+    unheard = wiring.unheard()
     found: dict[str, dict[str, int]] = {}
     for name, ids in wiring.written.items():
-        for root in wiring.units.roots(ids).tolist():
-            if root in dead and root not in gone:
+        for each, root in zip(ids.tolist(), wiring.units.roots(ids).tolist(), strict=True):
+            if (each in dead or root in unheard) and root not in gone:
                 why = reasons.get(root, "a layer keeps one unit")
                 counts = found.setdefault(name, {})
                 counts[why] = counts.get(why, 0) + 1
@@ -153,6 +177,8 @@ def _smaller(name: str, w: Tensor, what: Cut) -> Tensor:
     return nn.Parameter(x, w.requires_grad) if isinstance(w, nn.Parameter) else x
 
 
+BALANCED = "all layers and directions have one number of units"
+
 _SIZES: dict[str, tuple[tuple[str, int], ...]] = {
     "Linear": (("out_features", 0), ("in_features", 1)),
     "Embedding": (("num_embeddings", 0), ("embedding_dim", 1)),
@@ -164,17 +190,27 @@ _SIZES: dict[str, tuple[tuple[str, int], ...]] = {
 
 def untold(model: nn.Module) -> set[str]:
     """Parameters of modules that may look at sizes of theirs, and are not told new ones."""
-    told = {*_SIZES, "_ConvNd"}
     return {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules(remove_duplicate=False)
-        if told.isdisjoint(kind.__name__ for kind in type(module).__mro__)
+        if not is_told(module)
         for name, _ in module.named_parameters(recurse=False)
     }
 
 
+def is_told(module: nn.Module) -> bool:
+    """Whether a module gets to know its new sizes."""
+    return any(kind.__name__ in {*_SIZES, "_ConvNd", "RNNBase"} for kind in type(module).__mro__)
+
+
 def _tell(module: nn.Module) -> None:
     """Let a module of PyTorch's say the sizes that it has now."""
+    if isinstance(module, nn.RNNBase):
+        gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        rows, module.input_size = module.get_parameter("weight_ih_l0").shape
+        module.hidden_size = rows // gates
+        module._init_flat_weights()
+        return
     own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
     w = own.get("weight")
     if w is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from penalize.torch.compacting.calls import Call, if_zero
+from penalize.torch.compacting.calls import Call, if_zero, joined_along
 from penalize.torch.compacting.readers import keep_dimensions
 from penalize.torch.compacting.units import NONE, Units, once
 from penalize.torch.compacting.values import Facts, Piece, mapped, plain, same_along, values_in
@@ -126,7 +127,8 @@ def together(units: Units, values: Sequence[Facts], shape: Sequence[int], name: 
     """The units of what is computed from elements at the same place, which are one unit there.
 
     A parameter's dimension takes part, and is cut with them. Whatever else has a size of its own
-    along the units keeps them.
+    along the units keeps them; where it has that along some of their dimensions only, as cosines
+    of positions along the channels of each head, what is one there goes as a whole.
     """
     shape = tuple(int(size) for size in shape)
     sizes = [(1,) * (len(shape) - len(value.shape)) + value.shape for value in values]
@@ -139,27 +141,49 @@ def together(units: Units, values: Sequence[Facts], shape: Sequence[int], name: 
             units.keep(each, f"{name} applies it to all others")
             keep_dimensions(units, value.origin, f"{name} applies it to all others")
             continue
-        beside.append(value)
+        beside.append((value, size))
         wide = each.expand(shape)
         units.join(found, wide)
         found = torch.where(found >= 0, found, wide) if (once(found) >= 0).any() else wide
     if not (once(found) >= 0).any():
-        for value in beside:
+        for value, _ in beside:
             keep_dimensions(units, value.origin, f"{name} computes with it")
         return found
-    for value in beside:
-        if value.origin is not None and not value.has_units:
-            _adopt(units, value.origin, found, shape, name)
+    for value, size in beside:
+        own = [d for d in along if size[d] > 1]
+        if not value.has_units and own and _is_even(value, own, size):
+            continue
+        if not value.has_units and len(own) < len(along):
+            units.later.append(partial(_part_of, units, value, found, own, name))
+        elif value.origin is not None and not value.has_units:
+            _adopt(units, value.origin, found, name)
         elif value.units.numel() > 1:
             alone = (value.units.expand(shape) < 0) & (found >= 0)
             units.keep(found[alone], f"{name} combines it with what has no units to go with it")
     return found
 
 
-def _adopt(units: Units, origin: Piece, found: Tensor, shape: tuple[int, ...], name: str) -> None:
+def _is_even(value: Facts, dimensions: list[int], size: tuple[int, ...]) -> bool:
+    """Whether it is the same along these dimensions, whatever the inputs are."""
+    return value.fixed is not None and same_along(value.fixed.reshape(size), dimensions)
+
+
+def _part_of(units: Units, value: Facts, found: Tensor, own: list[int], name: str) -> None:
+    """Go with what has a size along some dimensions of the units; which are one is known by now."""
+    ids = units.roots(found)
+    along = [d for d in range(ids.ndim) if not same_along(ids, [d])]
+    if value.origin is not None and not {*own}.isdisjoint(along):
+        _adopt(units, value.origin, found, name)
+        return
+    keep_dimensions(units, value.origin, f"{name} applies it to all others")
+    if not joined_along(units, ids, own):
+        units.keep(ids, f"{name} combines it with what has no units to go with it")
+
+
+def _adopt(units: Units, origin: Piece, found: Tensor, name: str) -> None:
     """Let a dimension of a parameter be cut with the units that its elements meet."""
     weight = units.weights[origin.name]
-    index, ids = origin.elements.expand(shape).reshape(-1), units.roots(found).reshape(-1)
+    index, ids = origin.elements.expand(found.shape).reshape(-1), units.roots(found).reshape(-1)
     for d, size in enumerate(weight.shape):
         at = index // math.prod(weight.shape[d + 1 :]) % size
         of_each = torch.full((size,), NONE)

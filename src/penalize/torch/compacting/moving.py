@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 from penalize.torch.compacting.calls import Call, first_along
@@ -24,7 +25,7 @@ def moves(call: Call, *args: Any, **kwargs: Any) -> Any:
     inputs = values_in([args, kwargs])
     made = _moved(call, inputs, args, kwargs)
     units = [value.units for value in [*inputs, *values_in(made)]]
-    call.wiring.moves.append(Move(units, call.name in SIZED))
+    call.wiring.moves.append(Move(units, call.name in SIZED, call.owner))
     if call.name in SIZED:
         call.wiring.sized |= {value.origin.name for value in inputs if value.origin is not None}
     return made
@@ -34,8 +35,11 @@ def _moved(call: Call, inputs: list[Facts], args: Any, kwargs: Any) -> Any:
     if len(inputs) == 1:
         is_part = call.name in ("slice", "narrow", "select")
         value = _of_any_part(inputs[0], args[1] if len(args) > 1 else 0) if is_part else inputs[0]
+        # What is known of a value may lie in memory otherwise than it does.
+        is_view = call.name in ("view", "_unsafe_view") and isinstance(args[1], list)
+        target = torch.ops.aten.reshape.default if is_view else call.target
         return value.moved(
-            lambda x: call.target(*mapped(lambda _: x, args), **mapped(lambda _: x, kwargs))
+            lambda x: target(*mapped(lambda _: x, args), **mapped(lambda _: x, kwargs))
         )
     # Several, as of cat: what is a part of a parameter is a value of its own there.
     call.wiring.keep_parameters(inputs, f"{call.name} takes it")

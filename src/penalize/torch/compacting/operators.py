@@ -11,11 +11,12 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from penalize.torch.compacting import along, elementwise, moving, reading
+from penalize.torch.compacting import along, attending, elementwise, moving, reading, recurrent
 from penalize.torch.compacting.calls import Call
-from penalize.torch.compacting.values import constant, plain, values_in
+from penalize.torch.compacting.values import Facts, constant, mapped, plain, values_in
 
 Rule = Callable[..., Any]
 """A call, and the operator's arguments → its output."""
@@ -23,12 +24,39 @@ Rule = Callable[..., Any]
 
 def applied(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """What an operator makes of values."""
+    made = _made(call, args, kwargs)
+    if not isinstance(made, Facts) or made.fixed is not None or made.origin is not None:
+        return made
+    return made._replace(fixed=_fixed(call, args, kwargs))
+
+
+def _fixed(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    """What it makes at this size, if no input of the model is in that."""
+    inputs, tags = values_in([args, kwargs]), getattr(call.target, "tags", ())
+    is_other = (
+        torch.Tag.nondeterministic_seeded in tags or call.target.__name__.split(".")[0][-1] == "_"
+    )
+    large = isinstance(call.meta, Tensor) and call.meta.numel() > LARGE
+    if is_other or large or any(value.fixed is None for value in inputs):
+        return None
+    try:
+        found = call.target(*mapped(_itself, args), **mapped(_itself, kwargs))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+    return found if isinstance(found, Tensor) else None
+
+
+def _itself(value: Facts) -> Any:
+    return value.fixed
+
+
+def _made(call: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if call.target is operator.getitem:
         return args[0][args[1]]
     inputs = values_in([args, kwargs])
     if not inputs and call.name in FILLS:
         return _constants(call.target(*args, **kwargs))
-    if all(value.is_plain for value in inputs) and call.name not in READS:
+    if all(value.is_plain for value in inputs) and call.name not in {*READS, *MAKES}:
         return plain(call.meta)
     rule = RULES.get(call.name)
     if rule is None:
@@ -58,6 +86,7 @@ READS: dict[str, Rule] = {
     "addmm": reading.addmm,
     "embedding": reading.embedding,
     **_each("mm matmul", reading.matmul),
+    **_each("lstm gru rnn_tanh rnn_relu", recurrent.recurrent),
     **_each("conv1d conv2d conv3d", reading.convolution),
     **_each("conv_transpose1d conv_transpose2d conv_transpose3d", reading.transposed),
 }
@@ -105,7 +134,8 @@ RULES: dict[str, Rule] = {
     "instance_norm": elementwise.instance_norm,
     **dict.fromkeys(along.ALONG, along.along),
     **_each("layer_norm group_norm rms_norm native_layer_norm", along.norm),
-    "scaled_dot_product_attention": along.attention,
+    "scaled_dot_product_attention": attending.attention,
+    **_each("bmm baddbmm einsum", attending.product),
     **_each(
         """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d
@@ -120,6 +150,12 @@ _TRACKING = {
 }
 TRACKS = {*READS} | {name for name, rule in RULES.items() if rule in _TRACKING}
 """Operators whose rules say which dimensions of a parameter they need as they are."""
+
+MAKES = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+"""Operators that make constants of a tensor's size."""
+
+LARGE = 2**24
+"""Of how many elements a mask is too large to be looked at."""
 
 FILLS = {"zeros", "ones", "full", "scalar_tensor"}
 """Operators that make constants of numbers: not of their place, as arange, nor by chance."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,26 @@ ROUGHLY = 0.1
 """How much they may differ by where rounding is all that is left of differences."""
 
 
-def why_not_equal(
+class Difference(NamedTuple):
+    """How two models differ.
+
+    Args:
+        why: as a part of a sentence.
+        place: the module in which it begins; None where none can be told.
+        rank: how many modules are left before that.
+        runs: whether the smaller one runs.
+    """
+
+    why: str
+    place: str | None
+    rank: int
+    runs: bool = True
+
+
+def difference(
     model: nn.Module, smaller: nn.Module, inputs: Sequence[Inputs], roughly: bool = False
-) -> str:
-    """Where two models differ on inputs of these kinds, and by how much; empty if nowhere.
+) -> Difference | None:
+    """Where two models differ on inputs of these kinds, and by how much; None if nowhere.
 
     Args:
         model: the one.
@@ -34,16 +51,30 @@ def why_not_equal(
     drawn = (("random inputs", _random(each)) for each in inputs)
     for where, given in chain([("the example", inputs[0])], drawn):
         expected = outputs(model, given) if given is inputs[0] else taken(model, given)
-        found = outputs(smaller, given) if expected is not None else []
-        for a, b in zip(expected or [], found, strict=True):
-            if a.shape != b.shape:
-                return f"an output of shape {tuple(a.shape)} has become one of {tuple(b.shape)}"
-            if a.dtype != b.dtype:
-                return f"an output of {a.dtype} has become one of {b.dtype}"
-            if not _apart(a, b) <= max(tolerance, ROUNDING * torch.finfo(a.dtype).eps):
-                difference, begins = _apart(a, b), _begins(model, smaller, given, tolerance)
-                return f"on {where} outputs are {difference:.1e} of the largest apart{begins}"
-    return ""
+        if expected is None:
+            continue
+        try:
+            found = outputs(smaller, given)
+        except Exception as error:  # noqa: BLE001 - whatever the model's code raises
+            calls = _called(aside(smaller), given)
+            place = calls.entered[-1] if calls.entered else ""
+            return Difference(f"it cannot be run: {error}", place, len(calls.made), runs=False)
+        for a, b in zip(expected, found, strict=True):
+            why = _told_apart(where, a, b, max(tolerance, ROUNDING * torch.finfo(a.dtype).eps))
+            if why:
+                begins, rank = _begins(model, smaller, given, tolerance)
+                beginning = "" if begins is None else f", beginning in {begins!r}"
+                return Difference(f"{why}{beginning}", begins, rank)
+    return None
+
+
+def _told_apart(where: str, a: Tensor, b: Tensor, tolerance: float) -> str:
+    if a.shape != b.shape:
+        return f"an output of shape {tuple(a.shape)} has become one of {tuple(b.shape)}"
+    if a.dtype != b.dtype:
+        return f"an output of {a.dtype} has become one of {b.dtype}"
+    apart = _apart(a, b)
+    return "" if apart <= tolerance else f"on {where} outputs are {apart:.1e} of the largest apart"
 
 
 def _unit(model: nn.Module) -> float:
@@ -126,34 +157,42 @@ def _random(inputs: Inputs) -> Inputs:
     return pytree.tree_map(drawn, inputs)  # type: ignore[no-any-return]
 
 
-def _begins(model: nn.Module, smaller: nn.Module, inputs: Inputs, tolerance: float) -> str:
+def _begins(
+    model: nn.Module, smaller: nn.Module, inputs: Inputs, tolerance: float
+) -> tuple[str | None, int]:
     """The first module whose outputs differ, among those that have their old shape."""
-    before, after = (_outputs_of_modules(aside(each), inputs) for each in (model, smaller))
-    for name, a in before.items():
+    before, after = (_called(aside(each), inputs).made for each in (model, smaller))
+    for rank, (name, a) in enumerate(before.items()):
         b = after.get(name)
         alike = b is not None and a.shape == b.shape and a.is_floating_point()
         if b is not None and alike and not _apart(a, b) <= tolerance:
-            return f", beginning in {name!r}"
-    return ""
+            return name, rank
+    return None, len(before)
 
 
-def _outputs_of_modules(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+class _Calls(NamedTuple):
+    made: dict[str, Tensor]
+    """Modules → their outputs, in their order."""
+    entered: list[str]
+    """Modules that are not left again."""
 
-    def note(name: str, output: Any) -> None:
+
+def _called(model: nn.Module, inputs: Inputs) -> _Calls:
+    found = _Calls({}, [])
+
+    def before(name: str) -> None:
+        found.entered.append(name)
+
+    def after(name: str, output: Any) -> None:
+        found.entered.pop()
         if isinstance(output, Tensor):
-            found.setdefault(name, output.clone())
+            found.made.setdefault(name, output.clone())
 
-    handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
-        args, kwargs = copy.deepcopy(inputs)
-        with torch.no_grad():
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_pre_hook(lambda *_, name=name: before(name))
+            module.register_forward_hook(lambda _m, _i, output, name=name: after(name, output))
+    args, kwargs = copy.deepcopy(inputs)
+    with torch.no_grad(), contextlib.suppress(Exception):
+        model(*args, **kwargs)
     return found

@@ -68,10 +68,12 @@ class Move(NamedTuple):
     Args:
         units: of what it reads, and of what it makes.
         is_sized: whether its arguments may be numbers of units.
+        owner: the module in whose code it stands.
     """
 
     units: Sequence[Tensor]
     is_sized: bool
+    owner: str
 
 
 @dataclass
@@ -85,7 +87,13 @@ class Wiring:
     dead: list[Tensor] = field(default_factory=list)
     """Units whose incoming weights are all 0, at one place at least."""
     moves: list[Move] = field(default_factory=list)
-    """Operators that move units, in their order."""
+    """Operators that move units, or read them, in their order."""
+    sizes: list[dict[str, set[int]]] = field(default_factory=list)
+    """Of each of the inputs, the sizes of what the moves in the code of a module read and make."""
+    balanced: list[list[Tensor]] = field(default_factory=list)
+    """Units of several layers that have one number of them, as all layers of an LSTM."""
+    because: dict[int, str] = field(default_factory=dict)
+    """Why units change with the input, where more can be said than that."""
     sized: set[str] = field(default_factory=set)
     """Parameters that are moved by operators whose arguments may be numbers of units."""
 
@@ -95,10 +103,25 @@ class Wiring:
         self.written[origin.name] = torch.tensor(sorted({*before.tolist(), *units.tolist()}))
         self.dead.append(units[dead])
 
+    def note(self, ids: Tensor, why: str) -> None:
+        """Say why these change with the input, should they have to stay for that."""
+        for each in distinct(ids):
+            self.because.setdefault(each, why)
+
     def in_code(self) -> set[int]:
         """The units whose number may stand in the code of the model."""
-        ids = [each for move in self.moves if move.is_sized for each in move.units]
-        return {root for each in ids for root in distinct(self.units.roots(each)) if root >= 0}
+        return self.units.among(
+            [each for move in self.moves if move.is_sized for each in move.units]
+        )
+
+    def unheard(self) -> set[int]:
+        """The units that are read, and of which all weights that read them are 0."""
+        silent: dict[int, bool] = {}
+        for reader in self.readers:
+            roots = self.units.roots(reader.units).tolist()
+            for root, is_silent in zip(roots, reader.silent.tolist(), strict=True):
+                silent[root] = silent.get(root, True) and is_silent
+        return {root for root, is_silent in silent.items() if is_silent and root >= 0}
 
     def keep(self, values: Iterable[Facts], why: str) -> None:
         """Let nothing go that is in these."""

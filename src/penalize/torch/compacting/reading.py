@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from penalize.torch.compacting.attending import product
 from penalize.torch.compacting.calls import Call, first_along, if_zero
 from penalize.torch.compacting.readers import Move, Reader, constants_along
 from penalize.torch.compacting.units import Units, once
@@ -45,7 +46,7 @@ def matmul(call: Call, x: Facts, weight: Facts) -> Any:
     """x W, where the second is a weight."""
     if len(weight.shape) == 2 and weight.origin is not None:
         return _read(call, x, Map(weight.moved(Tensor.t), None))
-    return call.unknown(f"{call.name} multiplies it by what is no weight", x, weight)
+    return product(call, x, weight)
 
 
 def convolution(
@@ -69,7 +70,7 @@ def convolution(
     if groups != x.shape[channels] or has_other or sides is None:
         return call.unknown("a convolution of groups of channels reads it", x, weight, bias)
     # One kernel, or some, for each channel, which goes with them; the code has their number.
-    call.wiring.moves.append(Move([x.units], is_sized=True))
+    call.wiring.moves.append(Move([x.units], True, call.owner))
     written = sides[0]
     read = first_along(x.units, around).reshape(-1)
     read = read.repeat_interleave(len(written) // groups)
@@ -142,7 +143,9 @@ def _read(call: Call, x: Facts, by: Map) -> Any:
             spread=by.spread,
         )
     )
-    return _written(call, x, by, written)
+    made = _written(call, x, by, written)
+    call.wiring.moves.append(Move([x.units, made.units], False, call.owner))
+    return made
 
 
 def _written(call: Call, x: Facts, by: Map, written: Tensor) -> Facts:

@@ -16,10 +16,11 @@ from penalize.regularizers.base import Regularizer
 from penalize.regularizers.grouping import blocks
 from penalize.tables import Listing
 from penalize.torch.compacting.carrying import with_biases
-from penalize.torch.compacting.compacted import check_can_be_cut, given_as, proven
+from penalize.torch.compacting.compacted import check_can_be_cut, given_as
 from penalize.torch.compacting.cutting import Cut
 from penalize.torch.compacting.others import others
 from penalize.torch.compacting.proof import Inputs
+from penalize.torch.compacting.proving import proven
 from penalize.torch.compacting.spaces import Parts, Space, spaces_of
 from penalize.torch.compacting.tracing import traced
 from penalize.torch.joining import Together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from penalize.errors import ModelError
 from penalize.torch.compacting.calls import Call
 from penalize.torch.compacting.operators import VIEWS, applied
 from penalize.torch.compacting.proof import Inputs, aside
-from penalize.torch.compacting.readers import Wiring
+from penalize.torch.compacting.readers import Move, Wiring
 from penalize.torch.compacting.units import Units
 from penalize.torch.compacting.values import constant, name_of, parameter, plain, values_in
 
@@ -55,9 +56,17 @@ def traced(model: nn.Module, *inputs: Inputs, units: Units | None = None) -> Wir
                 "compact the parts before and behind that",
             ) from error
         moves.append(wiring.moves)
+        wiring.sizes.append(_sizes_in(wiring.moves))
         wiring.moves = []
     wiring.moves = moves[0]
     return wiring
+
+
+def _sizes_in(moves: Sequence[Move]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = defaultdict(set)
+    for move in moves:
+        found[move.owner].update(size for ids in move.units for size in ids.shape)
+    return found
 
 
 @contextmanager
@@ -108,6 +117,7 @@ class _Walk:
         inputs = [n for n in self._program.graph.nodes if n.op == "placeholder"]
         found = self._through(self._program.graph_module, [self._placed(n) for n in inputs])
         self._wiring.keep(values_in(found), "it is an output of the model")
+        self._wiring.units.settle()
 
     def _placed(self, node: Any) -> Any:
         """An input of the program: a parameter, a buffer, a constant, or an input of the model."""
@@ -115,7 +125,9 @@ class _Walk:
         tensors = {**self._program.constants, **self._program.state_dict}
         name = self._named().get(node.name)
         if name is not None:
-            return self._parameter(name, tensors[name].detach().cpu(), meta)
+            found = self._parameter(name, tensors[name].detach().cpu(), meta)
+            is_fixed = node.name in signature.inputs_to_buffers and found.origin is not None
+            return found._replace(fixed=found.constant) if is_fixed else found
         lifted = signature.inputs_to_lifted_tensor_constants.get(node.name)
         if lifted is not None:
             return constant(tensors[lifted].detach().cpu())
@@ -172,7 +184,9 @@ class _Walk:
         at = _inner_graph(node)
         if at is not None and not any(_written_by(args[at], n) for n in args[at].graph.nodes):
             return self._through(args[at], args[at + 1 :])
-        return applied(Call(self._wiring, node.target, node.meta.get("val")), args, kwargs)
+        owners = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        call = Call(self._wiring, node.target, node.meta.get("val"), owners[-1] if owners else "")
+        return applied(call, args, kwargs)
 
 
 def _views(graph: Any) -> dict[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Units:
         """Parameters and buffers by name."""
         self.numeric: set[str] = set()
         """Names of those that are used otherwise than as a map's weight or bias."""
+        self.later: list[Callable[[], None]] = []
+        """What has to be said of units when it is known which are one."""
         self._numbers = torch.arange(0)
 
     def numbers(self, count: int) -> Tensor:
@@ -60,6 +62,10 @@ class Units:
         ]
         return {root for each in found for root in each}
 
+    def among(self, values: Iterable[Tensor]) -> set[int]:
+        """The units, as their roots, that are anywhere in these."""
+        return {root for ids in values for root in distinct(self.roots(once(ids))) if root >= 0}
+
     def after(self, indices: Mapping[tuple[str, int], Tensor]) -> Units:
         """The units of the same model of whose dimensions these indices are left."""
         found = Units()
@@ -89,6 +95,12 @@ class Units:
         for pair in distinct(a[both] * count + b[both]):
             low, high = sorted((self._root(pair // count), self._root(pair % count)))
             self._parents[high] = low
+
+    def settle(self) -> None:
+        """Say what was to be said later."""
+        later, self.later = self.later, []
+        for each in later:
+            each()
 
     def keep(self, ids: Tensor, reason: str) -> None:
         """Let these stay."""

@@ -27,12 +27,16 @@ class Facts(NamedTuple):
         known: whether it is a constant, whatever the finite inputs of the model are.
         constant: which constant, where it is known.
         origin: the parameter that it is, or is a part of.
+        fixed: its elements at this size, if no input of the model is in them, as in a causal mask.
+        is_share: whether it sums to 1 along its last dimension, as the output of a softmax does.
     """
 
     units: Tensor
     known: Tensor
     constant: Tensor
     origin: Piece | None = None
+    fixed: Tensor | None = None
+    is_share: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,7 +83,7 @@ def plain(meta: Any) -> Any:
 
 def constant(x: Tensor) -> Facts:
     """A value that is the same for every input."""
-    return _known(x if not x.is_floating_point() else x.double())
+    return _known(x if not x.is_floating_point() else x.double())._replace(fixed=x)
 
 
 def parameter(name: str, x: Tensor, elements: Tensor) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from penalize.torch.selection.states import penalized_names, set_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from penalize.torch.compacting.compacted import Compacted
 
 Which = Literal["best", "one_se"] | float
 
@@ -227,6 +230,30 @@ class Path:
         strength = self._strength(which)
         self._kept()
         set_state(self._plan.model, self._weights[strength])
+
+    def compact(
+        self,
+        inputs: Any,
+        keywords: Mapping[str, Any] | None = None,
+        which: Which = "one_se",
+        *,
+        biases: bool = False,
+    ) -> Compacted:
+        """A smaller model of the weights at a strength, without the units that are dead there.
+
+        The path's own model is left as it is; see :func:`penalize.torch.compact` for the arguments
+        and what else is raised.
+
+        Raises:
+            PathError: there is no such strength, or nothing was trained on every sample.
+        """
+        from penalize.torch.compacting.compacted import compact  # it loads much of torch.export
+
+        strength = self._strength(which)
+        self._kept()
+        model = copy.deepcopy(self._plan.model)
+        set_state(model, self._weights[strength])
+        return compact(model.eval(), inputs, keywords, biases=biases)
 
     def _kept(self) -> list[Mapping[str, Tensor]]:
         if not self._weights:
