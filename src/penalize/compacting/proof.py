@@ -53,8 +53,7 @@ def _drawn(inputs: Sequence[Array]) -> Iterator[Array]:
             yield x
         else:
             scale = float(np.std(x.astype(np.float64))) or 1.0
-            found: Array = 2 * scale * random.standard_normal(x.shape)
-            yield found.astype(x.dtype)
+            yield np.asarray(2 * scale * random.standard_normal(x.shape)).astype(x.dtype)
 
 
 def _apart(a: Array, b: Array) -> float:

@@ -19,6 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LIVES = "it changes with the input"
 ONE = "a layer keeps one unit"
+SAME = 1e-6
+"""How far apart, relative, two constants may be that rounding alone makes different."""
 NONE = -1
 """The unit of what is part of none, as an input of the model."""
 
@@ -119,7 +121,7 @@ class Wiring:
 
     def __init__(self) -> None:
         self._count = 0
-        self._readers: list[_Reader] = []
+        self._readers: dict[str, _Reader] = {}
         self._axes: dict[tuple[str, int], Array] = {}
         self._kept: dict[int, str] = {}
         self._lost: dict[int, str] = {}
@@ -130,23 +132,38 @@ class Wiring:
 
     @_QUIET
     def maps(self, x: Units, layer: Map) -> Units:
-        """A layer that reads units with weights, and makes others."""
-        flat = layer.flat
-        made = np.arange(self._count, self._count + flat.shape[2])
-        self._count += len(made)
-        self._readers.append(_Reader(layer, x, made))
-        ndim = layer.kernel.ndim
+        """A layer that reads units with weights, and makes others.
+
+        What is noted again, of inputs of other sizes, has to be read as the same constants.
+        """
+        flat, ndim = layer.flat, layer.kernel.ndim
+        before = self._readers.get(layer.weight)
+        if before is None:
+            made = np.arange(self._count, self._count + flat.shape[2])
+            self._count += len(made)
+            self._readers[layer.weight] = _Reader(layer, x, made)
+            self._operations.append((x.ids, made, 2 * layer.positions * len(flat)))
+        else:
+            made = before.made
+            self._readers[layer.weight] = before._replace(read=self._same(before, x))
         self.axis(layer.weight, ndim - 2, x.ids)
         self.axis(layer.weight, ndim - 1, made)
         if layer.bias:
             self.axis(layer.bias, 0, made)
-        self._operations.append((x.ids, made, 2 * layer.positions * len(flat)))
         known = ~np.isnan(x.constant) & ((x.constant == 0) | (layer.spread == ""))
         changes = (flat[:, ~known] != 0).any(axis=(0, 1))
         constant = layer.offset + x.constant[known] @ flat[:, known].sum(0)
         return self._noted(
             Units(made, np.full(len(made), np.nan)), np.where(changes, np.nan, constant)
         )
+
+    def _same(self, before: _Reader, x: Units) -> Units:
+        """What a layer reads at one size, where it is the same at another."""
+        one, other = before.read.constant, x.constant
+        same = np.isclose(one, other, rtol=SAME, atol=0.0)
+        why = f"{before.map.weight!r} reads it as another constant at another size"
+        self.loses(x.ids[~(np.isnan(one) | np.isnan(other) | same)], why)
+        return Units(x.ids, np.where(same, one, np.nan))
 
     @_QUIET
     def scales(self, x: Units, names: Iterable[str], scale: Array, shift: Array) -> Units:
@@ -157,13 +174,17 @@ class Wiring:
 
     @_QUIET
     def each(self, x: Units, layer: Map) -> Units:
-        """A convolution of each channel by itself: its kernel is window × inputs × multiplier."""
+        """A convolution of each channel by itself: its kernel is window × inputs × multiplier.
+
+        Which axes of its own kernel have the units is for the wing to say.
+        """
         times, flat = layer.kernel.shape[-1], layer.flat
         made = Units(np.repeat(x.ids, times), np.repeat(x.constant, times))
-        self.axis(layer.weight, layer.kernel.ndim - 2, x.ids)
         if layer.bias:
             self.axis(layer.bias, 0, made.ids)
-        self._operations.append((made.ids, np.full(1, NONE), 2 * layer.positions * len(flat)))
+        if (layer.weight, -1) not in self._axes:
+            self._axes[layer.weight, -1] = made.ids
+            self._operations.append((made.ids, np.full(1, NONE), 2 * layer.positions * len(flat)))
         is_zero, total = (flat == 0).all(0).ravel(), flat.sum(0).ravel()
         spread = (made.constant != 0) & (layer.spread != "") & ~is_zero
         self.loses(made.ids[spread & ~np.isnan(made.constant)], f"{layer.weight!r} {layer.spread}")
@@ -179,9 +200,9 @@ class Wiring:
         """Note that an axis of a weight has these units."""
         self._axes[name, axis] = ids
 
-    def keep(self, x: Units, why: str) -> None:
+    def keep(self, ids: Array, why: str) -> None:
         """Let none of these go."""
-        for each in _distinct(x.ids):
+        for each in _distinct(ids):
             self._kept.setdefault(each, why)
 
     def loses(self, ids: Array, why: str) -> None:
@@ -202,7 +223,7 @@ class Wiring:
         """
         reasons, read, heard = dict(self._kept), set[int](), set[int]()
         gone: set[int] = set()
-        for reader in reversed(self._readers):
+        for reader in reversed(self._readers.values()):
             goes = [u for u in reader.made.tolist() if u in read and u not in reasons]
             if len(goes) == len(reader.made):
                 reasons[goes.pop(0)] = ONE
@@ -227,8 +248,12 @@ class Wiring:
         ]
         return Cut(
             {key: kept for key, kept in left.items() if len(kept) < len(self._axes[key])},
-            {r.map.bias: added for r in self._readers if (added := _added(r, gone)) is not None},
-            [_row(reader, gone, reasons, dead) for reader in self._readers],
+            {
+                r.map.bias: added
+                for r in self._readers.values()
+                if (added := _added(r, gone)) is not None
+            },
+            [_row(reader, gone, reasons, dead) for reader in self._readers.values()],
             (sum(a for a, _ in counts), sum(b for _, b in counts)),
         )
 
@@ -236,7 +261,7 @@ class Wiring:
 def _objections(reader: _Reader, left: Array, silent: Array) -> Iterator[tuple[int, str]]:
     """Units that have to stay as far as a reader is concerned, and why."""
     layer, flat = reader.map, reader.map.flat[:, :, left]
-    finite: Array = np.isfinite(flat).all(axis=(0, 2))
+    finite = np.atleast_1d(np.isfinite(flat).all(axis=(0, 2)))
     for i in np.flatnonzero(~silent & (reader.read.ids != NONE)).tolist():
         unit, c = int(reader.read.ids[i]), float(reader.read.constant[i])
         if math.isnan(c):

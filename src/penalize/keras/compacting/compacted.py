@@ -58,10 +58,11 @@ def compact(model: Any, inputs: Any, *, biases: bool = False) -> Compacted:
     cut = _decided(wide, example, biases)
     given = {step.layer.name for step in steps if _gets_a_bias(step.layer, cut)}
     smaller, why = _smaller(model, cut, given), ""
-    if is_wider:
+    if is_wider and cut.indices:
         narrow = _smaller(wide, cut, given)
         why = why_not_equal(_run(wide), _run(narrow), [example], EPS[widest])
-    why = why or why_not_equal(_run(model), _run(smaller), [example], _eps(model), is_wider)
+    if cut.indices and not why:
+        why = why_not_equal(_run(model), _run(smaller), [example], _eps(model), is_wider)
     if why:
         raise CompactError(type(model).__name__, why)
     if not cut.indices:
@@ -81,7 +82,7 @@ def _decided(model: Any, example: Array, biases: bool) -> Cut:
     x = Units.plain(example.shape[-1])
     for step, before, after in zip(steps, shapes, shapes[1:], strict=False):
         x = followed(Called(step.layer, wiring, before, after, biases), x, step.has_arguments)
-    wiring.keep(x, "it is an output of the model")
+    wiring.keep(x.ids, "it is an output of the model")
     return wiring.decided()
 
 

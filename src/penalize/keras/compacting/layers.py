@@ -58,7 +58,7 @@ class Called(NamedTuple):
         """What it makes where nothing that it reads may go."""
         kind = type(self.layer).__name__
         why = why or f"what {self.layer.name!r}, a {kind}, does with it is not known"
-        self.wiring.keep(x, why)
+        self.wiring.keep(x.ids, why)
         return Units.plain(self.after[-1] if len(self.after) > 1 else 0)
 
     def activated(self, x: Units) -> Units:
@@ -117,11 +117,16 @@ def _convolution(call: Called, x: Units) -> Units:
 
 
 def _depthwise(call: Called, x: Units) -> Units:
-    return call.activated(call.wiring.each(x, call.map(by_channel=True)))
+    return call.activated(_by_channel(call, x, call.map(by_channel=True)))
+
+
+def _by_channel(call: Called, x: Units, layer: Map) -> Units:
+    call.wiring.axis(layer.weight, layer.kernel.ndim - 2, x.ids)
+    return call.wiring.each(x, layer)
 
 
 def _separable(call: Called, x: Units) -> Units:
-    x = call.wiring.each(x, call.map("depthwise_kernel", "", by_channel=True))
+    x = _by_channel(call, x, call.map("depthwise_kernel", "", by_channel=True))
     return call.activated(call.wiring.maps(x, call.map("pointwise_kernel")))
 
 
