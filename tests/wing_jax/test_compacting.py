@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from flax import linen, nnx
 from penalize import CompactError, ModelError, NothingToCutWarning
 from penalize.jax import compact
 
+ZERO = nnx.initializers.zeros_init()  # what is drawn would be compiled
 RANDOM = np.random.default_rng(0)
 
 
@@ -46,14 +48,15 @@ def apart(a: Any, b: Any) -> float:
 class Network(nnx.Module):
     def __init__(self) -> None:
         rngs = nnx.Rngs(0)
-        self.a = nnx.Conv(2, 5, (3, 3), padding="VALID", rngs=rngs)
-        self.norm = nnx.BatchNorm(5, rngs=rngs)
-        self.b = nnx.Conv(5, 4, (3, 3), rngs=rngs)
-        self.each = nnx.Conv(4, 8, (2, 2), padding="VALID", feature_group_count=4, rngs=rngs)
-        self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.rest = nnx.Sequential(
-            nnx.Linear(32, 6, rngs=rngs), nnx.sigmoid, nnx.Linear(6, 3, rngs=rngs), nnx.softmax
+        conv, linear = (
+            partial(kind, kernel_init=ZERO, rngs=rngs) for kind in (nnx.Conv, nnx.Linear)
         )
+        self.a = conv(2, 5, (3, 3), padding="VALID")
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.b = conv(5, 4, (3, 3))
+        self.each = conv(4, 8, (2, 2), padding="VALID", feature_group_count=4)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.rest = nnx.Sequential(linear(32, 6), nnx.sigmoid, linear(6, 3), nnx.softmax)
 
     def __call__(self, x: Any) -> Any:
         x = nnx.leaky_relu(self.norm(self.a(x)))
@@ -98,8 +101,8 @@ class Chain(nnx.Module):
     """Where unit 1 of the first layer is dead, and something is between it and its reader."""
 
     def __init__(self, between: Any = None, bias: bool = True) -> None:
-        self.first = nnx.Linear(4, 6, rngs=nnx.Rngs(0))
-        self.last = nnx.Linear(6, 2, use_bias=bias, rngs=nnx.Rngs(0))
+        self.first = nnx.Linear(4, 6, kernel_init=ZERO, rngs=nnx.Rngs(0))
+        self.last = nnx.Linear(6, 2, use_bias=bias, kernel_init=ZERO, rngs=nnx.Rngs(0))
         self.between = between
 
     def __call__(self, x: Any) -> Any:
@@ -163,8 +166,8 @@ def test_what_stays(between: Any, why: str) -> None:
 
 class Twice(nnx.Module):
     def __init__(self, how: str) -> None:
-        self.first = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
-        self.last = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.first = nnx.Linear(4, 4, kernel_init=ZERO, rngs=nnx.Rngs(0))
+        self.last = nnx.Linear(4, 4, kernel_init=ZERO, rngs=nnx.Rngs(0))
         self.how = how
 
     def __call__(self, x: Any) -> Any:

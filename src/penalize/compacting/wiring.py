@@ -25,7 +25,7 @@ NONE = -1
 """The unit of what is part of none, as an input of the model."""
 
 
-class Units(NamedTuple):
+class AxisUnits(NamedTuple):
     """What is known of the last axis of an array.
 
     Args:
@@ -38,15 +38,15 @@ class Units(NamedTuple):
     constant: Array
 
     @classmethod
-    def plain(cls, count: int) -> Units:
+    def plain(cls, count: int) -> AxisUnits:
         """An axis of which nothing is known."""
         return cls(np.full(count, NONE), np.full(count, np.nan))
 
-    def with_constant(self, constant: Array) -> Units:
+    def with_constant(self, constant: Array) -> AxisUnits:
         """The same units, as other numbers; what is not finite is none."""
-        return Units(self.ids, np.where(np.isfinite(constant), constant, np.nan))
+        return AxisUnits(self.ids, np.where(np.isfinite(constant), constant, np.nan))
 
-    def mapped(self, f: Callable[[Array], Array]) -> Units:
+    def mapped(self, f: Callable[[Array], Array]) -> AxisUnits:
         """After a function of one element, which takes an array."""
         known = ~np.isnan(self.constant)
         made = np.full(len(self.ids), np.nan)
@@ -54,9 +54,9 @@ class Units(NamedTuple):
             made[known] = f(self.constant[known])
         return self.with_constant(made)
 
-    def tiled(self, times: int) -> Units:
+    def tiled(self, times: int) -> AxisUnits:
         """After axes before it are flattened into it."""
-        return Units(np.tile(self.ids, times), np.tile(self.constant, times))
+        return AxisUnits(np.tile(self.ids, times), np.tile(self.constant, times))
 
 
 _QUIET = np.errstate(all="ignore")
@@ -64,7 +64,7 @@ _QUIET = np.errstate(all="ignore")
 
 
 @dataclass(frozen=True)
-class Map:
+class LinearMap:
     """A layer x ↦ x W + b on the last axis, or a convolution.
 
     Args:
@@ -90,12 +90,12 @@ class Map:
 
 
 class _Reader(NamedTuple):
-    map: Map
-    read: Units
+    map: LinearMap
+    read: AxisUnits
     made: Array
 
 
-class Cut(NamedTuple):
+class ChainCut(NamedTuple):
     """What goes, and what stays though it is dead."""
 
     indices: Mapping[tuple[str, int], Array]
@@ -116,7 +116,7 @@ class Cut(NamedTuple):
         return x.astype(w.dtype)
 
 
-class Wiring:
+class ChainWiring:
     """What the layers of a model do with units, noted in the order in which they are called."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Wiring:
     # --- what a layer does --------------------------------------------------------------------
 
     @_QUIET
-    def maps(self, x: Units, layer: Map) -> Units:
+    def maps(self, x: AxisUnits, layer: LinearMap) -> AxisUnits:
         """A layer that reads units with weights, and makes others.
 
         What is noted again, of inputs of other sizes, has to be read as the same constants.
@@ -154,32 +154,32 @@ class Wiring:
         changes = (flat[:, ~known] != 0).any(axis=(0, 1))
         constant = layer.offset + x.constant[known] @ flat[:, known].sum(0)
         return self._noted(
-            Units(made, np.full(len(made), np.nan)), np.where(changes, np.nan, constant)
+            AxisUnits(made, np.full(len(made), np.nan)), np.where(changes, np.nan, constant)
         )
 
-    def _same(self, before: _Reader, x: Units) -> Units:
+    def _same(self, before: _Reader, x: AxisUnits) -> AxisUnits:
         """What a layer reads at one size, where it is the same at another."""
         one, other = before.read.constant, x.constant
         same = np.isclose(one, other, rtol=SAME, atol=0.0)
         why = f"{before.map.weight!r} reads it as another constant at another size"
         self.loses(x.ids[~(np.isnan(one) | np.isnan(other) | same)], why)
-        return Units(x.ids, np.where(same, one, np.nan))
+        return AxisUnits(x.ids, np.where(same, one, np.nan))
 
     @_QUIET
-    def scales(self, x: Units, names: Iterable[str], scale: Array, shift: Array) -> Units:
+    def scales(self, x: AxisUnits, names: Iterable[str], scale: Array, shift: Array) -> AxisUnits:
         """x·scale + shift for each index, as batch norm in evaluation does."""
         for name in names:
             self.axis(name, 0, x.ids)
         return self._noted(x, np.where(scale == 0, shift, x.constant * scale + shift))
 
     @_QUIET
-    def each(self, x: Units, layer: Map) -> Units:
+    def each(self, x: AxisUnits, layer: LinearMap) -> AxisUnits:
         """A convolution of each channel by itself: its kernel is window × inputs × multiplier.
 
         Which axes of its own kernel have the units is for the wing to say.
         """
         times, flat = layer.kernel.shape[-1], layer.flat
-        made = Units(np.repeat(x.ids, times), np.repeat(x.constant, times))
+        made = AxisUnits(np.repeat(x.ids, times), np.repeat(x.constant, times))
         if layer.bias:
             self.axis(layer.bias, 0, made.ids)
         if (layer.weight, -1) not in self._axes:
@@ -191,7 +191,7 @@ class Wiring:
         found = np.where(spread, np.nan, made.constant * total + layer.offset)
         return self._noted(made, np.where(is_zero, layer.offset, found))
 
-    def pads(self, x: Units, why: str) -> Units:
+    def pads(self, x: AxisUnits, why: str) -> AxisUnits:
         """Zeros, which come beside constants."""
         self.loses(x.ids[~np.isnan(x.constant) & (x.constant != 0)], why)
         return x.with_constant(np.where(x.constant == 0, 0.0, np.nan))
@@ -209,14 +209,14 @@ class Wiring:
         """Note why units that were constants are none any more."""
         self._lost.update(dict.fromkeys(_distinct(ids), why))
 
-    def _noted(self, x: Units, constant: Array) -> Units:
+    def _noted(self, x: AxisUnits, constant: Array) -> AxisUnits:
         found = x.with_constant(constant)
         self._dead.update(_distinct(x.ids[~np.isnan(found.constant) & np.isnan(x.constant)]))
         return found
 
     # --- what may go --------------------------------------------------------------------------
 
-    def decided(self) -> Cut:
+    def decided(self) -> ChainCut:
         """The cut that changes no output: from the last layer to the first.
 
         So what only units read that go themselves is read by nobody.
@@ -237,7 +237,7 @@ class Wiring:
             heard.update(_distinct(reader.read.ids[~silent]))
         return self._cut(gone, reasons, self._dead | (read - heard))
 
-    def _cut(self, gone: set[int], reasons: Mapping[int, str], dead: set[int]) -> Cut:
+    def _cut(self, gone: set[int], reasons: Mapping[int, str], dead: set[int]) -> ChainCut:
         left = {key: np.flatnonzero(~_among(ids, gone)) for key, ids in self._axes.items()}
         counts = [
             tuple(
@@ -246,7 +246,7 @@ class Wiring:
             )
             for ids, made, each in self._operations
         ]
-        return Cut(
+        return ChainCut(
             {key: kept for key, kept in left.items() if len(kept) < len(self._axes[key])},
             {
                 r.map.bias: added

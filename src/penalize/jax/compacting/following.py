@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-from penalize.compacting.wiring import NONE, Array, Units, Wiring
+from penalize.compacting.wiring import NONE, Array, AxisUnits, ChainWiring
 from penalize.jax.compacting.watching import CALL
 
 ELEMENTWISE = (
@@ -27,7 +27,7 @@ _REDUCTIONS = "reduce_max", "reduce_min", "reduce_sum", "reduce_or", "reduce_and
 _WINDOWS = "reduce_window_sum", "reduce_window_max", "reduce_window_min"
 
 
-class Facts(NamedTuple):
+class ArrayFacts(NamedTuple):
     """What is known of an array.
 
     Args:
@@ -44,25 +44,25 @@ class Facts(NamedTuple):
     def has_units(self) -> bool:
         return bool((self.ids != NONE).any())
 
-    def moved(self, f: Callable[[Array], Any], ids: Array | None = None) -> Facts:
+    def moved(self, f: Callable[[Array], Any], ids: Array | None = None) -> ArrayFacts:
         """After what only moves elements."""
         known, value = (np.asarray(f(part)) for part in (self.known, self.value))
-        return Facts(self.ids if ids is None else ids, known, value)
+        return ArrayFacts(self.ids if ids is None else ids, known, value)
 
 
-def unknown(like: Any) -> Facts:
+def unknown(like: Any) -> ArrayFacts:
     """An array of which nothing is known."""
     shape, dtype = tuple(like.shape), like.dtype if _is_plain(like) else bool
     known, value = (np.broadcast_to(np.zeros((), each), shape) for each in (bool, dtype))
-    return Facts(_no_units(shape), known, value)
+    return ArrayFacts(_no_units(shape), known, value)
 
 
-def constant(x: Any) -> Facts:
+def constant(x: Any) -> ArrayFacts:
     """An array that is the same for every input."""
     if not _is_plain(x):
         return unknown(x)
     value = np.asarray(x)
-    return Facts(_no_units(value.shape), np.ones(value.shape, bool), value)
+    return ArrayFacts(_no_units(value.shape), np.ones(value.shape, bool), value)
 
 
 def _is_plain(x: Any) -> bool:
@@ -70,30 +70,30 @@ def _is_plain(x: Any) -> bool:
     return isinstance(getattr(x, "dtype", np.dtype(bool)), np.dtype)
 
 
-def from_units(x: Units, like: Any) -> Facts:
+def from_units(x: AxisUnits, like: Any) -> ArrayFacts:
     """What a layer has made."""
     known = ~np.isnan(x.constant)
     value = np.where(known, x.constant, 0.0)
-    return Facts(x.ids, *(np.broadcast_to(part, tuple(like.shape)) for part in (known, value)))
+    return ArrayFacts(x.ids, *(np.broadcast_to(part, tuple(like.shape)) for part in (known, value)))
 
 
 def _no_units(shape: Sequence[int]) -> Array:
     return np.full(shape[-1] if shape else 0, NONE)
 
 
-def to_units(x: Facts, wiring: Wiring) -> Units:
+def to_units(x: ArrayFacts, wiring: ChainWiring) -> AxisUnits:
     """What a layer reads: a constant counts that is one everywhere but along the last axis."""
     count = x.known.shape[-1]
     known = x.known.reshape(-1, count).all(0)
     value = x.value.reshape(-1, count).astype(np.float64)
     even = np.isclose(value, value[:1], rtol=1e-13, atol=0.0).all(0)
     wiring.loses(x.ids[known & ~even], "it is a constant, but another one at a border of zeros")
-    return Units(x.ids, np.full(count, np.nan)).with_constant(
+    return AxisUnits(x.ids, np.full(count, np.nan)).with_constant(
         np.where(known & even, value[0], np.nan)
     )
 
 
-class Walk:
+class ProgramWalk:
     """The operations of a program, one after the other.
 
     Args:
@@ -101,22 +101,28 @@ class Walk:
         layer: what a layer makes: its name, the units that it reads, and its output's shape.
     """
 
-    def __init__(self, wiring: Wiring, layer: Callable[[str, Units, Any], Units]) -> None:
+    def __init__(
+        self, wiring: ChainWiring, layer: Callable[[str, AxisUnits, Any], AxisUnits]
+    ) -> None:
         self._wiring, self._layer = wiring, layer
 
-    def run(self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Facts]) -> list[Facts]:
+    def run(
+        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[ArrayFacts]
+    ) -> list[ArrayFacts]:
         """What a program makes of inputs."""
-        found: dict[Any, Facts] = dict(zip(jaxpr.constvars, map(constant, constants), strict=True))
+        found: dict[Any, ArrayFacts] = dict(
+            zip(jaxpr.constvars, map(constant, constants), strict=True)
+        )
         found.update(zip(jaxpr.invars, inputs, strict=True))
 
-        def read(x: Any) -> Facts:
+        def read(x: Any) -> ArrayFacts:
             return constant(x.val) if isinstance(x, Literal) else found[x]
 
         for eqn in jaxpr.eqns:
             found.update(zip(eqn.outvars, self._made(eqn, [*map(read, eqn.invars)]), strict=True))
         return [read(x) for x in jaxpr.outvars]
 
-    def _made(self, eqn: Any, inputs: list[Facts]) -> list[Facts]:
+    def _made(self, eqn: Any, inputs: list[ArrayFacts]) -> list[ArrayFacts]:
         name, (like, *more) = eqn.primitive.name, (x.aval for x in eqn.outvars)
         if eqn.primitive is CALL:
             made = self._layer(eqn.params["name"], to_units(inputs[0], self._wiring), like)
@@ -140,14 +146,14 @@ def _bound(eqn: Any, *arrays: Any) -> Array:
         return np.asarray(eqn.primitive.bind(*map(jax.numpy.asarray, arrays), **eqn.params))
 
 
-def _computed(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts:
+def _computed(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts:
     """What is made without units: known if all of it is."""
     if not all(x.known.all() for x in inputs) or "random" in eqn.primitive.name:
         return unknown(like)
     return constant(_bound(eqn, *(x.value for x in inputs)))
 
 
-def _elementwise(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _elementwise(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     ids = next(x.ids for x in inputs if x.has_units)
     for x in inputs:
         alike = np.array_equal(x.ids, ids) if x.has_units else _is_even(x)
@@ -163,7 +169,7 @@ def _elementwise(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
     known, value = (
         np.broadcast_to(a, tuple(like.shape)) for a in (known & np.isfinite(value), value)
     )
-    return Facts(ids, known, value)
+    return ArrayFacts(ids, known, value)
 
 
 def _once(x: Array) -> Array:
@@ -176,14 +182,14 @@ def _at(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.ndim == 0 else np.broadcast_to(_once(x), shape)
 
 
-def _is_even(x: Facts) -> bool:
+def _is_even(x: ArrayFacts) -> bool:
     """Whether an array without units is a constant, and the same for each of them."""
     if x.value.ndim == 0:
         return bool(x.known)
     return bool(x.known.all() and (x.value == x.value[..., :1]).all())
 
 
-def _reshape(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _reshape(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     """Row by row: channels stay next to each other if the last axis still has them all."""
     count, last = len(inputs[0].ids), like.shape[-1] if like.shape else 0
     if last == 0 or last % count:
@@ -193,14 +199,14 @@ def _reshape(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
     )
 
 
-def _reduced(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _reduced(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     x, axes = inputs[0], tuple(eqn.params["axes"])
     if x.known.ndim - 1 in axes:
         return None
-    return Facts(x.ids, np.asarray(x.known.all(axis=axes)), _bound(eqn, x.value))
+    return ArrayFacts(x.ids, np.asarray(x.known.all(axis=axes)), _bound(eqn, x.value))
 
 
-def _windows(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _windows(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     x, given = inputs[0], eqn.params
     if given["window_dimensions"][-1] != 1 or tuple(given["padding"][-1]) != (0, 0):
         return None
@@ -211,24 +217,24 @@ def _windows(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
         *(given[k] for k in ("window_dimensions", "window_strides", "padding")),
         *(given[k] for k in ("base_dilation", "window_dilation")),
     )
-    return Facts(x.ids, np.asarray(holes) == 0, _bound(eqn, x.value))
+    return ArrayFacts(x.ids, np.asarray(holes) == 0, _bound(eqn, x.value))
 
 
-def _broadcast(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _broadcast(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     x = inputs[0]
     if eqn.params["broadcast_dimensions"][-1] != len(like.shape) - 1:
         return None
     return x.moved(lambda part: _bound(eqn, part)) if len(x.ids) == like.shape[-1] else None
 
 
-def _squeezed(eqn: Any, inputs: Sequence[Facts], like: Any) -> Facts | None:
+def _squeezed(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
     x = inputs[0]
     if x.known.ndim - 1 in eqn.params["dimensions"]:
         return None
     return x.moved(lambda part: _bound(eqn, part))
 
 
-_HANDLERS: dict[str, Callable[[Any, Sequence[Facts], Any], Facts | None]] = {
+_HANDLERS: dict[str, Callable[[Any, Sequence[ArrayFacts], Any], ArrayFacts | None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduced),
     **dict.fromkeys(_WINDOWS, _windows),

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from penalize.compacting.wiring import Array, Cut, Map, Units, Wiring
+from penalize.compacting.wiring import Array, AxisUnits, ChainCut, ChainWiring, LinearMap
 
 
-class Called(NamedTuple):
+class ModuleCall(NamedTuple):
     """A layer that is called, and what is said of it."""
 
     layer: Any
     name: str
-    wiring: Wiring
+    wiring: ChainWiring
     shape: tuple[int, ...]
     """Of its output."""
     biases: bool
@@ -34,12 +34,12 @@ class Called(NamedTuple):
         """A weight's name in a plan."""
         return f"{self.name}.{name}".lstrip(".")
 
-    def map(self, kernel: Array, may_get_bias: bool = True, spread: str = "") -> Map:
+    def map(self, kernel: Array, may_get_bias: bool = True, spread: str = "") -> LinearMap:
         """The layer as a linear map."""
         b = self.weight("bias")
         has = b is not None or (self.biases and may_get_bias)
         zeros = np.zeros(self.shape[-1])
-        return Map(
+        return LinearMap(
             self.named("kernel"),
             kernel,
             self.named("bias") if has else "",
@@ -48,18 +48,18 @@ class Called(NamedTuple):
             math.prod(self.shape[:-1]),
         )
 
-    def unknown(self, x: Units, why: str) -> Units:
+    def unknown(self, x: AxisUnits, why: str) -> AxisUnits:
         """What it makes where nothing that it reads may go."""
         self.wiring.keep(x.ids, why)
-        return Units.plain(self.shape[-1])
+        return AxisUnits.plain(self.shape[-1])
 
 
-def followed(call: Called, x: Units) -> Units:
+def followed(call: ModuleCall, x: AxisUnits) -> AxisUnits:
     """The units behind a layer."""
     return _HANDLERS[type(call.layer)](call, x)
 
 
-def _linear(call: Called, x: Units) -> Units:
+def _linear(call: ModuleCall, x: AxisUnits) -> AxisUnits:
     if call.layer.dot_general is not jax.lax.dot_general:
         return call.unknown(x, f"{call.name!r} has a dot_general of its own")
     kernel = call.weight("kernel")
@@ -67,7 +67,7 @@ def _linear(call: Called, x: Units) -> Units:
     return call.wiring.maps(x, call.map(kernel))
 
 
-def _convolution(call: Called, x: Units) -> Units:
+def _convolution(call: ModuleCall, x: AxisUnits) -> AxisUnits:
     layer, kernel = call.layer, call.weight("kernel")
     assert kernel is not None
     if layer.conv_general_dilated is not jax.lax.conv_general_dilated or layer.mask is not None:
@@ -95,7 +95,7 @@ def _pads(layer: Any) -> bool:
     return layer.padding not in ("VALID", "CIRCULAR", "REFLECT")
 
 
-def _batch_norm(call: Called, x: Units) -> Units:
+def _batch_norm(call: ModuleCall, x: AxisUnits) -> AxisUnits:
     layer = call.layer
     if layer.axis not in (-1, len(call.shape) - 1):
         return call.unknown(x, f"{call.name!r} has its channels on axis {layer.axis}")
@@ -105,7 +105,7 @@ def _batch_norm(call: Called, x: Units) -> Units:
     return call.wiring.scales(x, map(call.named, held), scale, shift)
 
 
-_HANDLERS: dict[Any, Callable[[Called, Units], Units]] = {
+_HANDLERS: dict[Any, Callable[[ModuleCall, AxisUnits], AxisUnits]] = {
     nnx.Linear: _linear,
     nnx.Conv: _convolution,
     nnx.BatchNorm: _batch_norm,
@@ -115,7 +115,7 @@ _HANDLERS: dict[Any, Callable[[Called, Units], Units]] = {
 # --- a layer without what goes ------------------------------------------------------------------
 
 
-def shrink(layer: Any, name: str, cut: Cut) -> None:
+def shrink(layer: Any, name: str, cut: ChainCut) -> None:
     """Give a layer what is left of its weights, and let it say the sizes that it has now."""
     bias = f"{name}.bias".lstrip(".")
     if bias in cut.offsets and layer.bias is None:

@@ -14,10 +14,10 @@ from flax import nnx
 from penalize.compacting import proof
 from penalize.compacting.proof import EPS, Array
 from penalize.compacting.sizes import Shape, other_shapes
-from penalize.compacting.wiring import Cut, Units, Wiring
+from penalize.compacting.wiring import AxisUnits, ChainCut, ChainWiring
 from penalize.errors import ModelError
-from penalize.jax.compacting.following import Walk, unknown
-from penalize.jax.compacting.layers import Called, followed, shrink
+from penalize.jax.compacting.following import ProgramWalk, unknown
+from penalize.jax.compacting.layers import ModuleCall, followed, shrink
 from penalize.jax.compacting.watching import layers_of, program_of
 from penalize.jax.trees import component
 
@@ -46,12 +46,12 @@ def in_float64(model: nnx.Module, inputs: Sequence[Array]) -> nnx.Module | None:
     """A copy of a module in float64; None if it computes in another type all the same."""
     wide = nnx.clone(model)
     with wide_numbers():
-        node: Any
         for _, node in nnx.iter_graph(wide):
             if isinstance(node, nnx.Variable) and jnp.issubdtype(node.dtype, jnp.floating):
                 node.set_value(jnp.asarray(np.asarray(node[...]), jnp.float64))
             elif isinstance(node, nnx.Module) and vars(node).get("dtype") is not None:
-                node.dtype = None  # that of its inputs and weights
+                held: Any = node
+                held.dtype = None  # that of its inputs and weights
         try:
             made = jax.eval_shape(_plain(wide), *map(_widened, inputs))
         except (TypeError, ValueError):
@@ -69,7 +69,7 @@ def _plain(model: nnx.Module) -> Callable[..., list[Any]]:
 
 def largest_cut(
     model: nnx.Module, wide: nnx.Module | None, inputs: Sequence[Array], biases: bool
-) -> Cut:
+) -> ChainCut:
     """The largest cut of a module after which it runs: layers stay whose sizes stand in its code.
 
     Args:
@@ -79,7 +79,7 @@ def largest_cut(
         biases: whether layers may be given biases.
     """
 
-    def cut(stay: Collection[str]) -> Cut:
+    def cut(stay: Collection[str]) -> ChainCut:
         with nullcontext() if wide is None else wide_numbers():
             given = inputs if wide is None else [*map(_widened, inputs)]
             return _decided(model if wide is None else wide, given, biases, stay)
@@ -103,8 +103,8 @@ def _takes(model: nnx.Module, inputs: Iterable[Any]) -> bool:
 
 def _decided(
     model: nnx.Module, inputs: Sequence[Array], biases: bool, stay: Collection[str]
-) -> Cut:
-    wiring = Wiring()
+) -> ChainCut:
+    wiring = ChainWiring()
     for shapes in ([x.shape for x in inputs], *_other_shapes(model, inputs)):
         given = [np.zeros(shape, x.dtype) for shape, x in zip(shapes, inputs, strict=True)]
         _follow(model, given, wiring, biases, stay)
@@ -123,30 +123,30 @@ def _other_shapes(model: nnx.Module, inputs: Sequence[Array]) -> list[list[Shape
 def _follow(
     model: nnx.Module,
     inputs: Sequence[Array],
-    wiring: Wiring,
+    wiring: ChainWiring,
     biases: bool,
     stay: Collection[str],
 ) -> None:
     """Note what a module does with units, on inputs of one size."""
     layers, program = layers_of(model), program_of(model, inputs)
 
-    def made(name: str, x: Units, like: Any) -> Units:
-        call = Called(layers[name], name, wiring, tuple(like.shape), biases)
+    def made(name: str, x: AxisUnits, like: Any) -> AxisUnits:
+        call = ModuleCall(layers[name], name, wiring, tuple(like.shape), biases)
         if program.calls.count(name) > 1:
             wiring.keep(x.ids, why := f"{name!r} is called more than once")
-            wiring.keep(followed(call, Units.plain(len(x.ids))).ids, why)
-            return Units.plain(like.shape[-1])
+            wiring.keep(followed(call, AxisUnits.plain(len(x.ids))).ids, why)
+            return AxisUnits.plain(like.shape[-1])
         out = followed(call, x)
         if call.named("kernel") in stay:
             wiring.keep(out.ids, "its number stands in the model's code")
         return out
 
     given = [unknown(x) for x in program.inputs]
-    for each in Walk(wiring, made).run(program.jaxpr, program.constants, given):
+    for each in ProgramWalk(wiring, made).run(program.jaxpr, program.constants, given):
         wiring.keep(each.ids, "it is an output of the model")
 
 
-def without(model: nnx.Module, cut: Cut) -> nnx.Module:
+def without(model: nnx.Module, cut: ChainCut) -> nnx.Module:
     """A copy of a module without what goes."""
     found = nnx.clone(model)
     touched = {name.rpartition(".")[0] for name in (*(n for n, _ in cut.indices), *cut.offsets)}
@@ -160,7 +160,7 @@ def why_not_equal(
     model: nnx.Module,
     smaller: nnx.Module,
     wide: nnx.Module | None,
-    cut: Cut,
+    cut: ChainCut,
     inputs: Sequence[Array],
 ) -> str:
     """Where a module and what was cut of it differ; empty if nowhere.

@@ -34,7 +34,7 @@ def layers_of(model: nnx.Module) -> dict[str, Any]:
     }
 
 
-class Program(NamedTuple):
+class ModuleProgram(NamedTuple):
     """What a module computes.
 
     Args:
@@ -50,7 +50,7 @@ class Program(NamedTuple):
     calls: Sequence[str]
 
 
-def program_of(model: nnx.Module, inputs: Sequence[Any]) -> Program:
+def program_of(model: nnx.Module, inputs: Sequence[Any]) -> ModuleProgram:
     """What a module computes, as JAX traces it.
 
     Raises:
@@ -69,7 +69,7 @@ def program_of(model: nnx.Module, inputs: Sequence[Any]) -> Program:
             f"({type(error).__name__}: {lines[0][:200]})",
             "give inputs that model(*inputs) takes",
         ) from error
-    return Program(found.jaxpr, found.consts, found.in_avals, calls)
+    return ModuleProgram(found.jaxpr, found.consts, found.in_avals, calls)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from penalize.compacting.proof import Array
 from penalize.errors import ModelError
 
 
-class Step(NamedTuple):
+class ChainStep(NamedTuple):
     """A layer, and its call in the model."""
 
     layer: Any
@@ -22,7 +22,7 @@ class Step(NamedTuple):
     """Whether it is called with more than what it reads, such as ``training=True``."""
 
 
-def chain_of(model: Any) -> list[Step]:
+def chain_of(model: Any) -> list[ChainStep]:
     """The layers of a model without branches, from the one behind the input to the last.
 
     Raises:
@@ -35,7 +35,7 @@ def chain_of(model: Any) -> list[Step]:
             f"this {kind} has {len(model.inputs)} inputs and {len(model.outputs)} outputs",
             "compact follows chains of layers, with one of each",
         )
-    found: list[Step] = []
+    found: list[ChainStep] = []
     tensor = model.outputs[0]
     while True:
         layer, index, _ = tensor._keras_history
@@ -56,7 +56,7 @@ def chain_of(model: Any) -> list[Step]:
             )
         arguments = node.arguments
         named = [x for x in arguments.kwargs.values() if x is not None and x is not False]
-        found.append(Step(layer, tensor, len(arguments.args) + len(named) > 1))
+        found.append(ChainStep(layer, tensor, len(arguments.args) + len(named) > 1))
         tensor = node.input_tensors[0]
 
 
@@ -79,7 +79,7 @@ def _check_class(model: Any, kind: str) -> None:
         )
 
 
-def shapes_of(model: Any, steps: Sequence[Step], example: Array) -> list[tuple[int, ...]]:
+def shapes_of(model: Any, steps: Sequence[ChainStep], example: Array) -> list[tuple[int, ...]]:
     """The shape of the example, and of what each layer makes of it."""
     through = keras.Model(model.inputs, [step.tensor for step in steps])
     try:

@@ -11,10 +11,10 @@ import numpy as np
 
 from penalize.compacting.proof import EPS, Array, why_not_equal
 from penalize.compacting.report import Compacted, why_not_smaller
-from penalize.compacting.wiring import Cut, Units, Wiring
+from penalize.compacting.wiring import AxisUnits, ChainCut, ChainWiring
 from penalize.errors import CompactError, NothingToCutWarning
 from penalize.keras.compacting.chain import chain_of, cloned, shapes_of
-from penalize.keras.compacting.layers import Called, followed
+from penalize.keras.compacting.layers import LayerCall, followed
 
 
 def compact(model: Any, inputs: Any, *, biases: bool = False) -> Compacted:
@@ -76,21 +76,21 @@ def _eps(model: Any) -> float:
     return max(EPS.get(layer.compute_dtype, EPS["bfloat16"]) for layer in model.layers)
 
 
-def _decided(model: Any, example: Array, biases: bool) -> Cut:
-    wiring, steps = Wiring(), chain_of(model)
+def _decided(model: Any, example: Array, biases: bool) -> ChainCut:
+    wiring, steps = ChainWiring(), chain_of(model)
     shapes = shapes_of(model, steps, example)
-    x = Units.plain(example.shape[-1])
+    x = AxisUnits.plain(example.shape[-1])
     for step, before, after in zip(steps, shapes, shapes[1:], strict=False):
-        x = followed(Called(step.layer, wiring, before, after, biases), x, step.has_arguments)
+        x = followed(LayerCall(step.layer, wiring, before, after, biases), x, step.has_arguments)
     wiring.keep(x.ids, "it is an output of the model")
     return wiring.decided()
 
 
-def _gets_a_bias(layer: Any, cut: Cut) -> bool:
+def _gets_a_bias(layer: Any, cut: ChainCut) -> bool:
     return f"{layer.name}.bias" in cut.offsets and layer.bias is None
 
 
-def _smaller(model: Any, cut: Cut, given: Collection[str]) -> Any:
+def _smaller(model: Any, cut: ChainCut, given: Collection[str]) -> Any:
     """The model without what goes.
 
     Args:
@@ -127,7 +127,7 @@ def _run(model: Any) -> Any:
     return outputs
 
 
-def _why_not_smaller(model: Any, cut: Cut) -> str:
+def _why_not_smaller(model: Any, cut: ChainCut) -> str:
     weights = [np.abs(keras.ops.convert_to_numpy(v)) for v in model.trainable_weights]
     zero = sum(int((w == 0).sum()) for w in weights)
     small = sum(int(((w != 0) & (w < 1e-3 * w.max())).sum()) for w in weights if w.size)

@@ -10,17 +10,17 @@ import keras
 import numpy as np
 from keras import activations, layers
 
-from penalize.compacting.wiring import Array, Map, Units, Wiring
+from penalize.compacting.wiring import Array, AxisUnits, ChainWiring, LinearMap
 from penalize.errors import ModelError
 
 Shape = tuple[int, ...]
 
 
-class Called(NamedTuple):
+class LayerCall(NamedTuple):
     """A layer in a chain, and what is said of it."""
 
     layer: Any
-    wiring: Wiring
+    wiring: ChainWiring
     before: Shape
     """The shape of what it reads, of the example."""
     after: Shape
@@ -38,14 +38,16 @@ class Called(NamedTuple):
         """A weight's name in a plan."""
         return f"{self.layer.name}.{name}"
 
-    def map(self, kernel: str = "kernel", bias: str = "bias", *, by_channel: bool = False) -> Map:
+    def map(
+        self, kernel: str = "kernel", bias: str = "bias", *, by_channel: bool = False
+    ) -> LinearMap:
         """The layer as a linear map, or as one for each channel."""
         w, b = self.weight(kernel), self.weight(bias) if bias else None
         assert w is not None
         each = w.shape[-1] * (w.shape[-2] if by_channel else 1)
         has = b is not None or (self.biases and not by_channel)
         pads = getattr(self.layer, "padding", "valid") != "valid" and max(w.shape[:-2]) > 1
-        return Map(
+        return LinearMap(
             self.named(kernel),
             w,
             self.named(bias) if has else "",
@@ -54,14 +56,14 @@ class Called(NamedTuple):
             math.prod(self.after[:-1]),
         )
 
-    def unknown(self, x: Units, why: str = "") -> Units:
+    def unknown(self, x: AxisUnits, why: str = "") -> AxisUnits:
         """What it makes where nothing that it reads may go."""
         kind = type(self.layer).__name__
         why = why or f"what {self.layer.name!r}, a {kind}, does with it is not known"
         self.wiring.keep(x.ids, why)
-        return Units.plain(self.after[-1] if len(self.after) > 1 else 0)
+        return AxisUnits.plain(self.after[-1] if len(self.after) > 1 else 0)
 
-    def activated(self, x: Units) -> Units:
+    def activated(self, x: AxisUnits) -> AxisUnits:
         """After the layer's own activation."""
         f = getattr(self.layer, "activation", None)
         if f is None:
@@ -71,7 +73,7 @@ class Called(NamedTuple):
             return self.unknown(x, f"{name} of {self.layer.name!r} may take all of them together")
         return self.of_each(x, f)
 
-    def of_each(self, x: Units, f: Callable[[Any], Any]) -> Units:
+    def of_each(self, x: AxisUnits, f: Callable[[Any], Any]) -> AxisUnits:
         """After a function of one element."""
         dtype = self.layer.variable_dtype
 
@@ -93,7 +95,7 @@ _ELEMENTWISE = [
 ]
 
 
-def followed(call: Called, x: Units, has_arguments: bool) -> Units:
+def followed(call: LayerCall, x: AxisUnits, has_arguments: bool) -> AxisUnits:
     """The units behind a layer."""
     layer = call.layer
     if getattr(layer, "data_format", None) == "channels_first":
@@ -106,31 +108,31 @@ def followed(call: Called, x: Units, has_arguments: bool) -> Units:
     return call.unknown(x) if handler is None else handler(call, x)
 
 
-def _dense(call: Called, x: Units) -> Units:
+def _dense(call: LayerCall, x: AxisUnits) -> AxisUnits:
     return call.activated(call.wiring.maps(x, call.map()))
 
 
-def _convolution(call: Called, x: Units) -> Units:
+def _convolution(call: LayerCall, x: AxisUnits) -> AxisUnits:
     if call.layer.groups != 1:
         return call.unknown(x, "a convolution of groups of channels reads it")
     return _dense(call, x)
 
 
-def _depthwise(call: Called, x: Units) -> Units:
+def _depthwise(call: LayerCall, x: AxisUnits) -> AxisUnits:
     return call.activated(_by_channel(call, x, call.map(by_channel=True)))
 
 
-def _by_channel(call: Called, x: Units, layer: Map) -> Units:
+def _by_channel(call: LayerCall, x: AxisUnits, layer: LinearMap) -> AxisUnits:
     call.wiring.axis(layer.weight, layer.kernel.ndim - 2, x.ids)
     return call.wiring.each(x, layer)
 
 
-def _separable(call: Called, x: Units) -> Units:
+def _separable(call: LayerCall, x: AxisUnits) -> AxisUnits:
     x = _by_channel(call, x, call.map("depthwise_kernel", "", by_channel=True))
     return call.activated(call.wiring.maps(x, call.map("pointwise_kernel")))
 
 
-def _batch_norm(call: Called, x: Units) -> Units:
+def _batch_norm(call: LayerCall, x: AxisUnits) -> AxisUnits:
     layer = call.layer
     if layer.axis not in (-1, len(call.before) - 1):
         return call.unknown(x, f"{layer.name!r} has its channels on axis {layer.axis}")
@@ -143,7 +145,7 @@ def _batch_norm(call: Called, x: Units) -> Units:
     return call.wiring.scales(x, map(call.named, held), scale, shift)
 
 
-def _prelu(call: Called, x: Units) -> Units:
+def _prelu(call: LayerCall, x: AxisUnits) -> AxisUnits:
     alpha = call.weight("alpha")
     if alpha is None or alpha.size != alpha.shape[-1]:
         return call.unknown(x, f"{call.layer.name!r} has a slope for each place")
@@ -152,25 +154,25 @@ def _prelu(call: Called, x: Units) -> Units:
     return x.with_constant(np.where(c > 0, c, alpha.ravel() * c))
 
 
-def _layer_of_each(call: Called, x: Units) -> Units:
+def _layer_of_each(call: LayerCall, x: AxisUnits) -> AxisUnits:
     return call.of_each(x, call.layer)
 
 
-def _same(_: Called, x: Units) -> Units:
+def _same(_: LayerCall, x: AxisUnits) -> AxisUnits:
     return x
 
 
-def _flatten(call: Called, x: Units) -> Units:
+def _flatten(call: LayerCall, x: AxisUnits) -> AxisUnits:
     return x.tiled(math.prod(call.before[1:-1]))
 
 
-def _average(call: Called, x: Units) -> Units:
+def _average(call: LayerCall, x: AxisUnits) -> AxisUnits:
     if call.layer.padding == "valid":
         return x
     return call.wiring.pads(x, f"{call.layer.name!r} takes means at a border of zeros")
 
 
-def _padding(call: Called, x: Units) -> Units:
+def _padding(call: LayerCall, x: AxisUnits) -> AxisUnits:
     return call.wiring.pads(x, f"it is a constant, not 0, and {call.layer.name!r} adds zeros to it")
 
 
@@ -179,14 +181,14 @@ def _kinds(*names: str, dimensions: str = "") -> list[Any]:
     return [getattr(layers, name) for name in found]
 
 
-_HANDLERS: dict[Any, Callable[[Called, Units], Units]] = {
+_HANDLERS: dict[Any, Callable[[LayerCall, AxisUnits], AxisUnits]] = {
     layers.Dense: _dense,
     **dict.fromkeys(_kinds("Conv", dimensions="123"), _convolution),
     **dict.fromkeys(_kinds("DepthwiseConv", dimensions="12"), _depthwise),
     **dict.fromkeys(_kinds("SeparableConv", dimensions="12"), _separable),
     layers.BatchNormalization: _batch_norm,
     layers.PReLU: _prelu,
-    layers.Activation: Called.activated,
+    layers.Activation: LayerCall.activated,
     **dict.fromkeys(_kinds("ReLU", "LeakyReLU", "ELU"), _layer_of_each),
     **dict.fromkeys(_kinds("Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout"), _same),
     **dict.fromkeys(_kinds("Identity", "ActivityRegularization"), _same),
