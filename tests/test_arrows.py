@@ -152,6 +152,7 @@ THIRD_PARTY = {
     "penalize.regularizers.chain_derivatives": {"numpy"},  # the same
     "penalize.compacting": {"numpy"},  # loaded by the wings that compact
     "penalize.torch": {"torch"},
+    "penalize.torch.compacting.onnx": {"onnxruntime"},  # when a file is checked
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.torch.selection": {

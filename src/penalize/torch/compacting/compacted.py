@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,12 +40,36 @@ class Compacted(report.Compacted):
         models: tuple[nn.Module, nn.Module],
         cut: Cut,
         operations: tuple[int, int],
+        *,
         optimizer: Optimizer | None,
+        inputs: Sequence[Inputs],
     ) -> None:
         counts = _count(models[0]), _count(models[1])
         super().__init__(rows, models[1], counts, operations, cut.indices)
         self.optimizer = optimizer
         """The optimizer for the smaller model, with its state, if one was given."""
+        self._inputs = inputs
+
+    def to_onnx(self, path: str | PathLike[str]) -> None:
+        """Write the smaller module as an ONNX file, on which ONNX Runtime gives the same answers.
+
+        That is measured on the example, and on inputs of other sizes where these may change, to
+        rounding in the module's type and on the processor, before the file gets its place. Sizes
+        that the module takes others of, as the batch, are free in the file.
+
+        Args:
+            path: where to write. A file that is there is replaced.
+
+        Raises:
+            MissingPackageError: onnx, onnxscript or onnxruntime is not installed: they come with
+                the extra ``onnx``.
+            ModelError: the module is in training mode, PyTorch cannot export it, ONNX Runtime
+                computes something else, or the file cannot be written.
+        """
+        from penalize.torch.compacting import onnx
+
+        _check(self.model)
+        onnx.write(self.model, self._inputs, Path(path))
 
 
 def compact(
@@ -106,7 +132,8 @@ def compact(
         (model, smaller),
         what,
         (_operations(model, given), _operations(smaller, given)),
-        None if optimizer is None else carried_over(optimizer, model, smaller, what),
+        optimizer=None if optimizer is None else carried_over(optimizer, model, smaller, what),
+        inputs=tried,
     )
 
 

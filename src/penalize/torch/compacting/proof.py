@@ -35,14 +35,29 @@ def why_not_equal(
     for where, given in chain([("the example", inputs[0])], drawn):
         expected = outputs(model, given) if given is inputs[0] else taken(model, given)
         found = outputs(smaller, given) if expected is not None else []
-        for a, b in zip(expected or [], found, strict=True):
-            if a.shape != b.shape:
-                return f"an output of shape {tuple(a.shape)} has become one of {tuple(b.shape)}"
-            if a.dtype != b.dtype:
-                return f"an output of {a.dtype} has become one of {b.dtype}"
-            if not _apart(a, b) <= max(tolerance, ROUNDING * torch.finfo(a.dtype).eps):
-                difference, begins = _apart(a, b), _begins(model, smaller, given, tolerance)
-                return f"on {where} outputs are {difference:.1e} of the largest apart{begins}"
+        why = _why_not_alike(expected or [], found, tolerance)
+        if why:
+            is_apart = why.startswith("outputs are")
+            begins = _begins(model, smaller, given, tolerance) if is_apart else ""
+            return f"on {where} {why}{begins}"
+    return ""
+
+
+def why_not_alike(expected: Sequence[Tensor], found: Sequence[Tensor], model: nn.Module) -> str:
+    """How the outputs of a module differ from others; empty if they do not but for rounding."""
+    if len(expected) != len(found):
+        return f"{len(expected)} outputs have become {len(found)}"
+    return _why_not_alike(expected, found, min(ROUGHLY, ROUNDING * _unit(model)))
+
+
+def _why_not_alike(a: Sequence[Tensor], b: Sequence[Tensor], tolerance: float) -> str:
+    for x, y in zip(a, b, strict=True):
+        if x.shape != y.shape:
+            return f"an output of shape {tuple(x.shape)} has become one of {tuple(y.shape)}"
+        if x.dtype != y.dtype:
+            return f"an output of {x.dtype} has become one of {y.dtype}"
+        if not _apart(x, y) <= max(tolerance, ROUNDING * torch.finfo(x.dtype).eps):
+            return f"outputs are {_apart(x, y):.1e} of the largest apart"
     return ""
 
 
@@ -71,6 +86,11 @@ def outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     args, kwargs = copy.deepcopy(inputs)
     with torch.no_grad():
         made = aside(model)(*args, **kwargs)
+    return tensors_in(made)
+
+
+def tensors_in(made: Any) -> list[Tensor]:
+    """The tensors among outputs, as real numbers."""
     leaves = [x for x in pytree.tree_leaves(_plainly(made)) if isinstance(x, Tensor)]
     leaves = [torch.view_as_real(x) if x.is_complex() else x for x in leaves]
     return [x if x.is_floating_point() else x.double() for x in leaves]
