@@ -173,12 +173,23 @@ class Twice(nnx.Module):
     def __call__(self, x: Any) -> Any:
         if self.how == "twice":
             return self.last(self.first(self.first(x)))
+        if self.how == "size":  # longer inputs take another way
+            return self.last(self.first(x)) if x.shape[1] <= 5 else self.first(self.last(x))
+        if self.how == "compiled":
+            return nnx.jit(lambda layer, x: layer(x))(self.first, self.last(x))
+        if self.how == "unused":
+            return self.last(x)
         return self.last(self.last(x) + self.first(x))
 
 
 @pytest.mark.parametrize(
     ("how", "why"),
-    [("twice", "'first' is called more than once"), ("sum", "add may take all of them together")],
+    [
+        ("twice", "'first' is called more than once"),
+        ("size", "is used with other units at another size"),
+        ("unused", "it is called where compact does not see it, or not at all"),
+        ("sum", "add may take all of them together"),
+    ],
 )
 def test_branches_and_layers_that_are_called_twice(how: str, why: str) -> None:
     model = drawn(Twice(how))
@@ -201,6 +212,11 @@ def test_what_is_refused() -> None:
     for model, x, said in [
         (training, X, "'drop' of this Network, a Dropout, is in training mode, .* model.eval"),
         (dead(), X[..., :3], r"JAX cannot trace a Chain on these inputs \(.*; give inputs that"),
+        (
+            drawn(Twice("compiled")),
+            X,
+            "JAX cannot trace a Twice .*; layers may not be called within",
+        ),
         (linen.Dense(3), X, "Compact got a Dense; pass a module of Flax NNX"),
         ({"kernel": X}, X, "Compact got a dict; pass a module of Flax NNX"),
     ]:

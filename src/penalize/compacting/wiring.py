@@ -126,6 +126,7 @@ class ChainWiring:
         self._kept: dict[int, str] = {}
         self._lost: dict[int, str] = {}
         self._dead: set[int] = set()
+        self._each: set[str] = set()
         self._operations: list[tuple[Array, Array, int]] = []
 
     # --- what a layer does --------------------------------------------------------------------
@@ -182,8 +183,8 @@ class ChainWiring:
         made = AxisUnits(np.repeat(x.ids, times), np.repeat(x.constant, times))
         if layer.bias:
             self.axis(layer.bias, 0, made.ids)
-        if (layer.weight, -1) not in self._axes:
-            self._axes[layer.weight, -1] = made.ids
+        if layer.weight not in self._each:
+            self._each.add(layer.weight)
             self._operations.append((made.ids, np.full(1, NONE), 2 * layer.positions * len(flat)))
         is_zero, total = (flat == 0).all(0).ravel(), flat.sum(0).ravel()
         spread = (made.constant != 0) & (layer.spread != "") & ~is_zero
@@ -197,8 +198,16 @@ class ChainWiring:
         return x.with_constant(np.where(x.constant == 0, 0.0, np.nan))
 
     def axis(self, name: str, axis: int, ids: Array) -> None:
-        """Note that an axis of a weight has these units."""
-        self._axes[name, axis] = ids
+        """Note that an axis of a weight has these units; where they have been others, all stay."""
+        before = self._axes.setdefault((name, axis), ids)
+        if not np.array_equal(before, ids):
+            why = f"{name!r} is used with other units at another size"
+            self.keep(before, why)
+            self.keep(ids, why)
+
+    def knows(self, weight: str) -> bool:
+        """Whether it was noted what a weight reads."""
+        return weight in self._readers or weight in self._each
 
     def keep(self, ids: Array, why: str) -> None:
         """Let none of these go."""

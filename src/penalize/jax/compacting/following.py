@@ -84,8 +84,8 @@ def _no_units(shape: Sequence[int]) -> Array:
 def to_units(x: ArrayFacts, wiring: ChainWiring) -> AxisUnits:
     """What a layer reads: a constant counts that is one everywhere but along the last axis."""
     count = x.known.shape[-1]
-    known = x.known.reshape(-1, count).all(0)
-    value = x.value.reshape(-1, count).astype(np.float64)
+    known = x.known.reshape(-1, count).all(0) & (not np.iscomplexobj(x.value))
+    value = x.value.real.reshape(-1, count).astype(np.float64)
     even = np.isclose(value, value[:1], rtol=1e-13, atol=0.0).all(0)
     wiring.loses(x.ids[known & ~even], "it is a constant, but another one at a border of zeros")
     return AxisUnits(x.ids, np.full(count, np.nan)).with_constant(
@@ -123,17 +123,15 @@ class ProgramWalk:
         return [read(x) for x in jaxpr.outvars]
 
     def _made(self, eqn: Any, inputs: list[ArrayFacts]) -> list[ArrayFacts]:
-        name, (like, *more) = eqn.primitive.name, (x.aval for x in eqn.outvars)
+        name = eqn.primitive.name
         if eqn.primitive is CALL:
+            like = eqn.params["like"]
             made = self._layer(eqn.params["name"], to_units(inputs[0], self._wiring), like)
             return [from_units(made, like)]
         if name in _CALLS:
             inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
-        if not more and not any(x.has_units for x in inputs):
-            return [_computed(eqn, inputs, like)]
-        follow = _HANDLERS.get(name) if not more else None
-        out = follow(eqn, inputs, like) if follow is not None else None
+        out = _followed(eqn, inputs) if len(eqn.outvars) == 1 else None
         if out is not None:
             return [out]
         for x in inputs:
@@ -141,16 +139,21 @@ class ProgramWalk:
         return [unknown(x.aval) for x in eqn.outvars]
 
 
+def _followed(eqn: Any, inputs: Sequence[ArrayFacts]) -> ArrayFacts | None:
+    """What an operation with one output makes; None where it is not known what becomes of units."""
+    like = eqn.outvars[0].aval
+    if not any(x.has_units for x in inputs):
+        is_known = all(x.known.all() for x in inputs) and not eqn.effects
+        if not is_known or "random" in eqn.primitive.name or not _is_plain(like):
+            return unknown(like)
+        return constant(_bound(eqn, *(x.value for x in inputs)))
+    follow = _HANDLERS.get(eqn.primitive.name)
+    return None if follow is None else follow(eqn, inputs, like)
+
+
 def _bound(eqn: Any, *arrays: Any) -> Array:
     with np.errstate(all="ignore"):
         return np.asarray(eqn.primitive.bind(*map(jax.numpy.asarray, arrays), **eqn.params))
-
-
-def _computed(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts:
-    """What is made without units: known if all of it is."""
-    if not all(x.known.all() for x in inputs) or "random" in eqn.primitive.name:
-        return unknown(like)
-    return constant(_bound(eqn, *(x.value for x in inputs)))
 
 
 def _elementwise(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | None:
@@ -203,6 +206,8 @@ def _reduced(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | 
     x, axes = inputs[0], tuple(eqn.params["axes"])
     if x.known.ndim - 1 in axes:
         return None
+    if not x.known.any():
+        return unknown(like)._replace(ids=x.ids)
     return ArrayFacts(x.ids, np.asarray(x.known.all(axis=axes)), _bound(eqn, x.value))
 
 
@@ -210,6 +215,8 @@ def _windows(eqn: Any, inputs: Sequence[ArrayFacts], like: Any) -> ArrayFacts | 
     x, given = inputs[0], eqn.params
     if given["window_dimensions"][-1] != 1 or tuple(given["padding"][-1]) != (0, 0):
         return None
+    if not x.known.any():
+        return unknown(like)._replace(ids=x.ids)
     holes = jax.lax.reduce_window(
         (~x.known).astype(np.float32),
         np.float32(0),

@@ -54,7 +54,7 @@ def in_float64(model: nnx.Module, inputs: Sequence[Array]) -> nnx.Module | None:
                 held.dtype = None  # that of its inputs and weights
         try:
             made = jax.eval_shape(_plain(wide), *map(_widened, inputs))
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever is raised in its code; tracing it says why
             return None
     return wide if all(x.dtype == jnp.float64 for x in made) else None
 
@@ -64,7 +64,8 @@ def _widened(x: Array) -> Array:
 
 
 def _plain(model: nnx.Module) -> Callable[..., list[Any]]:
-    return lambda *x: jax.tree.leaves(model(*x))
+    graph, state = nnx.split(model)
+    return lambda *x: jax.tree.leaves(nnx.merge(graph, state)(*x))
 
 
 def largest_cut(
@@ -108,6 +109,11 @@ def _decided(
     for shapes in ([x.shape for x in inputs], *_other_shapes(model, inputs)):
         given = [np.zeros(shape, x.dtype) for shape, x in zip(shapes, inputs, strict=True)]
         _follow(model, given, wiring, biases, stay)
+    for name, layer in layers_of(model).items():
+        call = ModuleCall(layer, name, wiring, (0, getattr(layer, "out_features", 0)), biases)
+        if not (isinstance(layer, nnx.BatchNorm) or wiring.knows(call.named("kernel"))):
+            unseen = followed(call, AxisUnits.plain(layer.kernel.shape[-2]))
+            wiring.keep(unseen.ids, "it is called where compact does not see it, or not at all")
     return wiring.decided()
 
 

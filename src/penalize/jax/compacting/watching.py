@@ -56,18 +56,24 @@ def program_of(model: nnx.Module, inputs: Sequence[Any]) -> ModuleProgram:
     Raises:
         ModelError: it cannot be called on these inputs, or traced.
     """
-    twin = nnx.clone(model)
-    names = {id(layer): name for name, layer in layers_of(twin).items()}
     calls: list[str] = []
-    try:
+    graph, state = nnx.split(model)
+
+    def run(*x: Any) -> list[Any]:
+        twin = nnx.merge(graph, state)  # here, so that it may change what is its own
+        names = {id(layer): name for name, layer in layers_of(twin).items()}
         with _watched(names, calls):
-            found = jax.make_jaxpr(lambda *x: jax.tree.leaves(twin(*x)))(*inputs)
+            return jax.tree.leaves(twin(*x))
+
+    try:
+        found = jax.make_jaxpr(run)(*inputs)
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         raise ModelError(
             f"JAX cannot trace a {type(model).__name__} on these inputs "
             f"({type(error).__name__}: {lines[0][:200]})",
-            "give inputs that model(*inputs) takes",
+            "give inputs that model(*inputs) takes; layers may not be called within jax.vmap, "
+            "jax.grad or nnx.jit",
         ) from error
     return ModuleProgram(found.jaxpr, found.consts, found.in_avals, calls)
 

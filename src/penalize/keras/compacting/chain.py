@@ -110,33 +110,29 @@ def cloned(
     Raises:
         ModelError: a layer cannot be made anew from its configuration.
     """
+    config = model.get_config()
+    layers = {layer.name: layer for layer in model.layers}
+    for entry in config["layers"]:
+        entry.pop("build_config", None)  # it has the old shape
+        layer = layers.get(entry["config"]["name"])
+        if layer is not None:
+            # Nothing that is drawn would be used; on JAX drawing compiles something for each shape.
+            starts = dict.fromkeys(_starts(layer), "zeros")
+            entry["config"] |= changed.get(layer.name, {}) | starts
     try:
-        found = keras.models.clone_model(
-            model, clone_function=lambda layer: _layer(layer, changed.get(layer.name, {}), dtype)
-        )
+        kinds = {type(layer).__name__: type(layer) for layer in model.layers}
+        found = type(model).from_config(_typed(config, dtype) if dtype else config, kinds)
     except Exception as error:
         raise ModelError(
-            f"this {type(model).__name__} cannot be cloned ({type(error).__name__}: {error})",
-            "each layer has to be made by its from_config of what its get_config returns",
+            f"this {type(model).__name__} cannot be made anew ({type(error).__name__}: {error})",
+            "it, and each of its layers, has to be what from_config makes of its get_config",
         ) from error
-    if type(found) is not type(model):
-        raise ModelError(
-            f"keras.models.clone_model makes a {type(found).__name__} of a {type(model).__name__}",
-            "compact a model of that class, made of the same layers",
-        )
     for old, new in zip(model.layers, found.layers, strict=True):
         _fill(old, new, values)
     return found
 
 
 _STARTS = "_initializer"
-
-
-def _layer(layer: Any, changed: dict[str, Any], dtype: str) -> Any:
-    config = {**layer.get_config(), **changed}
-    # Nothing that is drawn would be used; on JAX drawing compiles something for each shape.
-    config |= dict.fromkeys(_starts(layer), "zeros")
-    return type(layer).from_config(_typed(config, dtype) if dtype else config)
 
 
 def _starts(layer: Any) -> list[str]:
@@ -147,10 +143,17 @@ def _starts(layer: Any) -> list[str]:
 def _typed(config: Any, dtype: str) -> Any:
     """A configuration with another type wherever a layer has one."""
     if isinstance(config, dict):
-        return {k: dtype if k == "dtype" else _typed(x, dtype) for k, x in config.items()}
+        found = {k: _typed(x, dtype) for k, x in config.items()}
+        return found | ({"dtype": dtype} if _is_real(config.get("dtype")) else {})
     if isinstance(config, list | tuple):
         return type(config)(_typed(x, dtype) for x in config)
     return config
+
+
+def _is_real(dtype: Any) -> bool:
+    """Whether a type, or a policy as it is in a configuration, is one of real numbers."""
+    name = dtype["config"].get("name", "") if isinstance(dtype, dict) else dtype
+    return isinstance(name, str) and "float" in name
 
 
 def _fill(old: Any, new: Any, values: dict[str, Array]) -> None:

@@ -40,8 +40,8 @@ def compact(model: Any, inputs: Any, *, biases: bool = False) -> Compacted:
         biases: whether layers without a bias may be given one, to hold what constants add.
 
     Returns:
-        The smaller model as ``.model``, of the same classes, and what each layer lost. It is
-        compiled as the given one is, with a new optimizer; a plan has to be made anew.
+        The smaller model as ``.model``, of the same classes, and what each layer lost. It is not
+        compiled. What is penalized in the loss stays so, as in a clone; other plans are made anew.
 
     Raises:
         ModelError: the model is no chain, is not built, or cannot be cloned.
