@@ -33,6 +33,7 @@ PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
 ONLY_ON = {
     **dict.fromkeys(["records", "peers", "logged"], "torch"),
     **dict.fromkeys(["averages", "dtypes"], "tensorflow"),  # the others add up any dtypes
+    "convolutions": "tensorflow",  # there Keras keeps to float64
 }
 
 

@@ -34,7 +34,7 @@ LAYERS = [
     {"backends", "ranges"},
     {"schedules", "steps"},
     {"regularizers"},
-    {"parameters", "contrib", "report", "halfspace"},
+    {"parameters", "contrib", "report", "halfspace", "compacting"},
     {"selectors", "roles"},
     {"rules", "units"},
     {"plan", "planning", "rules_file"},
@@ -101,6 +101,7 @@ WINGS = {
         "halfspace",
         "plan",
         "regularize",
+        "compacting",
         "__init__",
     ],
     "keras": [
@@ -121,6 +122,7 @@ WINGS = {
         "hooks",
         "plan",
         "regularize",
+        "compacting",
         "__init__",
     ],
     "integrations": [  # one file for each trainer
@@ -149,14 +151,18 @@ THIRD_PARTY = {
     "penalize.regularizers.constants": {"numpy"},  # when one is made
     "penalize.regularizers.chains": {"numpy"},  # see below: loaded when it is called
     "penalize.regularizers.chain_derivatives": {"numpy"},  # the same
+    "penalize.compacting": {"numpy"},  # loaded by the wings that compact
     "penalize.torch": {"torch"},
+    "penalize.torch.compacting.onnx": {"onnxruntime"},  # when a file is checked
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.torch.selection": {
         *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),
     },
     "penalize.jax": {"jax", "optax"},
+    "penalize.jax.compacting": {"flax", "numpy"},
     "penalize.keras": {"keras"},
+    "penalize.keras.compacting": {"numpy"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.integrations": {"torch"},
     **{f"penalize.integrations.{of}": {of} for of in ("accelerate", "lightning", "transformers")},

@@ -17,6 +17,7 @@ COUNTERPARTS = {
     "Mode": "a way to act, in each wing that has a table of them",
     "Proximal": 'mode="proximal" in such a table',
     "Halfspace": 'mode="halfspace" in such a table',
+    "Compacted": "what compact returns; that of PyTorch has an optimizer, and exports",
     "PenalizeCallback": "what a user adds to a trainer, of each trainer",
 }
 

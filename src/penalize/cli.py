@@ -150,7 +150,10 @@ def _add_compact(commands: Any) -> None:
         help="of an input, as 1,3,32,32; once for each, in their order",
     )
     compact.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="where the module is saved"
+        "--output", type=Path, metavar="FILE", help="where the smaller module is saved"
+    )
+    compact.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="where it is exported, to be run without PyTorch"
     )
     compact.add_argument("--key", help="under which the state_dict stands in CHECKPOINT")
     compact.add_argument(
@@ -264,6 +267,8 @@ def _path(arguments: argparse.Namespace) -> int:
 def _compact(arguments: argparse.Namespace) -> int:
     if not _is_installed("torch"):
         return _fail("penalize compact needs torch; install it with: pip install 'penalize[torch]'")
+    if arguments.output is None and arguments.onnx is None:
+        return _fail("penalize compact is not told where to write; give --output, --onnx or both")
 
     from penalize.errors import PenalizeError
     from penalize.torch.compacting.command import run

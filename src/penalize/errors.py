@@ -365,7 +365,7 @@ class CompactError(PenalizeError, RuntimeError):
     def __init__(self, model: str, difference: str) -> None:
         super().__init__(
             f"The compacted {model} would not answer as the {model} does: {difference}. Nothing is "
-            "returned; compact the parts of the model whose layers are PyTorch's own."
+            "returned; compact the parts of the model whose layers are its framework's own."
         )
 
 

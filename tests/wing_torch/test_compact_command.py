@@ -2,12 +2,14 @@
 
 import re
 import sys
+import types
 
 import pytest
 import torch
 from torch import nn
 
-from penalize import cli
+from penalize import MissingPackageError, ModelError, cli
+from penalize.torch import compact
 
 HERE = __name__
 GIVEN = ("--model", f"{HERE}:Small", "--input", "2,4")
@@ -22,6 +24,18 @@ class Unsaved(Small):
     def __init__(self):
         super().__init__()
         self.scale = lambda x: x
+
+
+def twice(model):
+    wrapped = Small().eval()
+    wrapped[2] = nn.Sequential(*model, Doubled())
+    wrapped[0] = wrapped[1] = nn.Identity()
+    return wrapped
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2
 
 
 def needs(size):
@@ -58,6 +72,50 @@ def test_the_smaller_module_is_written_and_its_table_printed(options, left, tmp_
     assert found[0].out_features == left
     x = torch.randn(5, 4)
     torch.testing.assert_close(found(x), model(x))
+
+
+def test_the_smaller_module_is_exported_for_any_batch(tmp_path, capsys):
+    import onnxruntime
+
+    model, file, to = sparse(), tmp_path / "weights.pt", tmp_path / "small.onnx"
+    torch.save(model.state_dict(), file)
+    assert run(file, *GIVEN, "--onnx", to, "--biases") == 0
+    assert capsys.readouterr().out.endswith(
+        f"wrote {to}, which ONNX Runtime runs with the same outputs\n"
+    )
+    assert sorted(tmp_path.iterdir()) == [to, file]
+    session = onnxruntime.InferenceSession(str(to), providers=["CPUExecutionProvider"])
+    x = torch.randn(7, 4)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(x))
+
+
+def test_what_onnx_runtime_answers_otherwise_is_not_written(tmp_path, monkeypatch):
+    found = compact(sparse(), torch.randn(2, 4))
+    exported = torch.onnx.export
+    monkeypatch.setattr(
+        torch.onnx, "export", lambda model, *a, **k: exported(twice(model), *a, **k)
+    )
+    with pytest.raises(
+        ModelError, match=r"ONNX Runtime does not answer as the Small does: outputs"
+    ):
+        found.to_onnx(tmp_path / "small.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_what_an_export_needs_is_named_where_it_is_missing(package, tmp_path, monkeypatch):
+    found = compact(sparse(), torch.randn(2, 4))
+    for each in ("onnx", "onnxscript", "onnxruntime"):
+        stands_for = None if each == package else types.ModuleType(each)
+        monkeypatch.setitem(sys.modules, each, stands_for)
+    with pytest.raises(MissingPackageError, match=rf"ONNX needs {package}, .* extra \[onnx\]"):
+        found.to_onnx(tmp_path / "small.onnx")
+
+
+def test_where_to_write_has_to_be_said(capsys):
+    assert run("weights.pt", *GIVEN) == 2
+    assert "is not told where to write; give --output, --onnx or both" in capsys.readouterr().err
 
 
 def test_nothing_to_cut_is_exit_code_1_and_writes_nothing(tmp_path, capsys):

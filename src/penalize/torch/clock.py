@@ -34,7 +34,7 @@ Group = Mapping[str, Any]
 """One of an optimizer's param groups."""
 
 
-class Groups(dict[int, Group]):
+class ParamGroups(dict[int, Group]):
     """The param group of each parameter of an optimizer, by the parameter's id."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -63,14 +63,14 @@ _GROUPS = "_penalize_groups"
 """An attribute of the optimizer: its groups as they were found last."""
 
 
-def groups_of(optimizer: Optimizer) -> Groups:
+def groups_of(optimizer: Optimizer) -> ParamGroups:
     """The param group of each parameter, by the parameter's id.
 
     The same object, as long as there is nothing else to be said.
     """
-    found: Groups | None = vars(optimizer).get(_GROUPS)
+    found: ParamGroups | None = vars(optimizer).get(_GROUPS)
     if found is None or not found.still_hold(optimizer.param_groups):
-        found = vars(optimizer)[_GROUPS] = Groups(optimizer.param_groups)
+        found = vars(optimizer)[_GROUPS] = ParamGroups(optimizer.param_groups)
     return found
 
 

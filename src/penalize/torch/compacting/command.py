@@ -22,7 +22,8 @@ def run(
     *,
     model: str,
     shapes: Sequence[Sequence[int]],
-    output: Path,
+    output: Path | None = None,
+    onnx: Path | None = None,
     key: str | None = None,
     biases: bool = False,
 ) -> str:
@@ -35,7 +36,8 @@ def run(
         checkpoint: a file with a ``state_dict``.
         model: ``MODULE:FACTORY``, what makes the model that these weights fit.
         shapes: of the model's inputs.
-        output: where to write.
+        output: where to write the module; None for nowhere.
+        onnx: where to write what is exported to ONNX; None for nowhere.
         key: where the ``state_dict`` stands in the file, if that holds more.
         biases: see :func:`compact`.
 
@@ -54,8 +56,13 @@ def run(
     for warning in caught:
         if issubclass(warning.category, NothingToCutWarning):
             return str(warning.message)
-    _write(result.model, output)
-    print(f"wrote {output}: torch.load({str(output)!r}, weights_only=False)")  # noqa: T201
+    saved = None if output is None else _saved(result.model)
+    if onnx is not None:
+        result.to_onnx(onnx)
+        print(f"wrote {onnx}, which ONNX Runtime runs with the same outputs")  # noqa: T201
+    if output is not None and saved is not None:
+        _write(saved, output)
+        print(f"wrote {output}: torch.load({str(output)!r}, weights_only=False)")  # noqa: T201
     return ""
 
 
@@ -98,8 +105,8 @@ def _inputs(model: nn.Module, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, 
     return tuple(x.to(types[0]) if types else x for x in found)
 
 
-def _write(model: nn.Module, output: Path) -> None:
-    """The file as a whole, or none."""
+def _saved(model: nn.Module) -> bytes:
+    """The file as a whole, so that none is written in part."""
     held = io.BytesIO()
     try:
         torch.save(model, held)
@@ -108,7 +115,11 @@ def _write(model: nn.Module, output: Path) -> None:
             f"the smaller model cannot be saved ({told(error)})",
             "a module's class, and what it holds, has to stand in a file of its own to be pickled",
         ) from None
+    return held.getvalue()
+
+
+def _write(content: bytes, output: Path) -> None:
     try:
-        output.write_bytes(held.getvalue())
+        output.write_bytes(content)
     except OSError as error:
         raise ModelError(f"{output} cannot be written ({error.strerror})", "give another") from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from penalize.compacting import report
+from penalize.compacting.report import Layer
 from penalize.errors import ModelError, NothingToCutWarning
-from penalize.tables import Listing
 from penalize.torch.compacting.carrying import carried_over, with_biases
 from penalize.torch.compacting.cutting import Cut
 from penalize.torch.compacting.others import others
@@ -34,35 +36,13 @@ WRAPPERS = {
 SHARDED = "FullyShardedDataParallel"
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a layer lost.
-
-    Args:
-        name: of its weight.
-        before: its units.
-        after: those that are left.
-        kept: why how many of its dead units stay.
-    """
-
-    name: str
-    before: int
-    after: int
-    kept: Mapping[str, int]
-
-
-class Compacted(Listing[Layer]):
-    """A smaller model, and what it lost: prints as a table, one row for a layer.
+class Compacted(report.Compacted):
+    """A smaller module, and what it lost: prints as a table, one row for a layer.
 
     ``.model`` is new, and shares nothing with the old one.
     """
 
-    columns: ClassVar[Mapping[str, Callable[[Layer], str]]] = {
-        "layer": lambda row: row.name,
-        "units": lambda row: str(row.before),
-        "left": lambda row: str(row.after),
-        "kept though dead": lambda row: "; ".join(f"{n}: {why}" for why, n in row.kept.items()),
-    }
+    model: nn.Module
 
     def __init__(
         self,
@@ -70,29 +50,36 @@ class Compacted(Listing[Layer]):
         models: tuple[nn.Module, nn.Module],
         cut: Cut,
         operations: tuple[int, int],
+        *,
         optimizer: Optimizer | None,
+        inputs: Sequence[Inputs],
     ) -> None:
-        super().__init__(rows)
-        self.model = models[1]
-        """The smaller model."""
-        self.parameters = _count(models[0]), _count(models[1])
-        """How many numbers the parameters are, before and after."""
-        self.operations = operations
-        """Floating-point operations on the example inputs, before and after."""
+        counts = _count(models[0]), _count(models[1])
+        super().__init__(rows, models[1], counts, operations, cut.indices)
         self.optimizer = optimizer
         """The optimizer for the smaller model, with its state, if one was given."""
-        self._cut = cut
+        self._inputs = inputs
 
-    def indices(self, name: str, dimension: int = 0) -> Tensor | None:
-        """Which of its old indices a parameter's dimension still has; None for all of them."""
-        return self._cut.indices.get((name, dimension))
+    def to_onnx(self, path: str | PathLike[str]) -> None:
+        """Write the smaller module as an ONNX file, on which ONNX Runtime gives the same answers.
 
-    def remarks(self) -> list[str]:
-        (p, q), (f, g) = self.parameters, self.operations
-        return [
-            f"{q:,} of {p:,} parameters ({q / max(p, 1):.1%}), "
-            f"{g:,} of {f:,} floating-point operations ({g / max(f, 1):.1%})"
-        ]
+        That is measured on the example, and on inputs of other sizes where these may change, to
+        rounding in the module's type and on the processor, before the file gets its place. Sizes
+        that the module takes others of, as the batch, are free in the file.
+
+        Args:
+            path: where to write. A file that is there is replaced.
+
+        Raises:
+            MissingPackageError: onnx, onnxscript or onnxruntime is not installed: they come with
+                the extra ``onnx``.
+            ModelError: the module is in training mode, PyTorch cannot export it, ONNX Runtime
+                computes something else, or the file cannot be written.
+        """
+        from penalize.torch.compacting import onnx
+
+        check_can_be_cut(self.model)
+        onnx.write(self.model, self._inputs, Path(path))
 
 
 def compact(
@@ -143,14 +130,16 @@ def compact(
     tried = [given, *others(model, given)]
     wiring = traced(source, *tried)
     what, smaller = proven(model, source, wiring, tried)
+    rows = _layers(wiring, what)
     if not what.indices:
-        warnings.warn(_why_not_smaller(model, what), NothingToCutWarning, stacklevel=2)
+        warnings.warn(_why_not_smaller(model, rows), NothingToCutWarning, stacklevel=2)
     return Compacted(
-        _layers(wiring, what),
+        rows,
         (model, smaller),
         what,
         (_operations(model, given), _operations(smaller, given)),
-        None if optimizer is None else carried_over(optimizer, model, smaller, what),
+        optimizer=None if optimizer is None else carried_over(optimizer, model, smaller, what),
+        inputs=tried,
     )
 
 
@@ -215,22 +204,14 @@ def _layers(wiring: Wiring, what: Cut) -> list[Layer]:
     return found
 
 
-def _why_not_smaller(model: nn.Module, what: Cut) -> str:
-    kept = sum(n for each in what.kept.values() for n in each.values())
-    if kept:
-        kind = type(model).__name__
-        return f"all {kept} dead units of the {kind} stay: print the result for the reasons"
+def _why_not_smaller(model: nn.Module, rows: Sequence[Layer]) -> str:
     small = sum(
         int(((w != 0) & (w.abs() < 1e-3 * w.abs().max())).sum())
         for w in model.parameters()
         if w.numel()
     )
     zero = sum(int((w == 0).sum()) for w in model.parameters())
-    return (
-        f"the {type(model).__name__} has no dead unit to cut: {zero:,} of its weights are 0, and "
-        f'{small:,} are small but not 0; group lasso in mode="proximal" or mode="halfspace" makes '
-        "whole units exactly 0"
-    )
+    return report.why_not_smaller(type(model).__name__, rows, zero, small)
 
 
 def _count(model: nn.Module) -> int:

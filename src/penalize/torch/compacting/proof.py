@@ -59,22 +59,30 @@ def difference(
             calls = _called(aside(smaller), given)
             place = calls.entered[-1] if calls.entered else ""
             return Difference(f"it cannot be run: {error}", place, len(calls.made), runs=False)
-        for a, b in zip(expected, found, strict=True):
-            why = _told_apart(where, a, b, max(tolerance, ROUNDING * torch.finfo(a.dtype).eps))
-            if why:
-                begins, rank = _begins(model, smaller, given, tolerance)
-                beginning = "" if begins is None else f", beginning in {begins!r}"
-                return Difference(f"{why}{beginning}", begins, rank)
+        why = _why_not_alike(expected, found, tolerance)
+        if why:
+            begins, rank = _begins(model, smaller, given, tolerance)
+            beginning = "" if begins is None else f", beginning in {begins!r}"
+            return Difference(f"on {where} {why}{beginning}", begins, rank)
     return None
 
 
-def _told_apart(where: str, a: Tensor, b: Tensor, tolerance: float) -> str:
-    if a.shape != b.shape:
-        return f"an output of shape {tuple(a.shape)} has become one of {tuple(b.shape)}"
-    if a.dtype != b.dtype:
-        return f"an output of {a.dtype} has become one of {b.dtype}"
-    apart = _apart(a, b)
-    return "" if apart <= tolerance else f"on {where} outputs are {apart:.1e} of the largest apart"
+def why_not_alike(expected: Sequence[Tensor], found: Sequence[Tensor], model: nn.Module) -> str:
+    """How the outputs of a module differ from others; empty if they do not but for rounding."""
+    if len(expected) != len(found):
+        return f"{len(expected)} outputs have become {len(found)}"
+    return _why_not_alike(expected, found, min(ROUGHLY, ROUNDING * _unit(model)))
+
+
+def _why_not_alike(a: Sequence[Tensor], b: Sequence[Tensor], tolerance: float) -> str:
+    for x, y in zip(a, b, strict=True):
+        if x.shape != y.shape:
+            return f"an output of shape {tuple(x.shape)} has become one of {tuple(y.shape)}"
+        if x.dtype != y.dtype:
+            return f"an output of {x.dtype} has become one of {y.dtype}"
+        if not _apart(x, y) <= max(tolerance, ROUNDING * torch.finfo(x.dtype).eps):
+            return f"outputs are {_apart(x, y):.1e} of the largest apart"
+    return ""
 
 
 def _unit(model: nn.Module) -> float:
@@ -102,6 +110,11 @@ def outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     args, kwargs = copy.deepcopy(inputs)
     with torch.no_grad():
         made = aside(model)(*args, **kwargs)
+    return tensors_in(made)
+
+
+def tensors_in(made: Any) -> list[Tensor]:
+    """The tensors among outputs, as real numbers."""
     leaves = [x for x in pytree.tree_leaves(_plainly(made)) if isinstance(x, Tensor)]
     leaves = [torch.view_as_real(x) if x.is_complex() else x for x in leaves]
     return [x if x.is_floating_point() else x.double() for x in leaves]

@@ -70,9 +70,9 @@ def _sizes_in(moves: Sequence[Move]) -> dict[str, set[int]]:
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
+def unlogged(name: str = "torch._subclasses.fake_tensor") -> Iterator[None]:
     """Have PyTorch write no stack trace of what it cannot follow: that becomes a sentence."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
@@ -83,7 +83,7 @@ def _unlogged() -> Iterator[None]:
 
 def _exported(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) -> Any:
     try:
-        with warnings.catch_warnings(), _unlogged():
+        with warnings.catch_warnings(), unlogged():
             warnings.simplefilter("ignore")  # of what its modules do when they are traced
             return torch.export.export(aside(model), tuple(inputs), keywords, strict=False)
     except Exception as error:

@@ -22,7 +22,7 @@ Each kind of job in :mod:`~penalize.torch.kernels.jobs` says itself which weight
 
 from penalize.torch.kernels.compiled import at_any_size
 from penalize.torch.kernels.halfspace import CompiledHalves
-from penalize.torch.kernels.halfsteps import Begun, HalfSteps, Remembered
+from penalize.torch.kernels.halfsteps import Begun, HalfSteps, Kept
 from penalize.torch.kernels.router import Router, reference
 from penalize.torch.kernels.together import Together
 from penalize.torch.kernels.triton import interpreted
@@ -34,7 +34,7 @@ __all__ = [
     "CompiledHalves",
     "HalfSteps",
     "Halvings",
-    "Remembered",
+    "Kept",
     "Router",
     "Shrinkings",
     "Together",

@@ -21,7 +21,7 @@ Arrays = dict[str, Any]
 """By the name of a kind of array, one for each weight."""
 
 
-class Remembered(NamedTuple):
+class Kept(NamedTuple):
     """What is remembered of weights that go together, between steps."""
 
     means: list[Tensor]
@@ -31,7 +31,7 @@ class Remembered(NamedTuple):
     """What is beside the averages: one number for each weight."""
 
     @classmethod
-    def of(cls, memories: Sequence[Memory], shapes: Sequence[torch.Size]) -> Remembered:
+    def of(cls, memories: Sequence[Memory], shapes: Sequence[torch.Size]) -> Kept:
         """The same as one of all."""
         pairs = zip(memories, shapes, strict=True)
         means = [each.mean.expand(shape).contiguous() for each, shape in pairs]
@@ -111,7 +111,7 @@ class HalfSteps(Job):
         self,
         ws: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        remembered: Remembered,
+        remembered: Kept,
         means: list[Tensor],
     ) -> Begun:
         """gradient ← what the optimizer is to be given, for each.
@@ -135,7 +135,7 @@ class HalfSteps(Job):
             memory = self._added("pulled", found[:, 0], memory)
         return Begun(pasts, sums, means, [w.dtype for w in here], mass, memory)
 
-    def after(self, ws: Sequence[Tensor], begun: Begun) -> Remembered:
+    def after(self, ws: Sequence[Tensor], begun: Begun) -> Kept:
         """w ← w with its zeros, for each; and what is then remembered of them."""
         here = self.opened_again(ws, begun)
         arrays: Arrays = {"w": here, "next": begun.means, "past": begun.pasts, "sums": begun.sums}
@@ -148,7 +148,7 @@ class HalfSteps(Job):
         if here is not ws:
             for w, x in zip(ws, here, strict=True):
                 self.closed(w, x)
-        return Remembered(begun.means, memory)
+        return Kept(begun.means, memory)
 
     def _added(self, name: str, new: Tensor, memory: Memory) -> Memory:
         if self._some_are_off:  # as at a step of a schedule: it is like what is not finite

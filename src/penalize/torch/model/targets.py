@@ -65,13 +65,13 @@ class Lives(tuple[Live, ...]):
 
     @cached_property
     def plain(self) -> Lives:
-        """Those that are parameters themselves, and not computed from others."""
+        """The targets that are parameters themselves, and not computed from others."""
         found = Lives(each for each in self if not each.binding.effective)
         return self if len(found) == len(self) else found
 
     @cached_property
     def joined(self) -> Lives:
-        """Those that span parameters, which can be set."""
+        """The targets that span parameters, which can be set."""
         return Lives(each for each in self if joined_in(each) is not None)
 
     @cached_property
@@ -87,7 +87,7 @@ class Lives(tuple[Live, ...]):
 
 
 def lives(targets: Sequence[Live]) -> Lives:
-    """These targets, with what is known of them where it is."""
+    """The same targets, with what is known of them where it is."""
     return targets if isinstance(targets, Lives) else Lives(targets)
 
 

@@ -18,7 +18,7 @@ from penalize.errors import StateError
 from penalize.halfspace import SCALARS, HalfSpace, Memory, begun, has_kinks, share_left
 from penalize.regularizers.base import as_number
 from penalize.torch.clock import Group, OptimizerStep, sign_of
-from penalize.torch.kernels import Begun, HalfSteps, Remembered
+from penalize.torch.kernels import Begun, HalfSteps, Kept
 from penalize.torch.model.sharding import laid_out_as
 from penalize.torch.model.targets import Live, Target, weight_in
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     job: HalfSteps
     names: frozenset[str]
     targets: Sequence[Live]
-    remembered: Remembered
+    remembered: Kept
 
     def each(self) -> dict[str, Memory]:
         """The memory of each, by its name."""
@@ -138,7 +138,7 @@ class Memories:
 
     def begin(
         self, job: HalfSteps, targets: Sequence[Live], ws: Sequence[Tensor]
-    ) -> tuple[Remembered, list[Tensor]]:
+    ) -> tuple[Kept, list[Tensor]]:
         """The memory of weights that a kernel steps, and room for their averages."""
         remembered = next((each.remembered for each in self._batches if each.job is job), None)
         if remembered is None:
@@ -147,7 +147,7 @@ class Memories:
         self._spare = [each for each in self._spare if each[0] is not job]
         return remembered, rooms or [mean.new_empty(mean.shape) for mean in remembered.means]
 
-    def _gathered(self, targets: Sequence[Live], ws: Sequence[Tensor]) -> Remembered:
+    def _gathered(self, targets: Sequence[Live], ws: Sequence[Tensor]) -> Kept:
         """The memory of weights that a kernel has not stepped before."""
         memories, shapes = [], []
         for target, held in zip(targets, ws, strict=True):
@@ -158,9 +158,9 @@ class Memories:
                 memory = self._memory_of(target.name, xp.wide(w), xp, whole=False)
             memories.append(memory)
             shapes.append(w.shape)
-        return Remembered.of(memories, shapes)
+        return Kept.of(memories, shapes)
 
-    def finish(self, job: HalfSteps, targets: Sequence[Live], remembered: Remembered) -> None:
+    def finish(self, job: HalfSteps, targets: Sequence[Live], remembered: Kept) -> None:
         """What is remembered of weights that a kernel has stepped."""
         names = frozenset(target.name for target in targets)
         self._done.append(Batch(job, names, targets, remembered))
