@@ -40,6 +40,7 @@ LAYERS = [
     {"plan", "planning", "rules_file"},
     {"logs"},
     {"penalize"},  # the face: src/penalize/__init__.py
+    {"selection"},
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
     {"integrations"},
@@ -151,9 +152,8 @@ THIRD_PARTY = {
     "penalize.torch": {"torch"},
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
-    "penalize.torch.selection": {
-        *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),
-    },
+    "penalize.selection": {"numpy", "joblib", "matplotlib", "pandas", "rich"},
+    "penalize.torch.selection": {"torch", "numpy", "optuna", "sklearn"},
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},

@@ -32,9 +32,10 @@ from penalize import (
     of_type,
     warmup,
 )
+from penalize.selection.folds import folds_of
+from penalize.selection.result import FoldRow
 from penalize.torch import Path, Training, geometric, path, regularize, strength_max
-from penalize.torch.selection.folds import folds_of
-from penalize.torch.selection.result import FoldRow
+from penalize.torch.selection.learner import ModuleLearner
 
 quiet = partial(path, progress=False)
 FOLDS = [(range(0, 40), range(40, 50)), (range(20, 61), range(0, 20))]
@@ -251,7 +252,7 @@ def of_losses(losses, **more):
         for strength, row in losses.items()
         for k, loss in enumerate(row)
     ]
-    return Path(regularize(nn.Linear(6, 1), L1(1.0)), rows, {}, **more)
+    return Path(ModuleLearner(fit, regularize(nn.Linear(6, 1), L1(1.0))), rows, {}, **more)
 
 
 def test_the_best_and_the_simplest_within_one_standard_error():
@@ -285,7 +286,7 @@ def test_a_fold_that_is_not_finite_takes_its_strength_out_of_the_choice():
         _ = nothing.best
     assert nothing.chosen == {}
     with pytest.raises(PathError, match="There are no folds, so nothing tells"):
-        _ = Path(found._plan, [], {}).one_se
+        _ = Path(found._learner, [], {}).one_se
 
 
 def test_a_choice_at_an_end_says_that_the_path_may_go_on():
@@ -568,7 +569,7 @@ def test_an_attached_plan_is_refused():
         ({"folds": [([0, 1], [1])]}, "Fold 0 trains on samples that it holds out"),
         ({"folds": [([0, 61], [1])]}, "Fold 0 trains on samples from 0 to 61; they are numbered"),
         ({"folds": [([-1, 0], [1])]}, "samples from -1 to 0"),
-        ({"folds": [([0.5], [1])]}, "torch.float32 numbers"),
+        ({"folds": [([0.5], [1])]}, "float64 numbers"),
         ({"folds": [([0, 1],)]}, "Fold 0 is"),
         ({"folds": [5]}, "Fold 0 is 5"),
     ],
@@ -639,7 +640,7 @@ def test_a_run_one_by_one_that_is_not_finite_is_recorded_and_the_next_begins_ane
 def test_folds_at_random_hold_each_sample_out_once():
     folds = folds_of(4, 61, 0, refit=True)
     assert [fold.name for fold in folds] == ["0", "1", "2", "3", "all"]
-    held = torch.cat([fold.valid for fold in folds if fold.held_out])
+    held = np.concatenate([fold.valid for fold in folds if fold.held_out])
     assert sorted(held.tolist()) == list(range(61))
     assert {len(fold.train) + len(fold.valid) for fold in folds[:-1]} == {61}
     assert folds[-1].train.tolist() == list(range(61))

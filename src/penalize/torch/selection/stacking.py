@@ -7,7 +7,6 @@ has the strength of its run.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,12 +22,13 @@ from torch.utils._pytree import tree_leaves
 from penalize.backends import Backend
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.wrapped import Wrapped
+from penalize.selection.folds import Fold
+from penalize.selection.learner import HeldOut, Progress
 from penalize.steps import Step
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
-from penalize.torch.selection.folds import Fold
 from penalize.torch.selection.states import penalized_names, weights_of
-from penalize.torch.selection.training import HeldOut, Training, attached
+from penalize.torch.selection.training import Training, attached
 
 BY_ELEMENT = (
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD",
@@ -105,14 +105,6 @@ class Ended(NamedTuple):
 
     held_out: HeldOut
     weights: dict[str, Tensor]
-
-
-class Progress(NamedTuple):
-    """The place of whoever keeps on the way where training stands."""
-
-    load: Callable[[], Mapping[str, Any] | None] = lambda: None
-    keep: Callable[[Callable[[], dict[str, Any]]], None] = lambda _: None
-    """Called after each epoch with what makes the state."""
 
 
 def why_not_stacked(training: Any, plan: Plan) -> str:
@@ -316,9 +308,3 @@ def _restored(state: Mapping[str, Any] | None, stack: nn.ParameterList, optimize
     stack.load_state_dict(state["stack"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])
-
-
-def batches_in_epoch(training: Training, fold: Fold) -> int:
-    """The number of steps in an epoch: folds that agree can be stacked."""
-    size = training.batch_size
-    return 1 if size is None else math.ceil(len(fold.train) / size)

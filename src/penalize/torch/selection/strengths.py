@@ -70,21 +70,6 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
     return found
 
 
-def geometric(largest: float, smallest: float, count: int) -> list[float]:
-    """``count`` strengths from the largest to the smallest, each the same part of the last.
-
-    Raises:
-        PathError: they are not finite and above 0, or the count is less than one.
-    """
-    if not (0 < smallest <= largest < math.inf and count >= 1):
-        raise PathError(
-            f"a grid of {count!r} strengths from {largest!r} to {smallest!r}",
-            "expected finite numbers above 0, the larger one first, and a count of at least 1",
-        )
-    ratio = (smallest / largest) ** (1 / max(count - 1, 1))
-    return [largest * ratio**i for i in range(count)]
-
-
 def _check(targets: Sequence[Target]) -> None:
     if not targets:
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")

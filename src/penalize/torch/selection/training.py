@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,9 @@ from torch.optim import Optimizer
 
 from penalize.errors import PathError
 from penalize.regularizers.base import as_number
+from penalize.selection.folds import SEEDS, check_whole
+from penalize.selection.learner import HeldOut
 from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import SEEDS, check_whole
-
-
-class HeldOut(NamedTuple):
-    """The worth of a trained model on the samples that were held out."""
-
-    loss: float
-    score: float = math.nan
-    """NaN where nothing scores."""
-
 
 Fit = Callable[[Plan, Tensor, Tensor], Any]
 """(plan, train, valid) → the loss on the held-out samples, or a mapping of ``loss`` and ``score``.
@@ -184,20 +176,6 @@ def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
     return max(
         float((p.detach() - old).abs().max()) for p, old in zip(parameters, before, strict=True)
     )
-
-
-def outcome_of(found: Any) -> HeldOut:
-    """The worth that a fit returned. Raises :class:`PathError` if that is no loss."""
-    if isinstance(found, HeldOut):
-        return found
-    values = found if isinstance(found, Mapping) else {"loss": found}
-    try:
-        return HeldOut(float(values["loss"]), float(values.get("score", math.nan)))
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise PathError(
-            f"fit returned {found!r}",
-            'return the held-out loss as a number, or {"loss": …, "score": …}',
-        ) from None
 
 
 def name_of(function: Any) -> str:

@@ -10,17 +10,17 @@ from importlib import import_module
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from penalize.errors import MissingPackageError, PathError
+from penalize.selection.arrays import State
+from penalize.selection.folds import ALL
 from penalize.tables import table
-from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import ALL
-from penalize.torch.selection.states import penalized_names, set_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from penalize.selection.learner import Learner
 
 Which = Literal["best", "one_se"] | float
 
@@ -81,7 +81,7 @@ class Path:
     """A regularization path. Prints as a table, with both choices marked.
 
     Args:
-        plan: the plan at strength one.
+        learner: what was trained.
         rows: the runs that were made.
         weights: those of the fold ``"all"`` by strength.
         reason: why runs were not stacked; empty where they were.
@@ -90,9 +90,9 @@ class Path:
 
     def __init__(
         self,
-        plan: Plan,
+        learner: Learner,
         rows: Sequence[FoldRow],
-        weights: Mapping[float, Mapping[str, Tensor]],
+        weights: Mapping[float, State],
         reason: str = "",
         *,
         stopped: bool = False,
@@ -100,7 +100,7 @@ class Path:
         self.rows = tuple(rows)
         self.reason = reason
         self.stopped = stopped
-        self._plan = plan
+        self._learner = learner
         self._weights = weights
 
     # --- as a table -------------------------------------------------------------------------
@@ -190,17 +190,17 @@ class Path:
             )
         return float(which)
 
-    def plan(self, which: Which = "one_se") -> Plan:
-        """The plan at a strength: attach it to your optimizer, and train as you are used to.
+    def plan(self, which: Which = "one_se") -> Any:
+        """The plan at a strength, to train with it as you are used to: attach it, in PyTorch.
 
         Raises:
             PathError: there is no such strength.
         """
-        return self._plan.scaled(self._strength(which))
+        return self._learner.plan_at(self._strength(which))
 
     # --- the weights ------------------------------------------------------------------------
 
-    def weights(self, name: str) -> Tensor:
+    def weights(self, name: str) -> Any:
         """One parameter along the path, trained on every sample: (strengths, *shape).
 
         Raises:
@@ -209,26 +209,36 @@ class Path:
         kept = self._kept()
         if name not in kept[0]:
             raise PathError(f"there is no parameter {name!r}", f"expected one of {list(kept[0])}")
-        return torch.stack([weights[name] for weights in kept])
+        return self._learner.arrays.stacked([weights[name] for weights in kept])
+
+    def doubles(self, name: str) -> np.ndarray:
+        """The same in float64, as NumPy's: (strengths, elements).
+
+        Raises:
+            PathError: as for :meth:`weights`.
+        """
+        found = self._learner.arrays.doubles(self.weights(name))
+        return found.reshape(len(found), -1)
 
     @property
     def penalized(self) -> list[str]:
         """The names of the parameters that are penalized, as the model calls them."""
-        return penalized_names(self._plan)
+        return self._learner.penalized()
 
-    def load(self, which: Which = "one_se") -> None:
+    def load(self, which: Which = "one_se") -> Any:
         """Give the model the weights that were trained on every sample at a strength.
 
-        Buffers, such as running statistics, are of that training, too.
+        Buffers, such as running statistics, are of that training, too. In JAX, where parameters
+        are values, they are returned; a module of Flax NNX is given them as well.
 
         Raises:
             PathError: there is no such strength, or nothing was trained on every sample.
         """
         strength = self._strength(which)
         self._kept()
-        set_state(self._plan.model, self._weights[strength])
+        return self._learner.load(self._weights[strength])
 
-    def _kept(self) -> list[Mapping[str, Tensor]]:
+    def _kept(self) -> list[State]:
         if not self._weights:
             raise PathError("nothing was trained on every sample", "pass refit=True to path")
         return [self._weights[strength] for strength in self.strengths if strength in self._weights]
@@ -298,7 +308,7 @@ class Path:
             import_module("matplotlib")
         except ImportError:
             raise MissingPackageError("matplotlib", "a picture of a path", "select") from None
-        from penalize.torch.selection import pictures
+        from penalize.selection import pictures
 
         return pictures
 
