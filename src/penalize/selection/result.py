@@ -72,7 +72,8 @@ class Summary:
     score: float
     score_error: float
     nonzero: float
-    """The part of the penalized weights that is not zero: of the fold "all", or else the mean."""
+    """The part of the penalized weights that is not zero: of the fold "all", or else the mean. NaN
+    where no weight is penalized, but outputs are."""
 
     norm: float
 
@@ -137,7 +138,7 @@ class Path:
             error,
             score,
             score_error,
-            statistics.fmean(row.nonzero / max(row.weights, 1) for row in sizes),
+            statistics.fmean(_part(row) for row in sizes),
             statistics.fmean(row.norm for row in sizes),
         )
 
@@ -252,7 +253,7 @@ class Path:
                 _shown(each.loss),
                 _shown(each.error),
                 _shown(each.score),
-                f"{100 * each.nonzero:.1f} %",
+                "" if math.isnan(each.nonzero) else f"{100 * each.nonzero:.1f} %",
                 _shown(each.norm),
                 ", ".join(word for word, s in self.chosen.items() if s == each.strength),
             )
@@ -319,6 +320,10 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
         return math.nan, math.nan
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.fmean(values), error
+
+
+def _part(row: FoldRow) -> float:
+    return row.nonzero / row.weights if row.weights else math.nan
 
 
 def _shown(value: float) -> str:

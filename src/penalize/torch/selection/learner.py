@@ -50,6 +50,7 @@ class ModuleLearner(Learner):
         fit = self.fit
         return {
             "penalties": {t.name: described(t.regularizer) for t in self.plan.targets()},
+            **self.plan.activity_state(),
             "model at the start": digest(state_of(self.plan.model).values()),
             "fit": fit.describe() if isinstance(fit, Training) else name_of(fit),
         }
@@ -79,7 +80,7 @@ class ModuleLearner(Learner):
         Of several threads one is within it at a time: they share what is drawn at random.
         """
         plan = self.plan
-        with _ONE, kept(plan.model), torch.random.fork_rng(), counts_kept(plan):
+        with _ONE, kept(plan.model), torch.random.fork_rng(), counts_kept(plan), plan.resting():
             yield
 
     def plan_at(self, strength: float) -> Plan:
@@ -104,15 +105,17 @@ class ModuleLearner(Learner):
         at = self.plan.scaled(task.strength)
         try:
             held_out = outcome_of(self.fit(at, fold.train, fold.valid))
-            if not (at.applied.attached or at.applied.by_loss):
-                rows = [Measured(t.name, 0.0, what=repr(t.regularizer)) for t in at.targets()]
+            missed = [Measured(name, 0.0, what=repr(r)) for name, r in at.never_applied()]
+            if missed:
+                loss = "activity_penalty" if at.activities else "penalty"
                 raise AuditError(
-                    f"{Report(rows)}\nfit(plan, train, valid) has to apply the plan that it is "
-                    "given, by plan.attach(optimizer) or by plan.penalty() in the loss."
+                    f"{Report(missed)}\nfit(plan, train, valid) has to apply the plan that it is "
+                    f"given, by plan.attach(optimizer) or by plan.{loss}() in the loss."
                 )
         finally:  # whoever keeps the traceback of a fit that raised keeps its optimizer, too
             for attachment in at.attachments():
                 attachment.detach()
+            at.remove_activities()
             at.applied.warned = True
         return Done(task, held_out, state_of(model), time.perf_counter() - began)
 

@@ -103,5 +103,5 @@ def _check(fit: Any, plan: Any) -> None:
     for attachment in plan.attachments():
         names = [target.name for target in plan.targets()]
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
-    if not plan.targets():
+    if not plan.targets() and not plan.activities:
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")

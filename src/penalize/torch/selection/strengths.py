@@ -42,8 +42,8 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
 
     Raises:
         NoStrengthMaxError: a penalty of the plan is not known to leave nothing, such as an L2.
-        PathError: nothing is penalized, a weight is computed from others, the loss is no finite
-            scalar, or no penalized weight changes it.
+        PathError: nothing or an output is penalized, a weight is computed from others, the loss is
+            no finite scalar, or no penalized weight changes it.
     """
     if not callable(loss) or not isinstance(plan, Plan):
         raise PathError(
@@ -51,6 +51,11 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
             "pass a function that returns the data's loss, and the plan",
         )
     targets = plan.targets()
+    if plan.activities:
+        raise PathError(
+            "the plan penalizes outputs, and no strength is known from which on all of them are 0",
+            "give the strengths: strengths=geometric(1.0, 1e-3, 20)",
+        )
     _check(targets)
     model = plan.model
     with kept(model):
