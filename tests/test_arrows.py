@@ -101,6 +101,7 @@ WINGS = {
         "halfspace",
         "plan",
         "regularize",
+        "selection",
         "__init__",
     ],
     "keras": [
@@ -152,9 +153,10 @@ THIRD_PARTY = {
     "penalize.torch": {"torch"},
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
-    "penalize.selection": {"numpy", "joblib", "matplotlib", "pandas", "rich"},
+    "penalize.selection": {"numpy", "joblib", "matplotlib", "pandas", "rich", "scipy"},
     "penalize.torch.selection": {"torch", "numpy", "optuna", "sklearn"},
     "penalize.jax": {"jax", "optax"},
+    "penalize.jax.selection": {"jax", "optax", "numpy"},
     "penalize.keras": {"keras"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.integrations": {"torch"},

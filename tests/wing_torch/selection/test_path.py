@@ -541,7 +541,7 @@ def test_an_attached_plan_is_refused():
     ("changes", "said"),
     [
         ({"fit": 3}, "Fit is 3; pass a Training"),
-        ({"plan": 3}, "Plan is a int; pass what penalize.torch.regularize returned"),
+        ({"plan": 3}, "Plan is 3; pass what penalize.torch.regularize returned"),
         ({"strengths": "all"}, "strengths='all'; expected \"auto\""),
         ({"strengths": []}, r"strengths=\[\] has none; pass a list: a generator gives"),
         ({"strengths": (s for s in ())}, "strengths=<generator .* has none; pass a list"),

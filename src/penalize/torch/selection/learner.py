@@ -17,6 +17,7 @@ from penalize.errors import AuditError, PathError
 from penalize.regularizers.base import described
 from penalize.report import Measured, Report
 from penalize.selection.arrays import State
+from penalize.selection.describing import name_of
 from penalize.selection.folds import Fold
 from penalize.selection.learner import Done, Learner, Progress, Task, outcome_of
 from penalize.torch.auditing.rerun import counts_kept
@@ -25,7 +26,7 @@ from penalize.torch.selection.stacking import Run, at_once, train_together, why_
 from penalize.torch.selection.states import kept, penalized_names, set_state, state_of
 from penalize.torch.selection.strengths import strength_max
 from penalize.torch.selection.tensors import TENSORS
-from penalize.torch.selection.training import Fit, Training, digest, name_of
+from penalize.torch.selection.training import Fit, Training, digest
 
 
 class ModuleLearner(Learner):

@@ -9,6 +9,7 @@ from typing import Any
 from penalize.errors import AppliedTwiceError, PathError
 from penalize.selection.making import check_numbers, made
 from penalize.selection.result import Path
+from penalize.selection.settings import told
 from penalize.torch.plan import Plan
 from penalize.torch.selection.learner import ModuleLearner
 from penalize.torch.selection.training import Fit
@@ -93,13 +94,11 @@ def path(
 def _check(fit: Any, plan: Any) -> None:
     if not callable(fit):
         raise PathError(
-            f"fit is {fit!r}",
+            f"fit is {told(fit)}",
             "pass a Training, or a function fit(plan, train, valid) that returns the held-out loss",
         )
     if not isinstance(plan, Plan):
-        raise PathError(
-            f"plan is a {type(plan).__name__}", "pass what penalize.torch.regularize returned"
-        )
+        raise PathError(f"plan is {told(plan)}", "pass what penalize.torch.regularize returned")
     for attachment in plan.attachments():
         names = [target.name for target in plan.targets()]
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")

@@ -23,11 +23,11 @@ from penalize.backends import Backend
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.wrapped import Wrapped
 from penalize.selection.folds import Fold
+from penalize.selection.inputs import arguments, output_of, taken
 from penalize.selection.learner import HeldOut, Progress
 from penalize.steps import Step
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
-from penalize.torch.selection.inputs import arguments, output_of, taken
 from penalize.torch.selection.rates import RateSchedule
 from penalize.torch.selection.states import penalized_names, weights_of
 from penalize.torch.selection.training import Training, attached

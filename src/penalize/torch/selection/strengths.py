@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import NoStrengthMaxError, PathError
+from penalize.selection.beginning import beginning
 from penalize.torch.model.targets import Target
 from penalize.torch.plan import Plan
 from penalize.torch.selection.states import kept
-
-NOTHING = 1e-4
-"""A gradient at zero that is so much smaller than others is what rounding has left of none."""
 
 
 def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
@@ -64,15 +62,7 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
         _fit_the_rest(loss, model, targets)
         found = _largest(loss, targets)
     alone = max(_alone(loss, model, target) for target in targets)
-    if found <= NOTHING * alone:
-        found = alone
-    if not (math.isfinite(found) and found > 0):
-        raise PathError(
-            f"the gradient of the loss at zero weights has the dual norm {found!r}",
-            "check that the loss is finite and depends on the penalized weights, or give the "
-            "strengths",
-        )
-    return found
+    return beginning(found, alone)
 
 
 def _check(targets: Sequence[Target]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from penalize.errors import PathError
-from penalize.regularizers.base import as_number
-from penalize.selection.folds import SEEDS, check_whole
+from penalize.selection import inputs
+from penalize.selection.describing import name_of
+from penalize.selection.folds import SEEDS
 from penalize.selection.learner import HeldOut
+from penalize.selection.settings import check_settings, settings_of
 from penalize.torch.plan import Plan
-from penalize.torch.selection import inputs
 from penalize.torch.selection.rates import RateSchedule, check_scheduler
 
 Fit = Callable[[Plan, Tensor, Tensor], Any]
@@ -73,7 +74,9 @@ class Training:
     scheduler_every: str = "epoch"
 
     def __post_init__(self) -> None:
-        inputs.check(self.x, self.y)
+        inputs.check(
+            self.x, self.y, lambda part: isinstance(part, Tensor), "tensor", "torch.as_tensor"
+        )
         for name in ("loss", "optimizer"):
             if not callable(getattr(self, name)) or isinstance(getattr(self, name), Optimizer):
                 raise PathError(
@@ -82,14 +85,7 @@ class Training:
                     "optimizer=partial(torch.optim.Adam, lr=1e-3)",
                 )
         check_scheduler(self.scheduler, self.scheduler_every)
-        batch_size = 1 if self.batch_size is None else self.batch_size
-        check_whole("Training got epochs", self.epochs, 1)
-        check_whole("Training got batch_size", batch_size, 1)
-        check_whole("Training got seed", self.seed, 0, SEEDS)
-        if not 0 <= as_number(self.tolerance) < math.inf:
-            raise PathError(
-                f"Training got tolerance={self.tolerance!r}", "expected a finite number >= 0"
-            )
+        check_settings(self)
 
     @property
     def samples(self) -> int:
@@ -170,11 +166,7 @@ class Training:
             "optimizer": f"{type(probe).__name__} {settings!r}",
             "data": digest([*inputs.parts_of(self.x).values(), self.y]),
             **({} if self.scheduler is None else {"scheduler": self.scheduled(probe).described()}),
-            **{
-                f.name: getattr(self, f.name)
-                for f in fields(self)
-                if f.name in {"epochs", "batch_size", "mode", "seed", "tolerance"}
-            },
+            **settings_of(self),
         }
 
 
@@ -195,13 +187,6 @@ def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
     return max(
         float((p.detach() - old).abs().max()) for p, old in zip(parameters, before, strict=True)
     )
-
-
-def name_of(function: Any) -> str:
-    """The name of a function, or of an object that can be called."""
-    if hasattr(function, "__qualname__"):
-        return f"{function.__module__}.{function.__qualname__}"
-    return repr(function) if isinstance(function, nn.Module) else type(function).__qualname__
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

@@ -1,20 +1,19 @@
-"""The inputs of a model: one tensor, or several by place or by name."""
+"""The inputs of a model: one array, or several by place or by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from penalize.errors import PathError
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""``model(x)``, ``model(*x)`` or ``model(**x)``; samples along the first axis of each."""
+Inputs = Any
+"""An array for ``model(x)``, a tuple of them for ``model(*x)``, or a mapping for ``model(**x)``;
+samples along the first axis of each."""
 
 
-def parts_of(x: Inputs) -> dict[str, Tensor]:
-    """The tensors by what they are called: ``x``, ``x[0]``, ``x['name']``."""
+def parts_of(x: Inputs) -> dict[str, Any]:
+    """The arrays by what they are called: ``x``, ``x[0]``, ``x['name']``."""
     if isinstance(x, Mapping):
         return {f"x[{key!r}]": part for key, part in x.items()}
     if isinstance(x, tuple | list):
@@ -22,22 +21,23 @@ def parts_of(x: Inputs) -> dict[str, Tensor]:
     return {"x": x}
 
 
-def check(x: Inputs, y: Tensor) -> None:
-    """Raise :class:`PathError` unless all are tensors with as many samples."""
+def check(x: Inputs, y: Any, is_array: Callable[[Any], bool], kind: str, way_out: str) -> None:
+    """Raise :class:`PathError` unless all are arrays, of the framework, with as many samples."""
     named = {**parts_of(x), "y": y}
     for name, part in named.items():
-        if not isinstance(part, Tensor):
+        if not is_array(part):
             raise PathError(
-                f"Training got {name} that is no tensor, but a {type(part).__name__}",
-                "use torch.as_tensor; several inputs are a tuple, for model(*x), or a dictionary, "
-                "for model(**x)",
+                f"Training got {name} that is no {kind}, but a {type(part).__name__}",
+                f"use {way_out}; several inputs are a tuple, for model(*x), or a dictionary, for "
+                "model(**x)",
             )
     if isinstance(x, Mapping) and not all(isinstance(key, str) for key in x):
         raise PathError(f"Training got an x with the keys {[*x]}", "name the arguments of forward")
     counts = {len(part) if part.ndim else 0 for part in named.values()}
     if len(counts) > 1 or 0 in counts or len(named) == 1:
         shapes = [
-            f"{'a' if n == 'y' else 'an'} {n} of shape {tuple(p.shape)}" for n, p in named.items()
+            f"{'a' if name == 'y' else 'an'} {name} of shape {tuple(part.shape)}"
+            for name, part in named.items()
         ]
         raise PathError(
             f"Training got {' and '.join(shapes)}",
@@ -45,8 +45,8 @@ def check(x: Inputs, y: Tensor) -> None:
         )
 
 
-def mapped(f: Callable[[Tensor], Any], x: Inputs) -> Any:
-    """The inputs with each tensor replaced."""
+def mapped(f: Callable[[Any], Any], x: Inputs) -> Any:
+    """The inputs with each array replaced."""
     if isinstance(x, Mapping):
         return {key: f(part) for key, part in x.items()}
     if isinstance(x, tuple | list):
@@ -54,7 +54,7 @@ def mapped(f: Callable[[Tensor], Any], x: Inputs) -> Any:
     return f(x)
 
 
-def taken(x: Inputs, rows: Tensor) -> Any:
+def taken(x: Inputs, rows: Any) -> Any:
     """The samples with these numbers."""
     return mapped(lambda part: part[rows], x)
 
