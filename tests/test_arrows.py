@@ -122,6 +122,7 @@ WINGS = {
         "hooks",
         "plan",
         "regularize",
+        "selection",
         "__init__",
     ],
     "integrations": [  # one file for each trainer
@@ -158,6 +159,7 @@ THIRD_PARTY = {
     "penalize.jax": {"jax", "optax"},
     "penalize.jax.selection": {"jax", "optax", "numpy"},
     "penalize.keras": {"keras"},
+    "penalize.keras.selection": {"keras", "numpy"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.integrations": {"torch"},
     **{f"penalize.integrations.{of}": {of} for of in ("accelerate", "lightning", "transformers")},

@@ -95,5 +95,6 @@ def _settled(loss: Loss, weights: Weights, rest: list[str]) -> Weights:
         return found, np.concatenate([gradients[name].ravel() for name in rest]).astype(np.float64)
 
     flat = np.concatenate([weights[name].ravel() for name in rest]).astype(np.float64)
-    options = {"maxiter": 500, "gtol": 1e-10, "ftol": 0.0}
+    eps = max(float(np.finfo(weights[name].dtype).eps) for name in rest)
+    options = {"maxiter": 500, "gtol": max(1e-10, 10 * eps), "ftol": 0.0}
     return at(minimize(value, flat, jac=True, method="L-BFGS-B", options=options).x)

@@ -10,7 +10,7 @@ from penalize.regularizers.base import as_number
 from penalize.selection.folds import SEEDS, check_whole
 
 
-class Settings(Protocol):
+class TrainingSettings(Protocol):
     """What every ``Training`` has."""
 
     @property
@@ -22,10 +22,6 @@ class Settings(Protocol):
         """None: all samples in each step."""
 
     @property
-    def mode(self) -> str:
-        """How the plan acts."""
-
-    @property
     def seed(self) -> int:
         """The seed of the batches."""
 
@@ -34,7 +30,7 @@ class Settings(Protocol):
         """Training ends after an epoch in which no weight has moved by more than this."""
 
 
-def check_settings(training: Settings) -> None:
+def check_settings(training: TrainingSettings) -> None:
     """Raise :class:`PathError` for a setting that is out of its range."""
     check_whole("Training got epochs", training.epochs, 1)
     if training.batch_size is not None:
@@ -46,9 +42,9 @@ def check_settings(training: Settings) -> None:
         )
 
 
-def settings_of(training: Settings) -> dict[str, Any]:
+def settings_of(training: TrainingSettings) -> dict[str, Any]:
     """The settings as plain data."""
-    names = ("epochs", "batch_size", "mode", "seed", "tolerance")
+    names = ("epochs", "batch_size", "seed", "tolerance")
     return {name: getattr(training, name) for name in names}
 
 

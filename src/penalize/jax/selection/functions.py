@@ -67,7 +67,7 @@ class Function(ABC):
         """The parameters of a state, as the user has them."""
 
 
-class Applied(Function):
+class AppliedTree(Function):
     """A pytree of parameters, and a function that applies it."""
 
     def __init__(self, apply: Callable[..., Any], params: Any, names: Collection[str]) -> None:
@@ -128,7 +128,7 @@ def function_of(model: Any, apply: Callable[..., Any] | None, names: Collection[
         PathError: it is no module of Flax NNX, and nothing is there to apply it.
     """
     if apply is not None:
-        return Applied(apply, model, names)
+        return AppliedTree(apply, model, names)
     if is_of(model, "flax.nnx", "Module"):
         return NnxModule(model, names)
     raise PathError(

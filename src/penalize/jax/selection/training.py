@@ -98,6 +98,7 @@ class Training:
             "optimizer": name_of(self.optimizer),
             "learning rate": name_of(rate) if callable(rate) else float(rate),
             "data": digest_of([*inputs.parts_of(self.x).values(), self.y]),
+            "mode": self.mode,
             **settings_of(self),
         }
 

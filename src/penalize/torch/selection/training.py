@@ -166,6 +166,7 @@ class Training:
             "optimizer": f"{type(probe).__name__} {settings!r}",
             "data": digest([*inputs.parts_of(self.x).values(), self.y]),
             **({} if self.scheduler is None else {"scheduler": self.scheduled(probe).described()}),
+            "mode": self.mode,
             **settings_of(self),
         }
 
