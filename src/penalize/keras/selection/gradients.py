@@ -11,6 +11,12 @@ import keras
 from penalize.selection.beginning import Loss, Weights
 
 
+def numpy_of(variable: Any) -> Any:
+    """The values of a variable."""
+    # A copy is a tensor: NumPy 2 warns where it is given a variable of TensorFlow.
+    return keras.ops.convert_to_numpy(keras.ops.copy(variable))
+
+
 class Around(keras.Model):  # type: ignore[misc]
     """A model around another one, compiled by itself: the inner one stays as it was compiled."""
 
@@ -47,7 +53,7 @@ def loss_of(model: Any, loss: Callable[..., Any], x: Any, y: Any, variables: Any
         for name, variable in variables.items():
             variable.assign(weights[name])
         value = around.train_on_batch(x, y)
-        after = {name: keras.ops.convert_to_numpy(v) for name, v in variables.items()}
+        after = {name: numpy_of(v) for name, v in variables.items()}
         return float(value), {name: weights[name] - after[name] for name in variables}
 
     return measured

@@ -12,7 +12,7 @@ import numpy as np
 
 from penalize.errors import PathError
 from penalize.keras.plan import Plan
-from penalize.keras.selection.gradients import loss_of, unpenalized
+from penalize.keras.selection.gradients import loss_of, numpy_of, unpenalized
 from penalize.keras.selection.training import Batches, Training
 from penalize.regularizers.base import Regularizer, described
 from penalize.selection import beginning
@@ -72,7 +72,7 @@ class KerasLearner(Learner):
         }
 
     def state(self) -> State:
-        return {n: keras.ops.convert_to_numpy(v).copy() for n, v in self._weights.items()}
+        return {n: numpy_of(v).copy() for n, v in self._weights.items()}
 
     def _set(self, state: State) -> None:
         for name, variable in self._weights.items():
@@ -183,14 +183,14 @@ class Still(keras.callbacks.Callback):  # type: ignore[misc]
     def _now(self) -> list[np.ndarray]:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        return [keras.ops.convert_to_numpy(v).copy() for v in self._variables.values()]
+        return [numpy_of(v).copy() for v in self._variables.values()]
 
 
 Values = list[tuple[Any, np.ndarray]]
 
 
 def _values(variables: list[Any]) -> Values:
-    return [(v, keras.ops.convert_to_numpy(v).copy()) for v in variables]
+    return [(v, numpy_of(v).copy()) for v in variables]
 
 
 def _assign(values: Values) -> None:
