@@ -31,9 +31,10 @@ PROGRAMS = Path(__file__).parent / "wing_keras" / "programs"
 # What is read of a model, what is in its files, and mathematics, do not depend on the backend; the
 # others act on it.
 ONLY_ON = {
-    **dict.fromkeys(["records", "peers", "logged"], "torch"),
+    **dict.fromkeys(["records", "peers", "logged", "trained_paths"], "torch"),
     **dict.fromkeys(["averages", "dtypes"], "tensorflow"),  # the others add up any dtypes
     "convolutions": "tensorflow",  # there Keras keeps to float64
+    "drawn_paths": "tensorflow",
 }
 
 

@@ -40,6 +40,7 @@ LAYERS = [
     {"plan", "planning", "rules_file"},
     {"logs"},
     {"penalize"},  # the face: src/penalize/__init__.py
+    {"selection"},
     {"keras"},  # a wing; TensorFlow's may stand above it and read models with it
     {"torch", "tensorflow", "jax"},  # a wing; further wings stand beside it
     {"integrations"},
@@ -102,6 +103,7 @@ WINGS = {
         "plan",
         "regularize",
         "compacting",
+        "selection",
         "__init__",
     ],
     "keras": [
@@ -123,6 +125,7 @@ WINGS = {
         "plan",
         "regularize",
         "compacting",
+        "selection",
         "__init__",
     ],
     "integrations": [  # one file for each trainer
@@ -156,13 +159,14 @@ THIRD_PARTY = {
     "penalize.torch.compacting.onnx": {"onnxruntime"},  # when a file is checked
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
-    "penalize.torch.selection": {
-        *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),
-    },
+    "penalize.selection": {"numpy", "joblib", "matplotlib", "pandas", "rich", "scipy"},
+    "penalize.torch.selection": {"torch", "numpy", "optuna", "sklearn"},
     "penalize.jax": {"jax", "optax"},
     "penalize.jax.compacting": {"flax", "numpy"},
+    "penalize.jax.selection": {"jax", "optax", "numpy"},
     "penalize.keras": {"keras"},
     "penalize.keras.compacting": {"numpy"},
+    "penalize.keras.selection": {"keras", "numpy"},
     "penalize.tensorflow": {"tensorflow", "keras", "numpy"},
     "penalize.integrations": {"torch"},
     **{f"penalize.integrations.{of}": {of} for of in ("accelerate", "lightning", "transformers")},

@@ -14,6 +14,7 @@ SOURCE = Path(penalize.__file__).parent
 # The same thing in each wing, under the name that users or CONTRIBUTING know it by.
 COUNTERPARTS = {
     "Plan": "the public class of every wing, and what the core asks of it",
+    "Training": "the public class, in each wing that makes paths",
     "Mode": "a way to act, in each wing that has a table of them",
     "Proximal": 'mode="proximal" in such a table',
     "Halfspace": 'mode="halfspace" in such a table',

@@ -29,6 +29,14 @@ class Planned(NamedTuple):
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
 
+    def scaled(self, factor: float) -> Planned:
+        """The same with its strength multiplied by a number."""
+        decided, regularizer = self.decision.regularizer, self.regularizer
+        if decided is None or regularizer is None:
+            return self
+        decision = replace(self.decision, regularizer=factor * decided)
+        return self._replace(decision=decision, regularizer=factor * regularizer)
+
 
 def planned(
     parameters: Sequence[Parameter],

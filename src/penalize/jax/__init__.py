@@ -1,8 +1,18 @@
-"""Penalties for JAX: plans over any pytree, and transforms that compose with optax."""
+"""Penalties for JAX: plans over any pytree, and transforms that compose with optax; paths."""
 
-from penalize.compacting.report import Compacted
-from penalize.jax.compacting.compacted import compact
-from penalize.jax.plan import Plan
-from penalize.jax.regularize import regularize
+# A module has the same name: once it is loaded it would stand in the function's place.
+from penalize.jax.regularize import regularize as regularize
 
-__all__ = ["Compacted", "Plan", "compact", "regularize"]
+# The public names stand in __init__.pyi, and are loaded when they are first used.
+
+
+def __getattr__(name: str) -> object:
+    from penalize.lazy import attribute
+
+    return attribute(__name__, name)
+
+
+def __dir__() -> list[str]:
+    from penalize.lazy import names
+
+    return names(__name__)

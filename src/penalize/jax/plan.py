@@ -54,6 +54,11 @@ class Plan(AnyPlan):
             for e in self._entries
         )
 
+    @property
+    def trained(self) -> list[str]:
+        """The names of the arrays that are trained, penalized or not."""
+        return [e.parameter.name for e in self._entries if e.parameter.trainable]
+
     # --- the functions ----------------------------------------------------------------------
 
     def penalty(self, params: Any, *, at: Any = None) -> Array:
@@ -116,6 +121,14 @@ class Plan(AnyPlan):
         weights = [w.at(at) for w in self.weights(params)]
         new = {w.name: w.regularizer.prox(w.value, step) for w in weights}
         return with_leaves(params, new)
+
+    def scaled(self, factor: float) -> Plan:
+        """A plan of the same parameters with every strength multiplied by a number.
+
+        Raises:
+            StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
+        """
+        return Plan([entry.scaled(factor) for entry in self._entries])
 
     # --- the transforms ---------------------------------------------------------------------
 

@@ -1,9 +1,18 @@
 """penalize for Keras 3, on the TensorFlow, JAX and PyTorch backends."""
 
-from penalize.compacting.report import Compacted
-from penalize.keras.compacting.compacted import compact
-from penalize.keras.conversion import from_keras, to_keras
-from penalize.keras.plan import Plan, plan_on
-from penalize.keras.regularize import regularize
+# A module has the same name: once it is loaded it would stand in the function's place.
+from penalize.keras.regularize import regularize as regularize
 
-__all__ = ["Compacted", "Plan", "compact", "from_keras", "plan_on", "regularize", "to_keras"]
+# The public names stand in __init__.pyi, and are loaded when they are first used.
+
+
+def __getattr__(name: str) -> object:
+    from penalize.lazy import attribute
+
+    return attribute(__name__, name)
+
+
+def __dir__() -> list[str]:
+    from penalize.lazy import names
+
+    return names(__name__)

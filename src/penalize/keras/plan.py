@@ -42,6 +42,14 @@ class PlannedVariable(NamedTuple):
     regularizer: Regularizer | None
     """The decided one, with the words of its groups resolved to axes."""
 
+    def scaled(self, factor: float) -> PlannedVariable:
+        """The same with its strength multiplied by a number."""
+        decided, regularizer = self.decision.regularizer, self.regularizer
+        if decided is None or regularizer is None:
+            return self
+        decision = replace(self.decision, regularizer=factor * decided)
+        return self._replace(decision=decision, regularizer=factor * regularizer)
+
 
 class Plan(Probed, LivePlan):
     """Rules resolved against a Keras model. Made by :func:`penalize.keras.regularize`.
@@ -65,6 +73,11 @@ class Plan(Probed, LivePlan):
         self._models = models  # that held the variables when the plan was made, if they still live
         self._changes: list[Change] = []
         self._told: list[str] = []  # newcomers that were warned of
+
+    @property
+    def model(self) -> Any:
+        """What was planned."""
+        return self._model
 
     @property
     def mode(self) -> str:
@@ -243,6 +256,21 @@ class Plan(Probed, LivePlan):
             self._mode.carry(self._model, target, model, copied)
         return new
 
+    def scaled(self, factor: float) -> Plan:
+        """A plan of the same model with every strength multiplied by a number. It is not in force.
+
+        To put it in force, :meth:`detach` this one, and call its :meth:`apply`.
+
+        Raises:
+            StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
+        """
+        entries = [entry.scaled(factor) for entry in self._entries.values()]
+        return Plan(self._model, entries, self._mode, self._place, self._models)
+
+    def variables(self) -> dict[str, Any]:
+        """The variables of its rows by name."""
+        return {e.parameter.name: e.weight.variable for e in self._entries.values()}
+
     def look(self, trainer: Any) -> None:
         """Raise a sentence if the plan cannot act, or not once, as a model is about to train.
 
@@ -287,11 +315,18 @@ class Plan(Probed, LivePlan):
         as they are.
         """
         if self._changes:
-            self._undo()
             variables = [e.weight.variable for e in self._entries.values()]
-            models = models_with(self._model, variables)
-            trace_again(models)
-            unhook(models, plan_on)
+            self._leave(models_with(self._model, variables))
+
+    def leave(self) -> None:
+        """The same, without looking for models that were built around the variables since."""
+        if self._changes:
+            self._leave(self._models())
+
+    def _leave(self, models: list[Any]) -> None:
+        self._undo()
+        trace_again(models)
+        unhook(models, plan_on)
 
     def _undo(self) -> None:
         ours = {(id(c.holder), id(c.now)): c.before for c in self._changes}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from penalize.errors import ModelError, NeverAppliedWarning, some
+from penalize.errors import NeverAppliedWarning, some
 from penalize.parameters import Parameter
 from penalize.plan import LivePlan, PenalizedNow, Row, row_of
 from penalize.regularizers.base import Regularizer, described
@@ -149,16 +150,31 @@ class PlannedModel(LivePlan):
 
         Raises:
             StrengthError: the factor, or a strength times it, is not a finite number ≥ 0.
-            ModelError: the plan penalizes outputs, whose hooks belong to one plan.
         """
-        if self.activities:
-            raise ModelError(
-                "the plan penalizes outputs of modules, and their hooks belong to it alone",
-                "make a plan without activities",
-            )
         weights, groups = ([e.scaled(factor) for e in of] for of in (self.weights, self.groups))
         self.applied.detached = True
-        return type(self)(weights, self.model, groups=groups)
+        return type(self)(weights, self.model, self._activities.scaled(factor), groups)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """A block in which it penalizes no outputs, and warns of nothing."""
+        warned, self.applied.warned = self.applied.warned, True
+        try:
+            with self._activities.resting():
+                yield
+        finally:
+            self.applied.warned = warned
+
+    def never_applied(self) -> list[tuple[str, Regularizer]]:
+        """What no loss and no attachment has ever had of it: names, and their regularizers."""
+        applied, outputs = self.applied, self._activities
+        if applied.attached or applied.by_loss:
+            found = []
+        else:
+            found = [(target.name, target.regularizer) for target in self.targets()]
+        if not outputs.entered_loss:
+            found += [(f"output of {row.name}", row.regularizer) for row in outputs.rows]
+        return found
 
     # --- over time --------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from penalize import L1
+from penalize.selection import walk
+from penalize.selection.store import Store
 from penalize.torch import Training, path, regularize
-from penalize.torch.selection import walk
-from penalize.torch.selection.store import Store
 
 file, log, how, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 

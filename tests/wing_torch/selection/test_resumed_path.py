@@ -20,10 +20,11 @@ from torch import nn
 from wing_torch.selection.problems import network, training
 
 from penalize import L1, L2, PathError, ResultsError
+from penalize.selection import walk
+from penalize.selection.encoding import decoded, encoded
+from penalize.selection.store import Key, Store
 from penalize.torch import path, regularize
-from penalize.torch.selection import walk
-from penalize.torch.selection.encoding import decoded, encoded
-from penalize.torch.selection.store import Key, Store
+from penalize.torch.selection.tensors import TENSORS
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
@@ -85,7 +86,7 @@ def small(saved, strengths=(0.1, 0.01), rules=None, model=None, fit=None, **more
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     file = tmp_path / "path.sqlite"
     first = small(file)
-    monkeypatch.setattr("penalize.torch.selection.walk.train_together", None)
+    monkeypatch.setattr("penalize.torch.selection.learner.train_together", None)
     again = small(file)
     assert again.rows == first.rows
     for name in first.penalized:
@@ -205,7 +206,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_kept(make, said, tmp_path):
 
 def filled(file):
     """A results file with a bit of everything."""
-    store = Store(file, {"fit": "mine"})
+    store = Store(file, {"fit": "mine"}, TENSORS)
     for place in range(2):
         state = {"w": torch.arange(3.0) + place, "b": torch.ones((), dtype=torch.bfloat16)}
         store.add(
@@ -217,7 +218,7 @@ def filled(file):
 
 
 def read(file):
-    store = Store(file, {"fit": "mine"})
+    store = Store(file, {"fit": "mine"}, TENSORS)
     with contextlib.closing(store):
         kept = [store.weights("0"), store.weights("all", 0), store.weights("all", 1)]
         return repr((store.rows(), kept, store.progress("on the way")))
@@ -244,14 +245,14 @@ def test_a_flipped_bit_is_found_or_harmless_wherever_it_is(tmp_path):
 
 
 def test_a_file_that_another_process_has_locked_is_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("penalize.torch.selection.store.PATIENCE", 0.01)
+    monkeypatch.setattr("penalize.selection.store.PATIENCE", 0.01)
     file = tmp_path / "path.sqlite"
     before = filled(file)
     other = sqlite3.connect(file, isolation_level=None)
-    open_before = Store(file, {"fit": "mine"})
+    open_before = Store(file, {"fit": "mine"}, TENSORS)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(ResultsError, match=r"sqlite is locked by another process .*; wait until"):
-        Store(file, {"fit": "mine"})
+        Store(file, {"fit": "mine"}, TENSORS)
     with pytest.raises(ResultsError, match="is locked by another process"):
         open_before.add([(5, "0", {"loss": 1.0}, None)])
     with pytest.raises(ResultsError, match="is locked by another process"):
@@ -270,10 +271,10 @@ class Trap:
 @pytest.mark.parametrize("make", [pickle.dumps, lambda trap: pickle.dumps({"w": trap})])
 def test_weights_are_no_pickles(make, tmp_path):
     file = tmp_path / "path.sqlite"
-    store = Store(file, {})
+    store = Store(file, {}, TENSORS)
     with contextlib.closing(store), store._transaction():
         store._put(Key("weights", "0", 0), make(Trap()))
-    store = Store(file, {})
+    store = Store(file, {}, TENSORS)
     with contextlib.closing(store), pytest.raises(ResultsError, match="is damaged"):
         store.weights("0")
 
@@ -289,7 +290,7 @@ def test_states_are_encoded_as_they_are(dtype):
         "nothing": tensor[:0],
         3: [1, 2.5, math.inf, None, True, "text", (1, (2,)), {}],
     }
-    found = decoded(encoded(state))
+    found = decoded(encoded(state, TENSORS), TENSORS)
     for name in ("w", "part", "number", "nothing"):
         old, new = state.pop(name), found.pop(name)
         assert (new.dtype, new.shape) == (old.dtype, old.shape)
@@ -300,7 +301,7 @@ def test_states_are_encoded_as_they_are(dtype):
 
 def test_what_cannot_be_encoded_is_refused():
     with pytest.raises(PathError, match="A state to be kept has a set; leave saved away"):
-        encoded({"w": {1, 2}})
+        encoded({"w": {1, 2}}, TENSORS)
 
 
 def test_a_folder_that_does_not_exist(tmp_path):
@@ -310,7 +311,7 @@ def test_a_folder_that_does_not_exist(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_said_so_and_keeps_what_it_has(tmp_path):
     """Another path that works at the same file has written a row first."""
-    one, other = (Store(tmp_path / "path.sqlite", {}) for _ in range(2))
+    one, other = (Store(tmp_path / "path.sqlite", {}, TENSORS) for _ in range(2))
     weights = {"w": torch.ones(2)}
     one.add([(0, "0", {"loss": 1.0}, weights)])
     with pytest.raises(ResultsError, match=r"path.sqlite cannot be written \(UNIQUE.*another path"):
@@ -336,7 +337,7 @@ def test_a_copied_file_goes_on_elsewhere(tmp_path):
 
 
 def test_nothing_is_kept_on_the_way_without_a_file():
-    store = Store(None, {})
+    store = Store(None, {}, TENSORS)
     store.keep("key", lambda: pytest.fail("asked for the state"), 0.0)
     assert store.progress("key") is None
     assert store.rows() == {}

@@ -6,7 +6,8 @@ without it, or until an optimizer has stepped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import finalize, ref
@@ -44,6 +45,9 @@ class Activities:
         self._last = self._bottom = OutputTerm("", None, None)
         self._in_compiled_loss = False
         self._used = False
+        self.entered_loss = False
+        """Whether a loss has ever had a term of them."""
+
         self._left_out: set[str] = set()
         self._looked = False
         self._plan: ref[Any] | None = None
@@ -84,6 +88,26 @@ class Activities:
         _remove([(ref(module), hook) for module, hook in self._hooks])
         self._hooks = []
         self._last = self._bottom
+
+    def scaled(self, factor: float) -> Activities:
+        """Penalties on the outputs of the same modules with every strength multiplied."""
+        held = [(module, hook.activity) for module, hook in self._hooks]
+        pairs = [(m, a._replace(regularizer=factor * a.regularizer)) for m, a in held]
+        return Activities(pairs, in_eval=self.in_eval)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """A block in which no output is penalized; what waits for a loss goes on waiting."""
+        kept = dict(vars(self))
+        self._begin()
+        for _, hook in self._hooks:
+            hook.owner = None
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
+            for _, hook in self._hooks:
+                hook.owner = self
 
     @property
     def rows(self) -> tuple[Activity, ...]:
@@ -154,7 +178,7 @@ class Activities:
             return total if terms else None
         if torch.compiler.is_compiling():
             # No hook can stand in a compiled graph: they go when the next forward begins.
-            self._in_compiled_loss = True
+            self._in_compiled_loss = self.entered_loss = True
             return total  # type: ignore[no-any-return]
         if not total.requires_grad:
             total.requires_grad_()  # of outputs without a gradient, which are used up as others
@@ -172,7 +196,7 @@ class Activities:
 
     def use(self, terms: Collection[OutputTerm]) -> None:
         """A gradient has come back through them."""
-        self._used = True
+        self._used = self.entered_loss = True
         self.drop(terms)
         # A compiled part that is checkpointed runs again in this pass, and cannot tell.
         end = partial(_end, ref(self), self.waiting())

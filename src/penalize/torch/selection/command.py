@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from penalize.errors import MissingPackageError, PathError, PenalizeError
 from penalize.regularizers.elementwise import L1
 from penalize.rules_file import read_rules
+from penalize.selection.result import Path
 from penalize.torch.model.factories import factory, made, told
 from penalize.torch.regularize import regularize
 from penalize.torch.selection.data import Data, read
 from penalize.torch.selection.path import path
-from penalize.torch.selection.result import Path
 from penalize.torch.selection.training import Training
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import Any
 
-from penalize.errors import AppliedTwiceError, PathError, StrengthError
-from penalize.regularizers.base import check_strength, described
+from penalize.errors import AppliedTwiceError, PathError
+from penalize.selection.making import check_numbers, made
+from penalize.selection.result import Path
+from penalize.selection.settings import told
 from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import SEEDS, check_whole, digest, folds_of
-from penalize.torch.selection.jobs import check_jobs
-from penalize.torch.selection.result import Path
-from penalize.torch.selection.stacking import why_not_stacked
-from penalize.torch.selection.states import state_of
-from penalize.torch.selection.store import Store
-from penalize.torch.selection.strengths import geometric, strength_max
-from penalize.torch.selection.training import Fit, Training, name_of
-from penalize.torch.selection.training import digest as digest_of_tensors
-from penalize.torch.selection.walk import Walk, untouched
-
-MOST = 10_000
-"""More strengths than that are no path."""
-
-AUTO = 20
-"""The number of strengths that ``"auto"`` has."""
-
-SMALLEST = 1e-3
-"""The smallest of them, as a part of the largest."""
-
-ROUNDING = 1e-5
-"""The part by which they begin above :func:`strength_max`, so that
-rounding leaves nothing there, too."""
+from penalize.torch.selection.learner import ModuleLearner
+from penalize.torch.selection.training import Fit
 
 
 def path(
@@ -95,108 +74,33 @@ def path(
         AuditError: fit applies nothing of the plan that it is given.
         AppliedTwiceError: the plan, or another with the same penalties, is attached already.
     """
-    _check(fit, plan, patience=patience, jobs=jobs, seed=seed)
-    samples = fit.samples if isinstance(fit, Training) else getattr(fit, "samples", None)
-    parts = folds_of(folds, samples, seed, refit=refit)
-    with untouched(plan):
-        grid = _grid(strengths, fit, plan)
-        reason = "stacked=False" if stacked is False else why_not_stacked(fit, plan)
-        if stacked and reason:
-            raise PathError(
-                f"the runs cannot be stacked: {reason}", "leave stacked away to run them one by one"
-            )
-        is_warm = bool(reason) if warm is None else warm
-        store = Store(
-            None if saved is None else File(saved),
-            {
-                "penalties": {t.name: described(t.regularizer) for t in plan.targets()},
-                "strengths": grid,
-                "folds": digest(parts),
-                "model at the start": digest_of_tensors(state_of(plan.model).values()),
-                "fit": fit.describe() if isinstance(fit, Training) else name_of(fit),
-                "warm": is_warm,
-            },
-        )
-        how: Any = {"stacked": not reason, "warm": is_warm, "patience": patience, "jobs": jobs}
-        walk = Walk(fit, plan, grid, parts, store, **how)
-        try:
-            with _bar(len(grid) * len(parts), shown=progress) as advance:
-                stopped = walk.go(advance)
-            return walk.result("" if stacked is False else reason, stopped=stopped)
-        finally:
-            store.close()
+    _check(fit, plan)
+    check_numbers(patience=patience, jobs=jobs, seed=seed)
+    return made(
+        ModuleLearner(fit, plan),
+        strengths,
+        folds,
+        stacked=stacked,
+        warm=warm,
+        patience=patience,
+        refit=refit,
+        saved=saved,
+        jobs=jobs,
+        progress=progress,
+        seed=seed,
+    )
 
 
-# --- the arguments ------------------------------------------------------------------------------
-
-
-def _check(fit: Any, plan: Any, *, patience: Any, jobs: Any, seed: Any) -> None:
+def _check(fit: Any, plan: Any) -> None:
     if not callable(fit):
         raise PathError(
-            f"fit is {fit!r}",
+            f"fit is {told(fit)}",
             "pass a Training, or a function fit(plan, train, valid) that returns the held-out loss",
         )
     if not isinstance(plan, Plan):
-        raise PathError(
-            f"plan is a {type(plan).__name__}", "pass what penalize.torch.regularize returned"
-        )
+        raise PathError(f"plan is {told(plan)}", "pass what penalize.torch.regularize returned")
     for attachment in plan.attachments():
         names = [target.name for target in plan.targets()]
         raise AppliedTwiceError(names, str(attachment), "path", "Call detach() on it first")
-    if not plan.targets():
+    if not plan.targets() and not plan.activities:
         raise PathError("the plan penalizes nothing", "give regularize a rule that does")
-    if patience is not None:
-        check_whole("patience", patience, 1)
-    if jobs is not None:
-        check_jobs(jobs)
-    check_whole("seed", seed, 0, SEEDS)
-
-
-def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
-    count = AUTO if isinstance(strengths, str) and strengths == "auto" else strengths
-    if isinstance(count, int) and not isinstance(count, bool):
-        if not isinstance(fit, Training):
-            raise PathError(
-                f"strengths={strengths!r}, and the loss of the data is not known, as fit is a "
-                "function",
-                "give them: strengths=geometric(top, top / 1000, 20) with top = "
-                "strength_max(loss, plan)",
-            )
-        check_whole("strengths", count, 1, MOST)
-        top = strength_max(lambda: fit.data_loss(plan.model), plan)
-        top *= 1 + ROUNDING
-        return geometric(top, SMALLEST * top, count)
-    if isinstance(count, str) or not isinstance(count, Iterable):
-        raise PathError(f"strengths={strengths!r}", 'expected "auto", a number of them, or a list')
-    try:
-        found = [check_strength("path", "strength", s) for s in islice(count, MOST + 1)]
-    except StrengthError as error:
-        raise PathError(f"strengths={strengths!r}", str(error)) from None
-    if not found:
-        raise PathError(
-            f"strengths={strengths!r} has none", "pass a list: a generator gives its values once"
-        )
-    if len(found) > MOST:
-        raise PathError("strengths has too many", f"expected at most {MOST:,}")
-    if len(set(found)) < len(found):
-        raise PathError(f"strengths={found!r}", "expected each of them once")
-    return sorted(found, reverse=True)
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar, and what moves it on and says what was found last."""
-    try:
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-        from rich.progress import ProgressColumn
-    except ImportError:
-        shown = False
-    console = Console(stderr=True) if shown else None
-    if console is None or not (console.is_terminal or console.is_jupyter):
-        yield lambda *_: None
-        return
-    columns: list[str | ProgressColumn] = [*Bar.get_default_columns(), "{task.fields[now]}"]
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("path", total=total, now="")
-        yield lambda count, now: bar.update(task, advance=count, now=now)

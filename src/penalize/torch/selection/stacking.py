@@ -7,7 +7,6 @@ has the strength of its run.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,12 +22,15 @@ from torch.utils._pytree import tree_leaves
 from penalize.backends import Backend
 from penalize.regularizers.base import Regularizer
 from penalize.regularizers.wrapped import Wrapped
+from penalize.selection.folds import Fold
+from penalize.selection.inputs import arguments, output_of, taken
+from penalize.selection.learner import HeldOut, Progress
 from penalize.steps import Step
 from penalize.torch.plan import Plan
 from penalize.torch.regularize import regularize
-from penalize.torch.selection.folds import Fold
+from penalize.torch.selection.rates import RateSchedule
 from penalize.torch.selection.states import penalized_names, weights_of
-from penalize.torch.selection.training import HeldOut, Training, attached
+from penalize.torch.selection.training import Training, attached
 
 BY_ELEMENT = (
     "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD",
@@ -107,20 +109,14 @@ class Ended(NamedTuple):
     weights: dict[str, Tensor]
 
 
-class Progress(NamedTuple):
-    """The place of whoever keeps on the way where training stands."""
-
-    load: Callable[[], Mapping[str, Any] | None] = lambda: None
-    keep: Callable[[Callable[[], dict[str, Any]]], None] = lambda _: None
-    """Called after each epoch with what makes the state."""
-
-
 def why_not_stacked(training: Any, plan: Plan) -> str:
     """The reason why runs cannot be stacked; empty where they can."""
     if not isinstance(training, Training):
         return "fit is a function; a Training can be stacked"
     if training.mode == "halfspace":
         return "a half-space step measures the steps of a whole weight"
+    if plan.activities:
+        return "outputs of modules are penalized"
     model = plan.model
     named = {id(p) for p in model.parameters()}
     optimizer = type(training.optimizer([nn.Parameter(torch.zeros(1))]))
@@ -156,7 +152,7 @@ def _why_not_equal(training: Training, plan: Plan) -> str:
     gradients = _gradients(training, model, 1)
     model.train()
     for rows in training.batches(torch.arange(training.samples), 0):
-        loss = training.loss(model(training.x[rows]), training.y[rows])
+        loss = training.loss(output_of(model, taken(training.x, rows)), training.y[rows])
         wanted = torch.autograd.grad(loss, parameters, materialize_grads=True)
         found = gradients(stack, *_padded([rows]))
         for ours, expected in zip(found.values(), wanted, strict=True):
@@ -188,7 +184,8 @@ def _activations(training: Training, model: nn.Module) -> int:
         counts.extend(each.numel() for each in tree_leaves(output) if isinstance(each, Tensor))
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
-    model(training.x[next(training.batches(torch.arange(training.samples), 0))])
+    rows = next(training.batches(torch.arange(training.samples), 0))
+    output_of(model, taken(training.x, rows))
     for hook in hooks:
         hook.remove()
     return sum(counts)
@@ -217,7 +214,8 @@ def train_together(
     model.train()
     acting = attached(stacked_plan, optimizer, training.mode) if stacked_plan else nullcontext()
     with acting:
-        epoch = _restored(progress.load(), stack, optimizer)
+        schedule = training.scheduled(optimizer)
+        epoch = _restored(progress.load(), stack, optimizer, schedule)
         while epoch < training.epochs:
             before = [p.detach().clone() for p in parameters] if training.tolerance else []
             batches = [list(training.batches(fold.train, epoch)) for fold in folds]
@@ -228,11 +226,13 @@ def train_together(
                 for name, p in zip(names, parameters, strict=True):
                     p.grad = found[name].contiguous()
                 optimizer.step()
+                schedule.after("step")
+            schedule.after("epoch")
             epoch += 1
             if training.tolerance and _all_still(parameters, before, training.tolerance):
                 break
             if epoch < training.epochs:
-                progress.keep(partial(_state, epoch, stack, optimizer))
+                progress.keep(partial(_state, epoch, stack, optimizer, schedule))
     model.train(was_training)
     slices = zip(*(p.detach() for p in parameters), strict=True)
     return [
@@ -259,8 +259,8 @@ Gradients = Callable[[Weights, Tensor, Tensor], dict[str, Tensor]]
 def _gradients(training: Training, model: nn.Module, folds: int) -> Gradients:
     """(stacked weights, sample numbers of each fold, their shares) → stacked gradients."""
 
-    def loss(weights: Weights, x: Tensor, y: Tensor, shares: Tensor) -> Tensor:
-        output = functional_call(model, dict(weights), (x,))
+    def loss(weights: Weights, x: Any, y: Tensor, shares: Tensor) -> Tensor:
+        output = functional_call(model, dict(weights), *arguments(x))
         each = vmap(lambda o, t: training.loss(o.unsqueeze(0), t.unsqueeze(0)))(output, y)
         return (each * shares.to(each.dtype)).sum()
 
@@ -275,8 +275,8 @@ def _gradients(training: Training, model: nn.Module, folds: int) -> Gradients:
         count = next(iter(grid.values())).shape[1]
         y = training.y[rows].unsqueeze(1)
         y = y.expand(-1, count, *y.shape[2:])
-        shares = shares.to(training.x.device)
-        found: dict[str, Tensor] = of_folds(grid, training.x[rows], y, shares)
+        shares = shares.to(training.y.device)
+        found: dict[str, Tensor] = of_folds(grid, taken(training.x, rows), y, shares)
         return {name: g.flatten(0, 1) for name, g in found.items()}
 
     return gradients
@@ -301,24 +301,33 @@ def _all_still(parameters: Sequence[Tensor], before: Sequence[Tensor], tolerance
 def _ended(training: Training, model: nn.Module, weights: dict[str, Tensor], fold: Fold) -> Ended:
     was_training = model.training
     model.eval()
-    held_out = training.held_out(lambda x: functional_call(model, weights, (x,)), fold.valid)
+    held_out = training.held_out(
+        lambda *args, **named: functional_call(model, weights, args, named), fold.valid
+    )
     model.train(was_training)
     return Ended(held_out, {name: w.clone() for name, w in weights.items()})
 
 
-def _state(epoch: int, stack: nn.ParameterList, optimizer: Any) -> dict[str, Any]:
-    return {"epoch": epoch, "stack": stack.state_dict(), "optimizer": optimizer.state_dict()}
+def _state(
+    epoch: int, stack: nn.ParameterList, optimizer: Any, schedule: RateSchedule
+) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "stack": stack.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
 
 
-def _restored(state: Mapping[str, Any] | None, stack: nn.ParameterList, optimizer: Any) -> int:
+def _restored(
+    state: Mapping[str, Any] | None,
+    stack: nn.ParameterList,
+    optimizer: Any,
+    schedule: RateSchedule,
+) -> int:
     if state is None:
         return 0
     stack.load_state_dict(state["stack"])
     optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state.get("schedule", {}))
     return int(state["epoch"])
-
-
-def batches_in_epoch(training: Training, fold: Fold) -> int:
-    """The number of steps in an epoch: folds that agree can be stacked."""
-    size = training.batch_size
-    return 1 if size is None else math.ceil(len(fold.train) / size)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from penalize.errors import NoStrengthMaxError, PathError
+from penalize.selection.beginning import beginning
 from penalize.torch.model.targets import Target, joined_in, parts_of, weight_in
 from penalize.torch.plan import Plan
 from penalize.torch.selection.states import kept
-
-NOTHING = 1e-4
-"""A gradient at zero that is so much smaller than others is what rounding has left of none."""
 
 
 def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
@@ -42,8 +40,8 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
 
     Raises:
         NoStrengthMaxError: a penalty of the plan is not known to leave nothing, such as an L2.
-        PathError: nothing is penalized, a weight is computed from others, the loss is no finite
-            scalar, or no penalized weight changes it.
+        PathError: nothing or an output is penalized, a weight is computed from others, the loss is
+            no finite scalar, or no penalized weight changes it.
     """
     if not callable(loss) or not isinstance(plan, Plan):
         raise PathError(
@@ -51,6 +49,11 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
             "pass a function that returns the data's loss, and the plan",
         )
     targets = plan.targets()
+    if plan.activities:
+        raise PathError(
+            "the plan penalizes outputs, and no strength is known from which on all of them are 0",
+            "give the strengths: strengths=geometric(1.0, 1e-3, 20)",
+        )
     _check(targets)
     model = plan.model
     with kept(model):
@@ -59,30 +62,7 @@ def strength_max(loss: Callable[[], Tensor], plan: Plan) -> float:
         _fit_the_rest(loss, model, targets)
         found = _largest(loss, targets)
     alone = max(_alone(loss, model, target) for target in targets)
-    if found <= NOTHING * alone:
-        found = alone
-    if not (math.isfinite(found) and found > 0):
-        raise PathError(
-            f"the gradient of the loss at zero weights has the dual norm {found!r}",
-            "check that the loss is finite and depends on the penalized weights, or give the "
-            "strengths",
-        )
-    return found
-
-
-def geometric(largest: float, smallest: float, count: int) -> list[float]:
-    """``count`` strengths from the largest to the smallest, each the same part of the last.
-
-    Raises:
-        PathError: they are not finite and above 0, or the count is less than one.
-    """
-    if not (0 < smallest <= largest < math.inf and count >= 1):
-        raise PathError(
-            f"a grid of {count!r} strengths from {largest!r} to {smallest!r}",
-            "expected finite numbers above 0, the larger one first, and a count of at least 1",
-        )
-    ratio = (smallest / largest) ** (1 / max(count - 1, 1))
-    return [largest * ratio**i for i in range(count)]
+    return beginning(found, alone)
 
 
 def _check(targets: Sequence[Target]) -> None:

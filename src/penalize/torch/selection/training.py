@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from penalize.errors import PathError
-from penalize.regularizers.base import as_number
+from penalize.selection import inputs
+from penalize.selection.describing import name_of
+from penalize.selection.folds import SEEDS
+from penalize.selection.learner import HeldOut
+from penalize.selection.settings import check_settings, settings_of
 from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import SEEDS, check_whole
-
-
-class HeldOut(NamedTuple):
-    """The worth of a trained model on the samples that were held out."""
-
-    loss: float
-    score: float = math.nan
-    """NaN where nothing scores."""
-
+from penalize.torch.selection.rates import RateSchedule, check_scheduler
 
 Fit = Callable[[Plan, Tensor, Tensor], Any]
 """(plan, train, valid) → the loss on the held-out samples, or a mapping of ``loss`` and ``score``.
@@ -44,10 +40,14 @@ class Training:
     numbers, in the ordinary way. The batches of an epoch depend on ``seed`` and the epoch alone.
 
     Args:
-        x: the inputs, samples along the first axis.
-        y: the targets, likewise.
+        x: the inputs, samples along the first axis: a tensor, for ``model(x)``; a tuple of them,
+            for ``model(*x)``; or a dictionary, for ``model(**x)``.
+        y: the targets, likewise: a tensor.
         loss: (output, target) → the mean loss over the batch, such as ``nn.MSELoss()``.
         optimizer: makes an optimizer of parameters: ``partial(torch.optim.Adam, lr=1e-3)``.
+        scheduler: makes a schedule of its learning rate, anew in each run:
+            ``partial(CosineAnnealingLR, T_max=100)``.
+        scheduler_every: ``"epoch"`` or ``"step"``: after which the schedule goes on.
         epochs: passes over the samples, at most.
         batch_size: None: all samples in each step.
         mode: how the plan is attached; see ``Plan.attach``.
@@ -56,10 +56,11 @@ class Training:
         tolerance: training ends after an epoch in which no weight has moved by more than this.
 
     Raises:
-        PathError: x and y are not tensors with as many samples, or a number is out of its range.
+        PathError: x and y are not tensors with as many samples, a number is out of its range, or
+            the scheduler makes none, or one that goes by a loss.
     """
 
-    x: Tensor
+    x: inputs.Inputs
     y: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -69,16 +70,13 @@ class Training:
     score: Callable[[Tensor, Tensor], Any] | None = None
     seed: int = 0
     tolerance: float = 0.0
+    scheduler: Callable[[Any], LRScheduler] | None = None
+    scheduler_every: str = "epoch"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.x, Tensor) and isinstance(self.y, Tensor)):
-            raise PathError("Training got x or y that is no tensor", "use torch.as_tensor")
-        if not self.x.ndim or not self.y.ndim or len(self.x) != len(self.y) or not len(self.x):
-            raise PathError(
-                f"Training got an x of shape {tuple(self.x.shape)} and a y of "
-                f"{tuple(self.y.shape)}",
-                "expected as many samples in both, along the first axis",
-            )
+        inputs.check(
+            self.x, self.y, lambda part: isinstance(part, Tensor), "tensor", "torch.as_tensor"
+        )
         for name in ("loss", "optimizer"):
             if not callable(getattr(self, name)) or isinstance(getattr(self, name), Optimizer):
                 raise PathError(
@@ -86,19 +84,13 @@ class Training:
                     "expected a function: loss=nn.MSELoss(), "
                     "optimizer=partial(torch.optim.Adam, lr=1e-3)",
                 )
-        batch_size = 1 if self.batch_size is None else self.batch_size
-        check_whole("Training got epochs", self.epochs, 1)
-        check_whole("Training got batch_size", batch_size, 1)
-        check_whole("Training got seed", self.seed, 0, SEEDS)
-        if not 0 <= as_number(self.tolerance) < math.inf:
-            raise PathError(
-                f"Training got tolerance={self.tolerance!r}", "expected a finite number >= 0"
-            )
+        check_scheduler(self.scheduler, self.scheduler_every)
+        check_settings(self)
 
     @property
     def samples(self) -> int:
         """The number of samples."""
-        return len(self.x)
+        return len(self.y)
 
     def __call__(self, plan: Plan, train: Tensor, valid: Tensor) -> HeldOut:
         """Train ``plan.model``, and tell what it is worth on the samples held out."""
@@ -108,20 +100,30 @@ class Training:
         was_training = model.training
         model.train()
         with attached(plan, optimizer, self.mode):
+            schedule = self.scheduled(optimizer)
             for epoch in range(self.epochs):
                 before = [p.detach().clone() for p in parameters] if self.tolerance else []
                 for rows in self.batches(train, epoch):
-                    closure: Callable[[], Any] = partial(self._gradients, optimizer, model, rows)
+                    closure: Callable[[], Any] = partial(self._gradients, optimizer, plan, rows)
                     optimizer.step(closure)
+                    schedule.after("step")
+                schedule.after("epoch")
                 if self.tolerance and _moved(parameters, before) <= self.tolerance:
                     break
         model.train(was_training)
         return self.held_out(model, valid)
 
-    def _gradients(self, optimizer: Optimizer, model: nn.Module, rows: Tensor) -> Tensor:
+    def scheduled(self, optimizer: Optimizer) -> RateSchedule:
+        """A new schedule of an optimizer's learning rate."""
+        return RateSchedule(self.scheduler, optimizer, self.scheduler_every)
+
+    def _gradients(self, optimizer: Optimizer, plan: Plan, rows: Tensor) -> Tensor:
         """The closure of a step: some optimizers, such as LBFGS, call it several times."""
         optimizer.zero_grad()
-        value = self.loss(model(self.x[rows]), self.y[rows])
+        output = inputs.output_of(plan.model, inputs.taken(self.x, rows))
+        value = self.loss(output, self.y[rows])
+        if plan.activities:
+            value = value + plan.activity_penalty()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -137,13 +139,14 @@ class Training:
         yield from torch.split(train[order], self.batch_size)
 
     @torch.no_grad()
-    def held_out(self, model: Callable[[Tensor], Tensor], rows: Tensor) -> HeldOut:
+    def held_out(self, model: Callable[..., Tensor], rows: Tensor) -> HeldOut:
         """Loss and score on some samples, in evaluation."""
         modules = [model] if isinstance(model, nn.Module) else []
         before = [m.training for m in modules]
         for m in modules:
             m.eval()
-        output, target = model(self.x[rows]), self.y[rows]
+        output = inputs.output_of(model, inputs.taken(self.x, rows))
+        target = self.y[rows]
         for m, was_training in zip(modules, before, strict=True):
             m.train(was_training)
         score = math.nan if self.score is None else float(self.score(output, target))
@@ -151,7 +154,7 @@ class Training:
 
     def data_loss(self, model: nn.Module) -> Tensor:
         """The loss of all samples, without any penalty."""
-        return self.loss(model(self.x), self.y)
+        return self.loss(inputs.output_of(model, self.x), self.y)
 
     def describe(self) -> dict[str, Any]:
         """The settings that make its results what they are, as plain data."""
@@ -161,18 +164,19 @@ class Training:
         return {
             "loss": name_of(self.loss),
             "optimizer": f"{type(probe).__name__} {settings!r}",
-            "data": digest([self.x, self.y]),
-            **{
-                f.name: getattr(self, f.name)
-                for f in fields(self)
-                if f.name in {"epochs", "batch_size", "mode", "seed", "tolerance"}
-            },
+            "data": digest([*inputs.parts_of(self.x).values(), self.y]),
+            **({} if self.scheduler is None else {"scheduler": self.scheduled(probe).described()}),
+            "mode": self.mode,
+            **settings_of(self),
         }
 
 
 @contextmanager
 def attached(plan: Plan, optimizer: Optimizer, mode: str) -> Iterator[None]:
     """A block in which the plan acts on the optimizer; no longer, whatever is raised in it."""
+    if not plan.targets():  # it may penalize outputs alone
+        yield
+        return
     attachment = plan.attach(optimizer, mode=mode)
     try:
         yield
@@ -184,27 +188,6 @@ def _moved(parameters: Iterable[Tensor], before: Iterable[Tensor]) -> float:
     return max(
         float((p.detach() - old).abs().max()) for p, old in zip(parameters, before, strict=True)
     )
-
-
-def outcome_of(found: Any) -> HeldOut:
-    """The worth that a fit returned. Raises :class:`PathError` if that is no loss."""
-    if isinstance(found, HeldOut):
-        return found
-    values = found if isinstance(found, Mapping) else {"loss": found}
-    try:
-        return HeldOut(float(values["loss"]), float(values.get("score", math.nan)))
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise PathError(
-            f"fit returned {found!r}",
-            'return the held-out loss as a number, or {"loss": …, "score": …}',
-        ) from None
-
-
-def name_of(function: Any) -> str:
-    """The name of a function, or of an object that can be called."""
-    if hasattr(function, "__qualname__"):
-        return f"{function.__module__}.{function.__qualname__}"
-    return repr(function) if isinstance(function, nn.Module) else type(function).__qualname__
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

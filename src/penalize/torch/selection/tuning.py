@@ -15,12 +15,12 @@ from penalize.errors import MissingPackageError, PathError
 from penalize.ranges import Search, chosen, ranges_in
 from penalize.regularizers.base import Regularizer
 from penalize.rules import parse
+from penalize.selection.folds import check_whole
+from penalize.selection.jobs import check_jobs, processes, side_by_side
+from penalize.selection.result import Summary
 from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
-from penalize.torch.selection.folds import check_whole
-from penalize.torch.selection.jobs import check_jobs, processes, side_by_side
 from penalize.torch.selection.path import path
-from penalize.torch.selection.result import Summary
 from penalize.torch.selection.training import Fit
 
 if TYPE_CHECKING:

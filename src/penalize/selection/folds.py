@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from penalize.errors import PathError
 
 SEEDS = 2**64 - 1
-"""The largest seed that torch takes."""
+"""The largest seed: torch takes no larger one."""
 
 ALL = "all"
 """The name of the fold that trains on every sample, and holds out none."""
@@ -24,8 +23,8 @@ class Fold(NamedTuple):
     name: str
     """``"0"``, ``"1"``, …, or ``"all"``."""
 
-    train: Tensor
-    valid: Tensor
+    train: Any
+    valid: Any
     """The samples held out; of the fold ``"all"`` the samples that it trains on."""
 
     @property
@@ -34,7 +33,18 @@ class Fold(NamedTuple):
         return self.name != ALL
 
 
-def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list[Fold]:
+Shuffled = Callable[[int, int], np.ndarray]
+"""(count, seed) → the numbers below the count in an order at random."""
+
+
+def shuffled(count: int, seed: int) -> np.ndarray:
+    """The numbers below a count in an order at random, by NumPy."""
+    return np.random.default_rng(seed).permutation(count)
+
+
+def folds_of(
+    folds: Any, samples: int | None, seed: int, *, refit: bool, order: Shuffled = shuffled
+) -> list[Fold]:
     """The folds that the argument ``folds`` of a path means.
 
     Args:
@@ -43,17 +53,18 @@ def folds_of(folds: Any, samples: int | None, seed: int, *, refit: bool) -> list
         samples: how many samples there are, if that is known.
         seed: of the folds at random.
         refit: whether a fold of every sample stands at the end.
+        order: gives the order in which samples come into folds at random.
 
     Raises:
         PathError: there are none, one is empty, or the samples are not known.
     """
-    splits = _splits(folds, samples, seed)
+    splits = _splits(folds, samples, seed, order)
     found = [Fold(str(i), *_checked(i, split, samples)) for i, split in enumerate(splits)]
     if refit or not found:
         rows = [fold.train for fold in found] + [fold.valid for fold in found]
-        every = torch.unique(torch.cat(rows)) if rows else torch.arange(_known(samples, folds))
+        every = np.unique(np.concatenate(rows)) if rows else np.arange(_known(samples, folds))
         if samples is not None:
-            every = torch.arange(samples)
+            every = np.arange(samples)
         found.append(Fold(ALL, every, every))
     return found
 
@@ -76,11 +87,11 @@ def digest(folds: Iterable[Fold]) -> str:
     hashed = hashlib.sha256()
     for fold in folds:
         for rows in (fold.train, fold.valid):
-            hashed.update(f"{fold.name} {len(rows)} ".encode() + rows.numpy().tobytes())
+            hashed.update(f"{fold.name} {len(rows)} ".encode() + rows.tobytes())
     return hashed.hexdigest()
 
 
-def _splits(folds: Any, samples: int | None, seed: int) -> list[Any]:
+def _splits(folds: Any, samples: int | None, seed: int, order: Shuffled) -> list[Any]:
     if folds is None:
         return []
     if isinstance(folds, int) and not isinstance(folds, bool):
@@ -90,9 +101,8 @@ def _splits(folds: Any, samples: int | None, seed: int) -> list[Any]:
                 f"folds={folds} for {count} samples",
                 "expected a number from 2 to that of the samples, or None for no folds",
             )
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        parts = torch.tensor_split(order, folds)
-        return [(torch.cat([*parts[:i], *parts[i + 1 :]]), parts[i]) for i in range(folds)]
+        parts = np.array_split(order(count, seed), folds)
+        return [(np.concatenate([*parts[:i], *parts[i + 1 :]]), parts[i]) for i in range(folds)]
     if isinstance(folds, str) or not isinstance(folds, Iterable):
         raise PathError(f"folds={folds!r}", _EXPECTED)
     splits = list(folds)
@@ -113,27 +123,30 @@ def _known(samples: int | None, folds: Any) -> int:
 _EXPECTED = "expected a number of folds, or pairs (train, valid) of sample numbers"
 
 
-def _checked(number: int, split: Any, samples: int | None) -> tuple[Tensor, Tensor]:
+def _checked(number: int, split: Any, samples: int | None) -> tuple[np.ndarray, np.ndarray]:
     try:
-        train, valid = (torch.as_tensor(rows).cpu() for rows in split)
+        train, valid = map(_numbers, split)
     except (TypeError, ValueError, RuntimeError):
         raise PathError(f"fold {number} is {split!r}", _EXPECTED) from None
     for rows, word in ((train, "trains on"), (valid, "holds out")):
-        if rows.numel() and (
-            rows.ndim != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool
-        ):
+        if rows.size and (rows.ndim != 1 or rows.dtype.kind not in "iu"):
             raise PathError(
-                f"fold {number} {word} {rows.dtype} numbers of shape {tuple(rows.shape)}", _EXPECTED
+                f"fold {number} {word} {rows.dtype} numbers of shape {rows.shape}", _EXPECTED
             )
-        if not len(rows):
+        if not rows.size:
             raise PathError(f"fold {number} {word} no samples", "give each fold some of both")
         if int(rows.min()) < 0 or (samples is not None and int(rows.max()) >= samples):
             raise PathError(
                 f"fold {number} {word} samples from {int(rows.min())} to {int(rows.max())}",
                 "they are numbered from 0" + (f" to {samples - 1}" if samples else ""),
             )
-    if torch.isin(valid, train).any():
+    if np.isin(valid, train).any():
         raise PathError(
             f"fold {number} trains on samples that it holds out", "give each sample to one of them"
         )
-    return train.long(), valid.long()
+    return train.astype(np.int64), valid.astype(np.int64)
+
+
+def _numbers(rows: Any) -> np.ndarray:
+    # A tensor of PyTorch may be on another device.
+    return np.asarray(rows.cpu() if hasattr(rows, "cpu") else rows)

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path as File
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from penalize.errors import PenalizeError, ResultsError
-from penalize.torch.selection.encoding import decoded, encoded
+from penalize.selection.arrays import Arrays, State
+from penalize.selection.encoding import decoded, encoded
 
 APPLICATION = 0x70656E61  # "pena"
 VERSION = 2
@@ -35,7 +34,7 @@ _TABLES = (
     "CREATE TABLE seal (checksum BLOB NOT NULL)",
 )
 
-Done = tuple[int, str, Mapping[str, Any], Mapping[str, Tensor] | None]
+Done = tuple[int, str, Mapping[str, Any], State | None]
 """(place of the strength, fold, record, weights to be kept)."""
 
 
@@ -56,16 +55,18 @@ class Store:
     Args:
         path: the file, which is made if it is not there.
         about: what the results are of. A file of something else is refused.
+        arrays: what weights are.
 
     Raises:
         ResultsError: the file is no results file, or of another version, is damaged, is locked by
             another process, is of something else, or cannot be written. It is left as it is.
     """
 
-    def __init__(self, path: File | None, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: File | None, about: Mapping[str, Any], arrays: Arrays) -> None:
         # As a file would give it back: tuples become lists.
         about = json.loads(json.dumps({**about, "byte order": sys.byteorder}, default=repr))
         self.path = path
+        self._arrays = arrays
         self._kept_at = time.monotonic()
         is_new = path is None or not path.exists() or path.stat().st_size == 0
         if path is not None and not is_new:
@@ -162,14 +163,14 @@ class Store:
             found = self._connection.execute(_SELECT, ("row",)).fetchall()
             return {(each[2], each[1]): json.loads(_sound(each)) for each in found}
 
-    def weights(self, fold: str, place: int | None = None) -> dict[str, Tensor] | None:
+    def weights(self, fold: str, place: int | None = None) -> State | None:
         """The weights that a fold ended with at a strength, or at the last one that is known."""
         with self._said():
             if place is None:
                 ask = "SELECT MAX(place) FROM record WHERE kind = 'weights' AND name = ?"
                 (place,) = self._connection.execute(ask, (fold,)).fetchone()
             data = None if place is None else self._get(Key("weights", fold, place))
-            return None if data is None else decoded(data)
+            return None if data is None else decoded(data, self._arrays)
 
     def add(self, done: Iterable[Done], *, key: str = "", keep_all: str = "") -> None:
         """Write what was done, and drop its progress.
@@ -187,7 +188,7 @@ class Store:
                     continue
                 if fold != keep_all:
                     self._drop("weights", fold)
-                self._put(Key("weights", fold, place), encoded(weights))
+                self._put(Key("weights", fold, place), encoded(weights, self._arrays))
             self._drop("progress", key)
 
     # --- on the way -------------------------------------------------------------------------
@@ -196,13 +197,13 @@ class Store:
         """The state that was kept under a key, or None."""
         with self._said():
             data = self._get(Key("progress", key))
-            return None if data is None else decoded(data)
+            return None if data is None else decoded(data, self._arrays)
 
     def keep(self, key: str, state: Callable[[], Any], every: float) -> None:
         """Keep a state, if the last one is ``every`` seconds old."""
         if self.path is None or time.monotonic() - self._kept_at < every:
             return
-        data = encoded(state())
+        data = encoded(state(), self._arrays)
         with self._said(), self._transaction():
             self._drop("progress", key)
             self._put(Key("progress", key), data)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path as File
 from string import Template
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from penalize import __version__
 from penalize.errors import PathError
-from penalize.torch.selection.folds import ALL
-from penalize.torch.selection.result import Path, Summary
+from penalize.selection.folds import ALL
+from penalize.selection.result import Path, Summary
 
 LINES = 40
 """The most weights that are drawn one by one; of more, the norm of each parameter is."""
@@ -53,7 +54,7 @@ def write_page(path: Path, file: File) -> None:
 def weights_along(path: Path, ax: Axes) -> None:
     """The weights along the path where they are few; otherwise the norm of each parameter."""
     try:
-        values = {name: path.weights(name).flatten(1) for name in path.penalized}
+        values = {name: path.doubles(name) for name in path.penalized}
     except PathError:
         ax.plot(path.strengths, [each.norm for each in path.summary], "o-", ms=3)
         _finish(path, ax, "norm of the penalized weights")
@@ -61,12 +62,12 @@ def weights_along(path: Path, ax: Axes) -> None:
     strengths = path.strengths
     if sum(w.shape[1] for w in values.values()) <= LINES:
         for w in values.values():
-            ax.plot(strengths, w.numpy(), lw=1.4)
+            ax.plot(strengths, w, lw=1.4)
         _finish(path, ax, "weight")
         return
     for name, w in values.items():
         # The library leaves out what begins with "_", and takes what stands in "$" for a formula.
-        ax.plot(strengths, w.norm(dim=1).numpy(), "o-", ms=3, lw=1.4, label=f" {name}")
+        ax.plot(strengths, np.linalg.norm(w, axis=1), "o-", ms=3, lw=1.4, label=f" {name}")
     _finish(path, ax, "norm")
     for text in ax.legend(fontsize=8).get_texts():
         text.set_parse_math(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,19 +10,18 @@ from importlib import import_module
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from penalize.errors import MissingPackageError, PathError
+from penalize.selection.arrays import State
+from penalize.selection.folds import ALL
 from penalize.tables import table
-from penalize.torch.plan import Plan
-from penalize.torch.selection.folds import ALL
-from penalize.torch.selection.states import penalized_names, set_state
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from penalize.torch.compacting.compacted import Compacted
+    from penalize.compacting.report import Compacted
+    from penalize.selection.learner import Learner
 
 Which = Literal["best", "one_se"] | float
 
@@ -75,7 +73,8 @@ class Summary:
     score: float
     score_error: float
     nonzero: float
-    """The part of the penalized weights that is not zero: of the fold "all", or else the mean."""
+    """The part of the penalized weights that is not zero: of the fold "all", or else the mean. NaN
+    where no weight is penalized, but outputs are."""
 
     norm: float
 
@@ -84,7 +83,7 @@ class Path:
     """A regularization path. Prints as a table, with both choices marked.
 
     Args:
-        plan: the plan at strength one.
+        learner: what was trained.
         rows: the runs that were made.
         weights: those of the fold ``"all"`` by strength.
         reason: why runs were not stacked; empty where they were.
@@ -93,9 +92,9 @@ class Path:
 
     def __init__(
         self,
-        plan: Plan,
+        learner: Learner,
         rows: Sequence[FoldRow],
-        weights: Mapping[float, Mapping[str, Tensor]],
+        weights: Mapping[float, State],
         reason: str = "",
         *,
         stopped: bool = False,
@@ -103,7 +102,7 @@ class Path:
         self.rows = tuple(rows)
         self.reason = reason
         self.stopped = stopped
-        self._plan = plan
+        self._learner = learner
         self._weights = weights
 
     # --- as a table -------------------------------------------------------------------------
@@ -140,7 +139,7 @@ class Path:
             error,
             score,
             score_error,
-            statistics.fmean(row.nonzero / max(row.weights, 1) for row in sizes),
+            statistics.fmean(_part(row) for row in sizes),
             statistics.fmean(row.norm for row in sizes),
         )
 
@@ -193,17 +192,17 @@ class Path:
             )
         return float(which)
 
-    def plan(self, which: Which = "one_se") -> Plan:
-        """The plan at a strength: attach it to your optimizer, and train as you are used to.
+    def plan(self, which: Which = "one_se") -> Any:
+        """The plan at a strength, to train with it as you are used to: attach it, in PyTorch.
 
         Raises:
             PathError: there is no such strength.
         """
-        return self._plan.scaled(self._strength(which))
+        return self._learner.plan_at(self._strength(which))
 
     # --- the weights ------------------------------------------------------------------------
 
-    def weights(self, name: str) -> Tensor:
+    def weights(self, name: str) -> Any:
         """One parameter along the path, trained on every sample: (strengths, *shape).
 
         Raises:
@@ -212,24 +211,34 @@ class Path:
         kept = self._kept()
         if name not in kept[0]:
             raise PathError(f"there is no parameter {name!r}", f"expected one of {list(kept[0])}")
-        return torch.stack([weights[name] for weights in kept])
+        return self._learner.arrays.stacked([weights[name] for weights in kept])
+
+    def doubles(self, name: str) -> np.ndarray:
+        """The same in float64, as NumPy's: (strengths, elements).
+
+        Raises:
+            PathError: as for :meth:`weights`.
+        """
+        found = self._learner.arrays.doubles(self.weights(name))
+        return found.reshape(len(found), -1)
 
     @property
     def penalized(self) -> list[str]:
         """The names of the parameters that are penalized, as the model calls them."""
-        return penalized_names(self._plan)
+        return self._learner.penalized()
 
-    def load(self, which: Which = "one_se") -> None:
+    def load(self, which: Which = "one_se") -> Any:
         """Give the model the weights that were trained on every sample at a strength.
 
-        Buffers, such as running statistics, are of that training, too.
+        Buffers, such as running statistics, are of that training, too. In JAX, where parameters
+        are values, they are returned; a module of Flax NNX is given them as well.
 
         Raises:
             PathError: there is no such strength, or nothing was trained on every sample.
         """
         strength = self._strength(which)
         self._kept()
-        set_state(self._plan.model, self._weights[strength])
+        return self._learner.load(self._weights[strength])
 
     def compact(
         self,
@@ -241,21 +250,18 @@ class Path:
     ) -> Compacted:
         """A smaller model of the weights at a strength, without the units that are dead there.
 
-        The path's own model is left as it is; see :func:`penalize.torch.compact` for the arguments
-        and what else is raised.
+        Of a path of PyTorch. The path's own model is left as it is; see
+        :func:`penalize.torch.compact` for the arguments and what else is raised.
 
         Raises:
-            PathError: there is no such strength, or nothing was trained on every sample.
+            PathError: there is no such strength, nothing was trained on every sample, or this is a
+                path of another framework.
         """
-        from penalize.torch.compacting.compacted import compact  # it loads much of torch.export
-
         strength = self._strength(which)
         self._kept()
-        model = copy.deepcopy(self._plan.model)
-        set_state(model, self._weights[strength])
-        return compact(model.eval(), inputs, keywords, biases=biases)
+        return self._learner.compact(self._weights[strength], inputs, keywords, biases=biases)
 
-    def _kept(self) -> list[Mapping[str, Tensor]]:
+    def _kept(self) -> list[State]:
         if not self._weights:
             raise PathError("nothing was trained on every sample", "pass refit=True to path")
         return [self._weights[strength] for strength in self.strengths if strength in self._weights]
@@ -269,7 +275,7 @@ class Path:
                 _shown(each.loss),
                 _shown(each.error),
                 _shown(each.score),
-                f"{100 * each.nonzero:.1f} %",
+                "" if math.isnan(each.nonzero) else f"{100 * each.nonzero:.1f} %",
                 _shown(each.norm),
                 ", ".join(word for word, s in self.chosen.items() if s == each.strength),
             )
@@ -325,7 +331,7 @@ class Path:
             import_module("matplotlib")
         except ImportError:
             raise MissingPackageError("matplotlib", "a picture of a path", "select") from None
-        from penalize.torch.selection import pictures
+        from penalize.selection import pictures
 
         return pictures
 
@@ -336,6 +342,10 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
         return math.nan, math.nan
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.fmean(values), error
+
+
+def _part(row: FoldRow) -> float:
+    return row.nonzero / row.weights if row.weights else math.nan
 
 
 def _shown(value: float) -> str:

@@ -1,0 +1,1 @@
+"""Choosing a strength in JAX: paths and cross-validation."""

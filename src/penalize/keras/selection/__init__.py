@@ -1,0 +1,1 @@
+"""Choosing a strength in Keras: paths and cross-validation."""
