@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path as File
 from typing import Any
@@ -13,6 +12,7 @@ from penalize.regularizers.base import check_strength, described
 from penalize.torch.plan import Plan
 from penalize.torch.selection.folds import SEEDS, check_whole, digest, folds_of
 from penalize.torch.selection.jobs import check_jobs
+from penalize.torch.selection.progress import bar
 from penalize.torch.selection.result import Path
 from penalize.torch.selection.stacking import why_not_stacked
 from penalize.torch.selection.states import state_of
@@ -120,7 +120,7 @@ def path(
         how: Any = {"stacked": not reason, "warm": is_warm, "patience": patience, "jobs": jobs}
         walk = Walk(fit, plan, grid, parts, store, **how)
         try:
-            with _bar(len(grid) * len(parts), shown=progress) as advance:
+            with bar("path", len(grid) * len(parts), shown=progress) as advance:
                 stopped = walk.go(advance)
             return walk.result("" if stacked is False else reason, stopped=stopped)
         finally:
@@ -181,22 +181,3 @@ def _grid(strengths: Any, fit: Fit, plan: Plan) -> list[float]:
     if len(set(found)) < len(found):
         raise PathError(f"strengths={found!r}", "expected each of them once")
     return sorted(found, reverse=True)
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar, and what moves it on and says what was found last."""
-    try:
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-        from rich.progress import ProgressColumn
-    except ImportError:
-        shown = False
-    console = Console(stderr=True) if shown else None
-    if console is None or not (console.is_terminal or console.is_jupyter):
-        yield lambda *_: None
-        return
-    columns: list[str | ProgressColumn] = [*Bar.get_default_columns(), "{task.fields[now]}"]
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("path", total=total, now="")
-        yield lambda count, now: bar.update(task, advance=count, now=now)

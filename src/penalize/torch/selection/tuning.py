@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,21 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from penalize.errors import MissingPackageError, PathError
+from penalize.errors import MissingPackageError, PathError, ResultsError
 from penalize.ranges import Search, chosen, ranges_in
 from penalize.regularizers.base import Regularizer
 from penalize.rules import parse
 from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
-from penalize.torch.selection.folds import check_whole
+from penalize.torch.selection.folds import check_whole, digest, folds_of
 from penalize.torch.selection.jobs import check_jobs, processes, side_by_side
 from penalize.torch.selection.path import path
+from penalize.torch.selection.progress import bar
 from penalize.torch.selection.result import Summary
-from penalize.torch.selection.training import Fit
+from penalize.torch.selection.states import state_of
+from penalize.torch.selection.training import Fit, Training, name_of
+from penalize.torch.selection.training import digest as digest_of_tensors
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.samplers import BaseSampler
+
+    from penalize.torch.selection.studies import Shared
 
 STORAGE = "sqlite:///penalize-study.db"
 
@@ -105,9 +109,11 @@ def tune(
     check_whole("trials", trials, 1)
     check_whole("seed", seed, 0, _SEEDS)
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError:
         raise MissingPackageError("optuna", "tune", "select") from None
+    from penalize.torch.selection.studies import SeededByNumber, Shared
+
     pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
     space = dict(_spaces(pairs))
     if not space:
@@ -118,21 +124,9 @@ def tune(
     if folds is None:
         raise PathError("folds=None holds nothing out", "trials are compared by what is: pass 5")
     splits = list(folds) if isinstance(folds, Iterable) else folds
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        sampler=optuna.samplers.TPESampler(seed=seed) if sampler is None else sampler,
-        load_if_exists=True,
-    )
-    wanted = {key: repr(found) for key, found in space.items()}
-    known = study.user_attrs.get("penalize")
-    if known != wanted and (known is not None or study.get_trials(deepcopy=False)):
-        searches = "something of its own" if known is None else known
-        raise PathError(
-            f"the study {name!r} in this storage searches {searches}, and the rules {wanted}",
-            "give it another name",
-        )
-    study.set_user_attr("penalize", wanted)
+    about = _about(fit, model, pairs, splits, seed)
+    study = Shared(storage, name, SeededByNumber(seed) if sampler is None else sampler)
+    study.is_of(about)
 
     def draw(trial: Trial) -> Pairs:
         return _with_numbers(
@@ -141,21 +135,26 @@ def tune(
         )
 
     run = partial(_one, fit, model, splits, seed)
-    ended = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
-    missing = trials - len(study.get_trials(deepcopy=False, states=ended))
-    if missing <= 0:
-        return Tuned(study, pairs)
-    if jobs == 1:
+    width = 1 if jobs == 1 else processes(jobs, "tune")
+    done = 0
+    with bar("tune", trials, shown=progress) as advance:
+        while count := min(width, left := study.left(trials)):
+            advance(trials - left - done, study.now)
+            done = trials - left
+            _at_once(study, count, draw, run, jobs)
+        advance(trials - done, study.now)
+    return Tuned(study.study, pairs)
 
-        def objective(trial: Trial) -> float:
-            return _noted(trial, run(draw(trial)))
 
-        study.optimize(objective, missing, show_progress_bar=progress)
-        return Tuned(study, pairs)
-    width = processes(jobs, "tune")
-    for first in range(0, missing, width):
-        _together(study, min(width, missing - first), draw, run)
-    return Tuned(study, pairs)
+def _about(fit: Fit, model: nn.Module, pairs: Pairs, splits: Any, seed: int) -> dict[str, Any]:
+    """What the losses of a study depend on."""
+    samples = fit.samples if isinstance(fit, Training) else getattr(fit, "samples", None)
+    return {
+        "rules": {name: repr(regularizer) for name, regularizer in _named(pairs)},
+        "fit": fit.describe() if isinstance(fit, Training) else name_of(fit),
+        "model at the start": digest_of_tensors(state_of(model).values()),
+        "folds": digest(folds_of(splits, samples, seed, refit=False)),
+    }
 
 
 def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Summary:
@@ -166,29 +165,32 @@ def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Su
     return summary
 
 
-def _noted(trial: Trial, summary: Summary) -> float:
-    trial.set_user_attr("error", summary.error)
-    trial.set_user_attr("nonzero", summary.nonzero)
-    return summary.loss
-
-
-def _together(
-    study: Study, count: int, draw: Callable[[Trial], Pairs], run: Callable[[Pairs], Summary]
+def _at_once(
+    study: Shared,
+    count: int,
+    draw: Callable[[Trial], Pairs],
+    run: Callable[[Pairs], Summary],
+    jobs: int,
 ) -> None:
-    """Trials side by side, whose losses are told in order. One whose loss is no number fails."""
-    from optuna.trial import TrialState
-
-    trials = [study.ask() for _ in range(count)]
-    losses = [math.nan] * count
-    try:
-        found = side_by_side(run, [draw(trial) for trial in trials], count, "tune", ordered=True)
-        losses = [_noted(trial, each) for trial, each in zip(trials, found, strict=True)]
-    finally:
-        for trial, loss in zip(trials, losses, strict=True):
-            if math.isnan(loss):
-                study.tell(trial, state=TrialState.FAIL)
-            else:
-                study.tell(trial, loss)
+    """Trials side by side, whose losses are told in order. One that has none fails."""
+    with study.begun(count) as trials:
+        ended: dict[int, Summary] = {}
+        told = 0
+        try:
+            rules = [study.drawn(draw, trial) for trial in trials]
+            alone = enumerate(map(run, rules))
+            found = alone if jobs == 1 else side_by_side(run, rules, count, "tune")
+            for number, summary in found:
+                ended[number] = summary
+                while told in ended:
+                    study.tell(trials[told], ended[told])
+                    told += 1
+        except ResultsError:  # of the study itself: whoever goes on with it finds them not alive
+            raise
+        except BaseException:
+            for number in range(told, count):
+                study.tell(trials[number], ended.get(number))
+            raise
 
 
 def _spaces(pairs: Pairs) -> Iterable[tuple[str, Search]]:

@@ -233,7 +233,8 @@ def _run_all(fit: Fit, plan: Plan, tasks: Sequence[_Task], jobs: int | None) -> 
     if jobs is None:
         yield from (_run(fit, plan, task) for task in tasks)
         return
-    yield from side_by_side(partial(_run_copy, fit, plan), tasks, jobs, "path")
+    for _, done in side_by_side(partial(_run_copy, fit, plan), tasks, jobs, "path"):
+        yield done
 
 
 def _run_copy(fit: Fit, plan: Plan, task: _Task) -> _Done:
