@@ -7,6 +7,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -101,30 +102,40 @@ class Database:
         if not isinstance(self.storage, str):
             return self.storage
         try:
-            return self.at_first(self._of_url)
+            url = sqlalchemy.make_url(self.storage)
+            url.get_dialect()
         except ArgumentError:
             raise PathError(
                 f"storage={_shown(self.storage)!r} is no URL of a database",
                 'write "sqlite:///study.db", or "postgresql+psycopg://user@host/database"',
             ) from None
+        try:
+            return self.at_first(partial(_opened, url))
         except ImportError:
-            driver = sqlalchemy.make_url(self.storage).get_driver_name()
+            driver = url.get_driver_name()
             extra = "postgresql" if driver == "psycopg" else ""
             raise MissingPackageError(driver, self.place, extra) from None
 
-    def _of_url(self) -> RDBStorage:
-        url = sqlalchemy.make_url(self.storage)
-        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-            return RDBStorage(self.storage)  # which is another one in each thread
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return RDBStorage(
-                self.storage,
-                {"pool_pre_ping": True},
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
-            )
+    def close(self, opened: Any) -> None:
+        """Close the connections of a storage that was made here."""
+        if isinstance(self.storage, str):
+            opened.remove_session()
+            opened.engine.dispose()
+
+
+def _opened(url: sqlalchemy.URL) -> RDBStorage:
+    text = url.render_as_string(hide_password=False)
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        return RDBStorage(text)  # which is another one in each thread
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            text,
+            {"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+        )
 
 
 # --- what is shown ------------------------------------------------------------------------------

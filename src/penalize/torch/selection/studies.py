@@ -105,13 +105,20 @@ class Shared:
     def __init__(self, storage: Any, name: str, sampler: BaseSampler) -> None:
         self.now = ""
         """What the last trial has found, for who watches."""
-        self._patiently = Database(storage, f"the study {name!r}")
+        self._patiently = Database(storage, f"The study {name!r}")
         self.storage = self._patiently.opened()
         self.study = self._patiently.at_first(
             lambda: optuna.create_study(
                 storage=self.storage, study_name=name, sampler=sampler, load_if_exists=True
             )
         )
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what a URL was opened for. The study can be asked on: it opens it again."""
+        self._patiently.close(self.storage)
 
     # --- whose it is ------------------------------------------------------------------------
 

@@ -125,8 +125,8 @@ def tune(
         raise PathError("folds=None holds nothing out", "trials are compared by what is: pass 5")
     splits = list(folds) if isinstance(folds, Iterable) else folds
     about = _about(fit, model, pairs, splits, seed)
-    study = Shared(storage, name, SeededByNumber(seed) if sampler is None else sampler)
-    study.is_of(about)
+    run = partial(_one, fit, model, splits, seed)
+    width = 1 if jobs == 1 else processes(jobs, "tune")
 
     def draw(trial: Trial) -> Pairs:
         return _with_numbers(
@@ -134,10 +134,13 @@ def tune(
             lambda key, found: trial.suggest_float(key, found.low, found.high, log=found.log),
         )
 
-    run = partial(_one, fit, model, splits, seed)
-    width = 1 if jobs == 1 else processes(jobs, "tune")
+    chosen_by = SeededByNumber(seed) if sampler is None else sampler
     done = 0
-    with bar("tune", trials, shown=progress) as advance:
+    with (
+        Shared(storage, name, chosen_by) as study,
+        bar("tune", trials, shown=progress) as advance,
+    ):
+        study.is_of(about)
         while count := min(width, left := study.left(trials)):
             advance(trials - left - done, study.now)
             done = trials - left
