@@ -1,25 +1,20 @@
 """Runs on two workers of Dask and of Ray: what one process gives, whatever is killed."""
 
-import dataclasses
-import functools
 import multiprocessing
-import os
-import signal
 import sqlite3
 import threading
 from multiprocessing import forkserver
-from pathlib import Path
 
 import joblib
 import pytest
-import torch
 from torch import nn
+from wing_torch.selection import runs
 from wing_torch.selection.problems import network, training
+from wing_torch.selection.runs import FOLDS, Killed, alone, paths, same
 
 from penalize import L1, AuditError, LostWorkerError, PathError, kernels, search
 from penalize.torch import path, regularize, tune
 
-FOLDS = [(range(30), range(30, 61)), (range(30, 61), range(30))]
 RULES = {kernels: L1(search(1e-4, 1.0))}
 
 
@@ -28,7 +23,7 @@ def dask():
     from distributed import Client, LocalCluster
 
     # Workers are copies of one process that has imported PyTorch.
-    multiprocessing.set_forkserver_preload(["wing_torch.selection.problems", "distributed"])
+    multiprocessing.set_forkserver_preload([runs.__name__, "distributed"])
     forkserver.ensure_running()
     how = {
         "distributed.worker.multiprocessing-method": "forkserver",
@@ -37,7 +32,7 @@ def dask():
     with (
         dask.config.set(how),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as workers,
         Client(workers),
         joblib.parallel_config("dask"),
@@ -61,48 +56,6 @@ def ray():
 )
 def cluster(request):
     yield from request.param()
-
-
-def paths(fit, **more):
-    """With dropout, so that what is drawn at random matters."""
-    plan = regularize(network(nn.Tanh(), nn.Dropout(0.5)), L1(1.0))
-    return path(fit, plan, [0.1, 0.01], FOLDS, **{"warm": False, "progress": False, **more})
-
-
-def same(one, other):
-    for ours, theirs in zip(one.rows, other.rows, strict=True):
-        assert dataclasses.replace(ours, seconds=0.0) == dataclasses.replace(theirs, seconds=0.0)
-    assert all(torch.equal(one.weights(name), other.weights(name)) for name in one.penalized)
-
-
-class Killed:
-    """A fit that kills the process that it runs in, from its run ``first`` on, ``times`` times."""
-
-    def __init__(self, folder, first=0, times=1):
-        self.folder = folder
-        self.first = first
-        self.times = times
-
-    def __call__(self, plan, train, valid):
-        if self.first <= counted(self.folder / "run") < self.first + self.times:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return training(epochs=2)(plan, train, valid)
-
-
-def counted(name):
-    """How often this has been asked, of all processes."""
-    count = 0
-    while True:
-        try:
-            Path(f"{name}{count}").touch(exist_ok=False)
-            return count
-        except FileExistsError:
-            count += 1
-
-
-@functools.cache
-def alone():
-    return paths(training(epochs=2))
 
 
 @pytest.mark.parametrize("jobs", [1, 2, -1])

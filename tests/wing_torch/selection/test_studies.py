@@ -1,7 +1,9 @@
 """Studies that several processes work at, in a real PostgreSQL: one is killed; what is refused."""
 
+import contextlib
 import multiprocessing
 import signal
+import sqlite3
 import sys
 import threading
 import warnings
@@ -213,8 +215,8 @@ def test_signs_of_life_go_on_while_it_trains(storage, monkeypatch):
             "postgresql+psycopg://me:hush@127.0.0.1:1/lab",
             ResultsError,
             r"The study 'penalize' in postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/lab "
-            r"cannot be opened \(.*refused.*\), and was left as it is; see whether the server runs, "
-            "and that host, port, database, user and password are right",
+            r"cannot be opened \(.*refused.*\), and was left as it is; see whether the server "
+            "runs, and that host, port, database, user and password are right",
         ),
         (
             "postgresql+psycopg://me@127.0.0.1:1/lab?password=hush",
@@ -248,17 +250,18 @@ def test_without_a_driver(monkeypatch):
 def test_a_full_disk(tmp_path):
     """SQLite may not take another page; what has ended is there, and goes on when there is room."""
     full = []
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{tmp_path / 'study.db'}", {"poolclass": sqlalchemy.NullPool}
-    )
+    file = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.executescript("PRAGMA page_size = 512; VACUUM")  # full after a few trials
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", {"poolclass": sqlalchemy.NullPool})
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
     def connect(connection, _):
-        connection.execute("PRAGMA page_size = 512")  # which are full after a few trials
+        connection.execute("PRAGMA synchronous = OFF")
         if full:
             connection.execute("PRAGMA max_page_count = 1")  # not below what it has
 
-    work(storage, quick, 2)
+    work(storage, quick, 1)
     full.append(True)
     with pytest.raises(
         ResultsError, match=r"'penalize' in sqlite.*study.db is full \(.*disk is full"

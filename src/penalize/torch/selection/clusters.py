@@ -46,16 +46,14 @@ def spread(
     cluster: Cluster, function: Callable[[Any], Any], tasks: Iterable[Any], jobs: int
 ) -> Iterator[tuple[int, Any]]:
     """The number of each task, and what the function gives for it, as they come."""
-    # All of them first: what cannot be sent is known before anything runs.
-    data = [_dumped(cluster, each) for each in (function, *tasks)]
-    waiting = enumerate(data[1:])
-    send = cluster.sender(data[0])
+    send = cluster.sender(_dumped(cluster, function))
+    waiting = enumerate(tasks)
     width = cluster.width(jobs)
     running: dict[Any, int] = {}
     try:
         while True:
             for number, task in islice(waiting, width - len(running)):
-                running[send(task)] = number
+                running[send(_dumped(cluster, task))] = number
             if not running:
                 return
             # All are fetched before more is sent: Dask leaves results to workers until then.
@@ -82,7 +80,7 @@ def of_backend(backend: Any) -> Cluster | None:
     if _is(backend, "ray.util.joblib.ray_backend", "RayBackend"):
         return _Ray(backend.ray_remote_args or {})
     if _is(backend, "joblib._dask", "DaskDistributedBackend"):
-        return _Dask(backend.client, backend.submit_kwargs, backend.wait_for_workers_timeout)
+        return _Dask(backend)
     return None
 
 
@@ -135,19 +133,20 @@ class _Ray:
 
 
 class _Dask:
-    def __init__(self, client: Any, submit_args: dict[str, Any], patience: float) -> None:
+    def __init__(self, backend: Any) -> None:
         self.dask: Any = sys.modules["dask"]
         self.distributed: Any = sys.modules["distributed"]
-        self.client = client
-        self.submit_args = {"pure": False, **submit_args}
-        self.patience = patience
+        self.backend = backend
+        self.client = backend.client
+        self.submit_args = {"pure": False, **backend.submit_kwargs}
 
     def width(self, jobs: int) -> int:
         try:
-            self.client.wait_for_workers(1, timeout=self.patience)
+            self.backend.effective_n_jobs(jobs)  # asks for a worker where they come when needed
         except TimeoutError:
+            patience = self.backend.wait_for_workers_timeout
             raise PathError(
-                f"the cluster of Dask has no worker after {self.patience} seconds",
+                f"the cluster of Dask has no worker after {patience} seconds",
                 "start workers, or give joblib.parallel_config a longer wait_for_workers_timeout",
             ) from None
         return _counted(jobs, len(self.client.ncores()))

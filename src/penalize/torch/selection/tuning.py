@@ -81,29 +81,34 @@ def tune(
     Each trial trains on every fold, as :func:`path` does at one strength, and is worth the mean
     loss on what is held out. A trial whose loss is not finite fails, and the study goes on. Trials
     are in the storage as soon as they end: a study that was killed goes on from there, and several
-    machines that name one storage and one study work at it together.
+    machines that name one storage and one study work at it together. A trial whose process has died
+    is begun again, with the same strengths, when it has given no sign of life for a minute.
 
     Args:
         fit: as for :func:`path`.
         model: it is copied for each trial, and left as it is.
         rules: as for ``regularize``, with ranges: ``{"encoder": L1(search(1e-6, 1e-2))}``.
         folds: as for :func:`path`.
-        trials: how many the study is to have, with those that it has already.
+        trials: how many the study is to have, with those that it has already and those of other
+            processes, which are waited for.
         storage: a URL of a database or a storage of Optuna's; None: in memory.
         name: of the study in the storage.
-        sampler: Optuna's; None: its TPE, with the seed.
-        jobs: how many trials run at once, in processes of joblib's; each gives the numbers that it
-            gives alone. They are drawn together, and their losses are told to the sampler in their
-            order: the same seed and jobs make the same study. Model, fit and rules must be
+        sampler: Optuna's; None: its TPE, with a seed made of ``seed`` and the number of the trial.
+        jobs: how many trials run at once, in processes as for :func:`path`; each gives the numbers
+            that it gives alone. They are drawn together, and their losses are told to the sampler
+            in their order: the same seed and jobs make the same study. Model, fit and rules must be
             picklable.
-        seed: of the folds and the sampler, less than 2³².
+        seed: of the folds and the sampler, less than 2³²; the same in all processes.
         progress: whether to show a bar.
 
     Raises:
         RulesError, SelectorError: the rules are malformed.
-        PathError: no strength is searched, the study in the storage is of other ranges, or what
+        PathError: no strength is searched, the study in the storage is of something else, or what
             :func:`path` says.
-        MissingPackageError: optuna, or joblib where there are jobs, is not installed.
+        ResultsError: the storage cannot be reached, read or written, or is full.
+        LostWorkerError: the processes of a trial were killed again and again.
+        MissingPackageError: optuna, joblib where there are jobs, or the driver of the database is
+            not installed.
     """
     check_jobs(jobs)
     check_whole("trials", trials, 1)
