@@ -24,7 +24,7 @@ from torch import nn
 from penalize import L1
 from penalize.torch import Path, Training, path, regularize
 
-STRENGTHS, FOLDS, EPOCHS, TURNS = 20, 5, 3, 4
+STRENGTHS, FOLDS, EPOCHS, TURNS = 20, 5, 10, 4
 
 
 def training() -> Training:
