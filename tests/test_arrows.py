@@ -153,6 +153,7 @@ THIRD_PARTY = {
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.torch.selection": {
         *("torch", "numpy", "joblib", "matplotlib", "optuna", "pandas", "rich", "sklearn"),
+        "sqlalchemy",  # Optuna's
     },
     "penalize.jax": {"jax", "optax"},
     "penalize.keras": {"keras"},

@@ -58,11 +58,14 @@ def cluster(request):
     yield from request.param()
 
 
-@pytest.mark.parametrize("jobs", [1, 2, -1])
+@pytest.mark.parametrize(
+    "jobs", [2, *(pytest.param(n, marks=pytest.mark.breadth) for n in (1, -1))]
+)
 def test_a_path_is_what_it_is_in_one_process(jobs):
     same(paths(training(epochs=2), jobs=jobs), alone())
 
 
+@pytest.mark.breadth
 def test_a_warm_path_is_too():
     def warm(jobs):
         plan = regularize(network(), L1(1.0))
@@ -78,6 +81,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert 6 + 1 <= len(list(tmp_path.iterdir())) <= 6 + 2
 
 
+@pytest.mark.breadth
 def test_what_kills_every_worker_is_given_up_and_the_rest_is_kept(tmp_path):
     saved = tmp_path / "path.sqlite"
     with pytest.raises(LostWorkerError, match=r"gave up a run.*killed again and again \(.*memory"):
