@@ -35,6 +35,7 @@ bench: $(ENV) ## Measure, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/torch_penalties.py
 	$(BIN)/python benchmarks/torch_path.py
+	$(BIN)/python benchmarks/cluster_path.py
 	JAX_PLATFORMS=cpu $(BIN)/python benchmarks/jax_step.py
 	$(BIN)/python benchmarks/tensorflow_step.py
 

@@ -160,7 +160,7 @@ THIRD_PARTY = {
     "penalize.torch.kernels.native": {"llvmlite"},  # when a kernel is compiled
     "penalize.torch.tf1": {"torch", "tensorflow"},
     "penalize.selection": {"numpy", "joblib", "matplotlib", "pandas", "rich", "scipy"},
-    "penalize.torch.selection": {"torch", "numpy", "optuna", "sklearn"},
+    "penalize.torch.selection": {"torch", "numpy", "optuna", "sklearn", "sqlalchemy"},  # Optuna's
     "penalize.jax": {"jax", "optax"},
     "penalize.jax.compacting": {"flax", "numpy"},
     "penalize.jax.selection": {"jax", "optax", "numpy"},

@@ -15,6 +15,7 @@ from penalize.errors import IgnoredRegularizerWarning as IgnoredRegularizerWarni
 from penalize.errors import InterruptedStepWarning as InterruptedStepWarning
 from penalize.errors import LossError as LossError
 from penalize.errors import LostAttachmentError as LostAttachmentError
+from penalize.errors import LostWorkerError as LostWorkerError
 from penalize.errors import MissingPackageError as MissingPackageError
 from penalize.errors import ModeError as ModeError
 from penalize.errors import ModelError as ModelError

@@ -193,6 +193,17 @@ class ResultsError(PenalizeError, ValueError):
         super().__init__(f"{path} {_open(found)}, and was left as it is; {_open(instead)}.")
 
 
+class LostWorkerError(PenalizeError, RuntimeError):
+    """The processes that computed a run were killed again and again."""
+
+    def __init__(self, whose: str, said: str) -> None:
+        super().__init__(
+            f"{whose} gave up a run whose processes were killed again and again ({_open(said)}): "
+            "see what killed them, such as a lack of memory, and call it again with fewer jobs or "
+            "more memory. What is in a results file or a study is kept, and not done again."
+        )
+
+
 class NoStrengthMaxError(PenalizeError, NotImplementedError):
     """No strength of a penalty is known to leave nothing."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path as File
 from typing import Any
 
@@ -12,6 +10,7 @@ from penalize.selection.folds import SEEDS, check_whole, digest, folds_of
 from penalize.selection.grids import grid_of
 from penalize.selection.jobs import check_jobs
 from penalize.selection.learner import Learner
+from penalize.selection.progress import bar
 from penalize.selection.result import Path
 from penalize.selection.store import Store
 from penalize.selection.walk import Walk
@@ -59,27 +58,8 @@ def made(
         how: Any = {"stacked": is_stacked, "warm": is_warm, "patience": patience, "jobs": jobs}
         walk = Walk(learner, grid, parts, store, **how)
         try:
-            with _bar(len(grid) * len(parts), shown=progress) as advance:
+            with bar("path", len(grid) * len(parts), shown=progress) as advance:
                 stopped = walk.go(advance)
             return walk.result("" if stacked is False else reason, stopped=stopped)
         finally:
             store.close()
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar, and what moves it on and says what was found last."""
-    try:
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-        from rich.progress import ProgressColumn
-    except ImportError:
-        shown = False
-    console = Console(stderr=True) if shown else None
-    if console is None or not (console.is_terminal or console.is_jupyter):
-        yield lambda *_: None
-        return
-    columns: list[str | ProgressColumn] = [*Bar.get_default_columns(), "{task.fields[now]}"]
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("path", total=total, now="")
-        yield lambda count, now: bar.update(task, advance=count, now=now)

@@ -128,12 +128,7 @@ class Store:
             if seal != self._seal():
                 raise ValueError("a record is missing")
             known = json.loads(self._get(_ABOUT) or b"")
-        different = [key for key in {**about, **known} if known.get(key) != about.get(key)]
-        if different:
-            told = "; ".join(
-                f"{key} {_short(known.get(key))} there and {_short(about.get(key))} here"
-                for key in different
-            )
+        if told := differences(known, about):
             raise ResultsError(self.path, f"has the results of something else ({told})", _ELSEWHERE)
 
     # --- records ----------------------------------------------------------------------------
@@ -275,6 +270,15 @@ def _sound(record: tuple[Any, ...]) -> bytes:
     if _checksum(key, data) != checksum:
         raise ValueError(f"{' '.join(map(str, key))!r} has another checksum")
     return bytes(data)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two descriptions; empty where nothing does."""
+    return "; ".join(
+        f"{key} {_short(there.get(key))} there and {_short(here.get(key))} here"
+        for key in {**here, **there}
+        if there.get(key) != here.get(key)
+    )
 
 
 def _short(value: Any) -> str:

@@ -98,7 +98,8 @@ class Walk:
         if self.jobs is None:
             yield from map(self.learner.run, tasks)
         else:
-            yield from side_by_side(self.learner.run_apart, tasks, self.jobs, "path")
+            for _, done in side_by_side(self.learner.run_apart, tasks, self.jobs, "path"):
+                yield done
 
     def _start(self, fold: Fold) -> State:
         """The weights that the next run of a fold begins with."""

@@ -74,8 +74,7 @@ class ModuleLearner(Learner):
         return strength_max(lambda: training.data_loss(self.plan.model), self.plan)
 
     def order(self, count: int, seed: int) -> np.ndarray:
-        found = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        return found.numpy()
+        return drawn_order(count, seed)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -175,3 +174,9 @@ _ONE = threading.RLock()
 
 def _as_tensors(fold: Fold) -> Fold:
     return Fold(fold.name, torch.from_numpy(fold.train), torch.from_numpy(fold.valid))
+
+
+def drawn_order(count: int, seed: int) -> np.ndarray:
+    """The samples in an order at random, as PyTorch draws it."""
+    found = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return found.numpy()

@@ -58,9 +58,10 @@ def path(
         refit: whether to train on every sample, too, which is what ``weights`` and ``load`` need.
         saved: a file for the results (SQLite). Rows are written as they come; a path that was
             killed goes on from there when it is called again.
-        jobs: how many runs joblib has at once, when they are not stacked, in processes of the
-            backend of ``joblib.parallel_config``. Models and functions must then be picklable.
-            Threads are refused: they share what torch draws at random.
+        jobs: how many runs there are at once, when they are not stacked: in processes of joblib's,
+            or on the workers of a cluster of Ray or Dask that ``joblib.parallel_config`` names.
+            Models and functions must then be picklable. Threads are refused: they share what torch
+            draws at random.
         progress: whether to show a bar, with the strength, held-out loss and zeros of the last run,
             in a terminal or notebook, if rich is installed.
         seed: of the folds at random.
@@ -71,6 +72,7 @@ def path(
         NoStrengthMaxError: the strengths are to be found, and a penalty has no largest one.
         ResultsError: the file is damaged, locked by another process, of another version, or has
             the results of something else. It is left alone.
+        LostWorkerError: the processes of a run were killed again and again.
         AuditError: fit applies nothing of the plan that it is given.
         AppliedTwiceError: the plan, or another with the same penalties, is attached already.
     """

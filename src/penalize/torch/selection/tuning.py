@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from penalize.errors import MissingPackageError, PathError
+from penalize.errors import MissingPackageError, PathError, ResultsError
 from penalize.ranges import Search, chosen, ranges_in
 from penalize.regularizers.base import Regularizer
 from penalize.rules import parse
-from penalize.selection.folds import check_whole
+from penalize.selection.describing import name_of
+from penalize.selection.folds import check_whole, digest, folds_of
 from penalize.selection.jobs import check_jobs, processes, side_by_side
+from penalize.selection.progress import bar
 from penalize.selection.result import Summary
 from penalize.selectors import Selector
 from penalize.torch.regularize import regularize
+from penalize.torch.selection.learner import drawn_order
 from penalize.torch.selection.path import path
-from penalize.torch.selection.training import Fit
+from penalize.torch.selection.states import state_of
+from penalize.torch.selection.training import Fit, Training
+from penalize.torch.selection.training import digest as digest_of_tensors
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.samplers import BaseSampler
+
+    from penalize.torch.selection.studies import Shared
 
 STORAGE = "sqlite:///penalize-study.db"
 
@@ -77,37 +83,44 @@ def tune(
     Each trial trains on every fold, as :func:`path` does at one strength, and is worth the mean
     loss on what is held out. A trial whose loss is not finite fails, and the study goes on. Trials
     are in the storage as soon as they end: a study that was killed goes on from there, and several
-    machines that name one storage and one study work at it together.
+    machines that name one storage and one study work at it together. A trial whose process has died
+    is begun again, with the same strengths, when it has given no sign of life for a minute.
 
     Args:
         fit: as for :func:`path`.
         model: it is copied for each trial, and left as it is.
         rules: as for ``regularize``, with ranges: ``{"encoder": L1(search(1e-6, 1e-2))}``.
         folds: as for :func:`path`.
-        trials: how many the study is to have, with those that it has already.
+        trials: how many the study is to have, with those that it has already and those of other
+            processes, which are waited for.
         storage: a URL of a database or a storage of Optuna's; None: in memory.
         name: of the study in the storage.
-        sampler: Optuna's; None: its TPE, with the seed.
-        jobs: how many trials run at once, in processes of joblib's; each gives the numbers that it
-            gives alone. They are drawn together, and their losses are told to the sampler in their
-            order: the same seed and jobs make the same study. Model, fit and rules must be
+        sampler: Optuna's; None: its TPE, with a seed made of ``seed`` and the number of the trial.
+        jobs: how many trials run at once, in processes as for :func:`path`; each gives the numbers
+            that it gives alone. They are drawn together, and their losses are told to the sampler
+            in their order: the same seed and jobs make the same study. Model, fit and rules must be
             picklable.
-        seed: of the folds and the sampler, less than 2³².
+        seed: of the folds and the sampler, less than 2³²; the same in all processes.
         progress: whether to show a bar.
 
     Raises:
         RulesError, SelectorError: the rules are malformed.
-        PathError: no strength is searched, the study in the storage is of other ranges, or what
+        PathError: no strength is searched, the study in the storage is of something else, or what
             :func:`path` says.
-        MissingPackageError: optuna, or joblib where there are jobs, is not installed.
+        ResultsError: the storage cannot be reached, read or written, or is full.
+        LostWorkerError: the processes of a trial were killed again and again.
+        MissingPackageError: optuna, joblib where there are jobs, or the driver of the database is
+            not installed.
     """
     check_jobs(jobs)
     check_whole("trials", trials, 1)
     check_whole("seed", seed, 0, _SEEDS)
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError:
         raise MissingPackageError("optuna", "tune", "select") from None
+    from penalize.torch.selection.studies import SeededByNumber, Shared
+
     pairs = [(rule.selector, rule.regularizer) for rule in parse(rules, "rule", "").rules]
     space = dict(_spaces(pairs))
     if not space:
@@ -118,21 +131,9 @@ def tune(
     if folds is None:
         raise PathError("folds=None holds nothing out", "trials are compared by what is: pass 5")
     splits = list(folds) if isinstance(folds, Iterable) else folds
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        sampler=optuna.samplers.TPESampler(seed=seed) if sampler is None else sampler,
-        load_if_exists=True,
-    )
-    wanted = {key: repr(found) for key, found in space.items()}
-    known = study.user_attrs.get("penalize")
-    if known != wanted and (known is not None or study.get_trials(deepcopy=False)):
-        searches = "something of its own" if known is None else known
-        raise PathError(
-            f"the study {name!r} in this storage searches {searches}, and the rules {wanted}",
-            "give it another name",
-        )
-    study.set_user_attr("penalize", wanted)
+    about = _about(fit, model, pairs, splits, seed)
+    run = partial(_one, fit, model, splits, seed)
+    width = 1 if jobs == 1 else processes(jobs, "tune")
 
     def draw(trial: Trial) -> Pairs:
         return _with_numbers(
@@ -140,22 +141,30 @@ def tune(
             lambda key, found: trial.suggest_float(key, found.low, found.high, log=found.log),
         )
 
-    run = partial(_one, fit, model, splits, seed)
-    ended = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
-    missing = trials - len(study.get_trials(deepcopy=False, states=ended))
-    if missing <= 0:
-        return Tuned(study, pairs)
-    if jobs == 1:
+    chosen_by = SeededByNumber(seed) if sampler is None else sampler
+    done = 0
+    with (
+        Shared(storage, name, chosen_by) as study,
+        bar("tune", trials, shown=progress) as advance,
+    ):
+        study.is_of(about)
+        while count := min(width, left := study.left(trials)):
+            advance(trials - left - done, study.now)
+            done = trials - left
+            _at_once(study, count, draw, run, jobs)
+        advance(trials - done, study.now)
+    return Tuned(study.study, pairs)
 
-        def objective(trial: Trial) -> float:
-            return _noted(trial, run(draw(trial)))
 
-        study.optimize(objective, missing, show_progress_bar=progress)
-        return Tuned(study, pairs)
-    width = processes(jobs, "tune")
-    for first in range(0, missing, width):
-        _together(study, min(width, missing - first), draw, run)
-    return Tuned(study, pairs)
+def _about(fit: Fit, model: nn.Module, pairs: Pairs, splits: Any, seed: int) -> dict[str, Any]:
+    """What the losses of a study depend on."""
+    samples = fit.samples if isinstance(fit, Training) else getattr(fit, "samples", None)
+    return {
+        "rules": {name: repr(regularizer) for name, regularizer in _named(pairs)},
+        "fit": fit.describe() if isinstance(fit, Training) else name_of(fit),
+        "model at the start": digest_of_tensors(state_of(model).values()),
+        "folds": digest(folds_of(splits, samples, seed, refit=False, order=drawn_order)),
+    }
 
 
 def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Summary:
@@ -166,29 +175,32 @@ def _one(fit: Fit, model: nn.Module, splits: Any, seed: int, rules: Pairs) -> Su
     return summary
 
 
-def _noted(trial: Trial, summary: Summary) -> float:
-    trial.set_user_attr("error", summary.error)
-    trial.set_user_attr("nonzero", summary.nonzero)
-    return summary.loss
-
-
-def _together(
-    study: Study, count: int, draw: Callable[[Trial], Pairs], run: Callable[[Pairs], Summary]
+def _at_once(
+    study: Shared,
+    count: int,
+    draw: Callable[[Trial], Pairs],
+    run: Callable[[Pairs], Summary],
+    jobs: int,
 ) -> None:
-    """Trials side by side, whose losses are told in order. One whose loss is no number fails."""
-    from optuna.trial import TrialState
-
-    trials = [study.ask() for _ in range(count)]
-    losses = [math.nan] * count
-    try:
-        found = side_by_side(run, [draw(trial) for trial in trials], count, "tune", ordered=True)
-        losses = [_noted(trial, each) for trial, each in zip(trials, found, strict=True)]
-    finally:
-        for trial, loss in zip(trials, losses, strict=True):
-            if math.isnan(loss):
-                study.tell(trial, state=TrialState.FAIL)
-            else:
-                study.tell(trial, loss)
+    """Trials side by side, whose losses are told in order. One that has none fails."""
+    with study.begun(count) as trials:
+        ended: dict[int, Summary] = {}
+        told = 0
+        try:
+            rules = [study.drawn(draw, trial) for trial in trials]
+            alone = enumerate(map(run, rules))
+            found = alone if jobs == 1 else side_by_side(run, rules, count, "tune")
+            for number, summary in found:
+                ended[number] = summary
+                while told in ended:
+                    study.tell(trials[told], ended[told])
+                    told += 1
+        except ResultsError:  # of the study itself: whoever goes on with it finds them not alive
+            raise
+        except BaseException:
+            for number in range(told, count):
+                study.tell(trials[number], ended.get(number))
+            raise
 
 
 def _spaces(pairs: Pairs) -> Iterable[tuple[str, Search]]:
