@@ -67,7 +67,7 @@ class Recipe:
             yield from self.inner.whole_numbers()
 
     def whole_settings(self) -> dict[str, int]:
-        """Those of them that :meth:`make` can change, by name; the largest of each name."""
+        """The whole numbers that :meth:`make` can change, by name; the largest of each name."""
         inner = {} if self.inner is None else self.inner.whole_settings()
         found = {name: [n] for name, n in inner.items()}
         for held in (self.arguments, *(settings for settings, _, _ in self.groups)):
