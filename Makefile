@@ -67,7 +67,7 @@ optimizers: $(ENV) ## Measure every optimizer in every mode, and write docs/opti
 optimizers-elsewhere: $(ENV) ## Measure those of other houses, and write docs/optimizers-elsewhere.md; ONLY="timm heavyball"
 	$(BIN)/python scripts/optimizers.py $(ONLY)
 
-halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="digits network")
+halfspace: $(ENV) ## Measure half-space steps, and write docs/halfspace.md (half an hour; PARTS="letters late")
 	$(BIN)/python scripts/halfspace.py $(PARTS)
 
 compacting: $(ENV) ## Train networks by group lasso, compact them, and write docs/compacting.md (a quarter of an hour)

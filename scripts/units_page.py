@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from documents import with_part
+from documents import table, with_part
 
 from penalize.units.linear import LINEAR
 from penalize.units.scikit import SCIKIT
@@ -27,13 +27,6 @@ def merged(units: Sequence[Unit]) -> Iterator[tuple[list[str], Unit]]:
     for _, group in groupby(units, lambda unit: replace(unit, name="")):
         rows = list(group)
         yield [row.title for row in rows], rows[0]
-
-
-def table(header: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    lines = [" | ".join(header), " | ".join("---" for _ in header)]
-    lines += [" | ".join(cell.replace("|", r"\|") for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 def titles(names: Sequence[str]) -> str:

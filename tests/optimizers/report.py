@@ -41,9 +41,11 @@ its own decay; a decoupled L2 stands before that, and shrinks the update by 1 âˆ
 An optimizer that is not PyTorch's is tried when a plan is attached: a new one of its class and
 settings takes 20 steps on small weights, beside which these are edited twice. Then 20 + 2k, with a
 third edit, where a whole number k among its settings, from 8 to 500, may be a period; and 1020
-where it keeps copies of its weights. `"decoupled"` and `"halfspace"` are refused if the edits do
-not stay, the first also if the steps are no 10,000th of the learning rate. What puts its own
-weights in place more seldom than every 500 steps is not found out.
+where it keeps copies of its weights. A setting above 500 is 5 in one more trial of 20 steps: what
+is undone then every 5 steps, it undoes every k. `"decoupled"` and `"halfspace"` are refused if the
+edits do not stay, the first also if the steps are no 10,000th of the learning rate. What puts its
+own weights in place more seldom than every 500 steps, and has no setting of its own for that, is
+not found out.
 
 **Sharpness-aware optimizers** (SAM) take their gradient at weights that they moved. Where
 `step(closure)` does both, `mode="gradient"` is the penalty as a loss term: a gradient of before the

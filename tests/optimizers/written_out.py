@@ -65,3 +65,20 @@ class SOAP(Optimizer):
                 order = (basis.T @ side @ basis).diagonal().argsort(descending=True)
                 held["square"] = held["square"].index_select(axis, order)
                 held["bases"][axis] = torch.linalg.qr(side @ basis[:, order])[0]
+
+
+class Shampoo(Optimizer):
+    """A preconditioner that is a full matrix, of the columns (Gupta, Koren and Singer, 2018)."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                held = self.state[p].setdefault("c", 1e-6 * torch.eye(p.shape[1], dtype=p.dtype))
+                held.mul_(0.99).add_(p.grad.T @ p.grad, alpha=0.01)
+                values, vectors = torch.linalg.eigh(held)
+                root = vectors @ torch.diag(values.clamp_min(1e-12) ** -0.5) @ vectors.T
+                p.sub_(p.grad @ root, alpha=group["lr"])

@@ -348,7 +348,43 @@ def test_a_short_trial_would_not_tell_of_what_comes_seldom() -> None:
     for late, steps in ((False, 1020), (True, 120)):
         assert LONG.format(steps) in str(why_not_edited(Seldom(matrices, late=late)))
     assert why_not_edited(Seldom(matrices, every=9, late=True)) is not None
-    assert why_not_edited(Seldom(matrices, every=5000, late=True)) is None, "it is not waited for"
+
+
+class Bounded(Seldom):
+    """Takes no small number."""
+
+    def __init__(self, params: Any, every: int = 5000) -> None:
+        if every < 1000:
+            raise ValueError("at least a thousand")
+        super().__init__(params, every, late=True)
+
+
+class Spoiled(Ours):
+    """Has a setting that is no period, and without which there are no finite weights."""
+
+    def __init__(self, params: Any, whole: int = 1000) -> None:
+        Optimizer.__init__(self, params, {"lr": 0.1, "whole": whole})
+
+    def update(self, w: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        super().update(w, group, state)
+        w /= max(group["whole"] - 10, 0) / (group["whole"] - 10)
+
+
+def test_what_a_period_of_thousands_does_is_seen_at_a_short_one() -> None:
+    """Nobody waits for it: the setting is another in the trial."""
+    matrices = [nn.Parameter(torch.ones(3, 2))]
+
+    def halve(step: int, w: Tensor) -> None:
+        w *= 0.5 if step == 8 else 1.0
+
+    plain, edited = (run(Recipe(Seldom(matrices, 5000)), {"lr": 1e-6}, e) for e in (None, halve))
+    assert torch.allclose(edited[-1], 0.5 * plain[-1], rtol=1e-3), "as it is, nothing is undone"
+    sooner = UNDONE + "with every=5 in place of 5000, 50% of"
+    for late in (False, True):
+        assert sooner in str(why_not_edited(Seldom(matrices, every=5000, late=late)))
+    assert sooner in str(why_not_edited(Around(SGD(matrices, lr=0.1), every=5000)))
+    assert why_not_edited(Bounded(matrices)) is None, "it cannot be had at a short one"
+    assert why_not_edited(Spoiled(matrices)) is None, "it fails at a short one"
 
 
 def test_what_it_holds_and_how_it_was_set_decide() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ trial has a third, in its middle."""
 
 _LONGEST = 500
 """The most steps after which an optimizer is waited for to put weights of its own in place."""
+
+_SOON = 5
+"""What a setting above that is tried at: if it is a period, a short trial is then enough for it."""
 
 _RATE = 1e-4
 """The learning rate of a trial: so small that what an update owes to the size of the weights is
@@ -52,6 +57,9 @@ class Tried(NamedTuple):
 
     reason: str | None = None
 
+    beside: str = ""
+    """What was set otherwise than in the optimizer in use."""
+
 
 _tried: dict[tuple[object, ...], Tried] = {}
 
@@ -71,6 +79,7 @@ def why_not_edited(optimizer: Optimizer, *, in_closure: bool = False) -> str | N
         return tried.reason
     return (
         f"it may keep weights of its own: in a trial of {tried.steps} steps with a new one, "
+        f"{tried.beside}"
         f"{min(tried.lost, 1):.0%} of what was done to the weights was undone"
     )
 
@@ -107,14 +116,30 @@ def is_of_pytorch(optimizer: Optimizer) -> bool:
 
 
 def _trial(recipe: Recipe, in_closure: bool) -> Tried:
-    """A short trial, and a longer one where that may not have waited long enough."""
+    """A short trial; others where that may not have waited long enough."""
     has_copies: list[bool] = []
     edited = partial(_edited, recipe, in_closure)
     tried = edited(STEPS, lambda *made: has_copies.append(keeps_copies(*made)))
+    for name, number in recipe.whole_settings().items():
+        if tried.lost <= _KEPT and number > _LONGEST:
+            tried = _sooner(recipe, in_closure, name, number)._replace(moved=tried.moved)
     steps = STEPS + 2 * (_LONGEST if any(has_copies) else _longest_period(recipe))
     if tried.lost <= _KEPT and steps > STEPS:
         tried = edited(steps)._replace(moved=tried.moved)
     return tried
+
+
+def _sooner(recipe: Recipe, in_closure: bool, name: str, number: int) -> Tried:
+    """What is undone where a setting that may be a long period is a short one.
+
+    Nothing, if it cannot be had at that or fails there: then it is no period.
+    """
+    try:
+        tried = _edited(recipe, in_closure, STEPS, change={name: _SOON})
+    except NotTriedError:
+        return Tried()
+    beside = f"with {name}={_SOON} in place of {number}, "
+    return tried._replace(beside=beside) if math.isfinite(tried.lost) else Tried()
 
 
 def _longest_period(recipe: Recipe) -> int:
@@ -127,7 +152,13 @@ def _longest_period(recipe: Recipe) -> int:
     return max(numbers, default=0)
 
 
-def _edited(recipe: Recipe, in_closure: bool, steps: int, look: Look | None = None) -> Tried:
+def _edited(
+    recipe: Recipe,
+    in_closure: bool,
+    steps: int,
+    look: Look | None = None,
+    change: Mapping[str, Any] = MappingProxyType({}),
+) -> Tried:
     times = _EDITED_BEFORE if steps == STEPS else (*_EDITED_BEFORE, steps // 2)
     edits: list[list[Tensor]] = [[] for _ in times]  # of each of the weights, at each time
 
@@ -139,7 +170,7 @@ def _edited(recipe: Recipe, in_closure: bool, steps: int, look: Look | None = No
             w *= torch.where(pattern % (len(times) + 1) == number, 0.0, 0.5)
             edits[number].append((w - before).reshape(-1).to("cpu", torch.float64))
 
-    again = partial(run, recipe, _CHANGE, steps=steps, in_closure=in_closure)
+    again = partial(run, recipe, {**_CHANGE, **change}, steps=steps, in_closure=in_closure)
     plain, edited = again(look=look), again(edit)
     if not all(edits):
         raise NotTriedError("it did not call its closure in each step")
@@ -152,7 +183,7 @@ def _edited(recipe: Recipe, in_closure: bool, steps: int, look: Look | None = No
         missing = edited[step] - plain[step] - stays
         # Over many steps even what is next to nothing adds up. Here weights are put in place.
         part = float((missing if steps == STEPS else missing - before).norm() / last.norm())
-        lost = max(lost, 1.0 if math.isnan(part) else part)
+        lost = max(lost, math.inf if math.isnan(part) else part)
         before = missing
     moved = float((plain[-1] - plain[0]).abs().mean()) / (steps * _RATE)
     return Tried(lost, moved, steps)

@@ -66,6 +66,16 @@ class Recipe:
         if self.inner is not None:
             yield from self.inner.whole_numbers()
 
+    def whole_settings(self) -> dict[str, int]:
+        """The whole numbers that :meth:`make` can change, by name; the largest of each name."""
+        inner = {} if self.inner is None else self.inner.whole_settings()
+        found = {name: [n] for name, n in inner.items()}
+        for held in (self.arguments, *(settings for settings, _, _ in self.groups)):
+            for name, value in held.items():
+                if isinstance(value, int) and not isinstance(value, bool):
+                    found.setdefault(name, []).append(value)
+        return {name: max(numbers) for name, numbers in found.items()}
+
     def make(self, change: Mapping[str, Any]) -> tuple[Optimizer, list[nn.Parameter]]:
         """A new optimizer, on weights that are the same each time.
 
