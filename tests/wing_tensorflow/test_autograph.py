@@ -21,8 +21,8 @@ from penalize.tensorflow import audit, contrib, regularize, regularized
 
 v1 = tf.compat.v1
 SOURCE = Path(penalize.__file__).parent
-OTHERS = {"torch", "jax", "keras", "demo", "doctor", "path", "cli.py"}
-"""What no function of TensorFlow calls: the other wings, and commands."""
+OTHERS = {"torch", "jax", "keras", "selection", "compacting", "demo", "cli.py"}
+"""What no function of TensorFlow calls: the other wings, what only they use, and commands."""
 
 
 def cannot_convert(source: str) -> list[str]:
