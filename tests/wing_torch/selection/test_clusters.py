@@ -4,6 +4,7 @@ import multiprocessing
 import sqlite3
 import threading
 from multiprocessing import forkserver
+from pathlib import Path
 
 import joblib
 import pytest
@@ -44,7 +45,14 @@ def ray():
     import ray
     from ray.util.joblib import register_ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=50)
+    tests = str(Path(__file__).parents[2])  # of which workers have to find the functions
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=50,
+        runtime_env={"env_vars": {"PYTHONPATH": tests}},
+    )
     register_ray()
     with joblib.parallel_config("ray", ray_remote_args={"max_retries": 1}):
         yield
