@@ -32,6 +32,9 @@ PACKAGES = {
     "glum": ["glum==3.4.1"],
     "asgl": ["asgl==2.2.0"],
 }
+READ = {"skglm", "celer"}
+"""Packages whose estimators ``penalize.units.read`` takes."""
+
 CLOSE = 5e-4
 GROUPS = [[0, 1], [2], [3, 4, 5]]
 OF_GROUP = [0, 0, 1, 2, 2, 2]
@@ -92,9 +95,14 @@ def _sklearn(name: str, settings: dict[str, Any], loss: str, make: Callable[[], 
         import numpy as np
 
         fitted = make().fit(x, y)
+        _FITTED[:] = [fitted]
         return fitted.coef_.ravel(), float(np.sum(getattr(fitted, "intercept_", 0.0)))
 
     return name, settings, loss, fit
+
+
+_FITTED: list[Any] = []
+"""The last estimator that was fitted."""
 
 
 def _as_scikit_learn(package: str, tight: dict[str, float]) -> Iterator[Fit]:
@@ -167,7 +175,7 @@ def measure(package: str) -> list[tuple[str, float, float]]:
     """Of each fit: its name, the factor, and how far a coordinate is from rest."""
     import numpy as np
 
-    from penalize.units import convert, find
+    from penalize.units import convert, find, read
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 6)) * [1.0, 1.5, 0.7, 1.2, 0.5, 2.0] + [0.3, -0.2, 0.5, 0, 0, 0.1]
@@ -195,6 +203,10 @@ def measure(package: str) -> list[tuple[str, float, float]]:
         wanted = found.gradient(weights)[left]
         factor = float(pull[left] @ wanted / (wanted @ wanted))
         apart = float(np.abs(pull[left] - wanted).max() / np.abs(wanted).max())
+        if package in READ:
+            again = read(*_FITTED, n=len(x))
+            if repr(again) != repr(convert(name, **given)):
+                raise SystemExit(f"{name}: read gives {again!r}, and convert {found!r}")
         measured.append((f"{name} {settings}", factor, apart))
     return measured
 

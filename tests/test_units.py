@@ -572,6 +572,53 @@ def test_a_fitted_estimator_is_read(estimator: Any, slope: Any, y: Any) -> None:
     assert are_close(read(estimator, n=N), estimator, slope, y)
 
 
+def stand_in(package: str, name: str, **attributes: Any) -> Any:
+    """What ``read`` sees of a package that is not installed: ``make units-again`` asks the real."""
+    kind = type(name, (), {"__module__": f"{package}.estimators"})
+    made = kind()
+    vars(made).update({"coef_": np.ones(6), "positive": False, **attributes})
+    return made
+
+
+GROUPED = {"alpha": 0.1, "weights": None}
+MIXED = L1L2.from_elastic_net(0.2, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        (stand_in("celer", "Lasso", alpha=0.1, weights=None), L1(0.2)),
+        (stand_in("celer", "LassoCV", alpha_=0.3), L1(0.6)),
+        (stand_in("celer", "ElasticNet", alpha=0.2, l1_ratio=0.25), MIXED),
+        (stand_in("celer", "ElasticNetCV", alpha_=0.2, l1_ratio_=0.25), MIXED),
+        (stand_in("celer", "LogisticRegression", C=0.5, coef_=np.ones((1, 6))), L1(2 / N)),
+        (stand_in("skglm", "Lasso", alpha=0.1), L1(0.2)),
+        (stand_in("skglm", "ElasticNet", alpha=0.2, l1_ratio=0.25), MIXED),
+        (stand_in("skglm", "SparseLogisticRegression", alpha=0.1, l1_ratio=1.0), L1(0.1)),
+        (
+            stand_in("skglm", "MCPRegression", alpha=0.1, gamma=3.0, weights=None),
+            MCP(0.1, 3.0, factor=2.0),
+        ),
+        *(
+            (
+                stand_in(package, "GroupLasso", groups=groups, **GROUPED),
+                GroupLasso(0.2, parts, size_weighted=False),
+            )
+            for package in ("celer", "skglm")
+            for groups, parts in (
+                (3, [[0, 1, 2], [3, 4, 5]]),
+                ([2, 1, 3], [[0, 1], [2], [3, 4, 5]]),
+                ([[0, 5], [1, 2, 3, 4]], [[0, 5], [1, 2, 3, 4]]),
+            )
+        ),
+    ],
+)
+def test_estimators_of_other_packages_are_read(estimator: Any, expected: Any) -> None:
+    found = read(estimator, n=N)
+    assert repr(found) == repr(expected)
+    assert found == expected
+
+
 class Mine(Ridge):  # type: ignore[misc]
     """Another class, which may fit something else."""
 
@@ -582,6 +629,16 @@ class Mine(Ridge):  # type: ignore[misc]
         (LinearRegression().fit(X, Y), N, "read got sklearn's LinearRegression; it reads Ridge"),
         (Mine().fit(X, Y), N, r"read got \w+'s Mine; it reads Ridge"),
         (3, N, "read got builtins's int"),
+        (
+            stand_in("statsmodels", "RegularizedResultsWrapper"),
+            N,
+            r"statsmodels's RegularizedResultsWrapper, which keeps no alpha; write "
+            r'penalize\.units\.convert\("statsmodels\.OLS"',
+        ),
+        (stand_in("skglm", "WeightedLasso", alpha=0.1), N, "reads Lasso, ElasticNet, GroupLasso"),
+        (stand_in("celer", "Lasso", alpha=0.1, weights=np.ones(6)), N, "has weights=array"),
+        (stand_in("skglm", "SparseLogisticRegression", alpha=1.0, l1_ratio=0.5), N, "l1_ratio=0.5"),
+        (stand_in("celer", "LogisticRegression", C=1.0), None, "does not keep how many samples"),
         (Ridge(), N, r"this Ridge was not fitted; call fit\(X, y\)"),
         (Ridge().fit(X, Y), None, r"Ridge does not keep how many samples.*n=len\(X\)"),
         (logistic().fit(X, LABELS), None, "LogisticRegression does not keep how many samples"),

@@ -29,7 +29,6 @@ def server():
         yield found
 
 
-@pytest.mark.breadth
 def test_four_processes_one_of_which_is_killed(server, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([study_runs.__name__, "psycopg"])
@@ -274,7 +273,6 @@ def test_a_full_disk(tmp_path):
     assert states(found).count("COMPLETE") == len(kept) + 1
 
 
-@pytest.mark.breadth
 def test_a_full_server(server):
     """PostgreSQL says so for each row of a trial that ends."""
     quota = (
@@ -295,7 +293,6 @@ def test_a_full_server(server):
     close(found)
 
 
-@pytest.mark.breadth
 def test_a_server_that_is_started_anew(server, monkeypatch):
     """While a trial runs, and while the study waits for it."""
     calls = []
@@ -317,7 +314,6 @@ def test_a_server_that_is_started_anew(server, monkeypatch):
     close(found)
 
 
-@pytest.mark.breadth
 def test_a_database_that_the_server_does_not_have(server):
     url = server.url.replace("/postgres?", "/nowhere?")
     with pytest.raises(ResultsError, match=r'opened \(.*database "nowhere" does not exist\), and'):
