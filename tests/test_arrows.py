@@ -53,6 +53,7 @@ WINGS = {
     "torch": [
         "model",
         "outputs",
+        "forks",
         "listener",
         "clock",
         "stack",

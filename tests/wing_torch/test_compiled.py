@@ -27,7 +27,7 @@ from wing_torch.test_kernels import SORTED, additions, draw, shrinkings, toleran
 
 from penalize import L1, L1L2, GroupLasso, LInf1, NuclearNorm, Regularizer, kernels
 from penalize.steps import Taken
-from penalize.torch import regularize
+from penalize.torch import forks, regularize
 from penalize.torch.kernels import Router, at_any_size, compiled, launch, native, reference, workers
 from penalize.torch.kernels.printer import printed
 
@@ -496,6 +496,30 @@ def test_more_threads_than_there_is_work_for(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setattr(workers, "run", called)
             Router().add(additions(L1(0.5), [w], [to]), {0: 1.0})
             torch.testing.assert_close(to, 0.5 * w.sign())
+
+
+def test_a_first_step_in_a_fork() -> None:
+    """OpenMP's threads are no more there, and nothing of the kernels was loaded before it."""
+    with at_any_size():  # so that it is on disk
+        Router().add(additions(L1(0.5), [torch.ones(2)], [torch.ones(2)]), {0: 1.0})
+    program = str(Path(PROGRAM).with_name("forked.py"))
+    run = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.stdout == "forked\n", run.stderr
+
+
+def test_children_of_multiprocessing_have_threads_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have been forked before anything of penalize was loaded."""
+    assert not forks.may_be_forked()
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
+    assert forks.may_be_forked()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(workers, "openmp", lambda: pytest.fail("OpenMP was asked"))
+    w, to = torch.randn(1000, 300), torch.zeros(1000, 300)
+    with at_any_size():
+        Router().add(additions(L1(0.5), [w], [to]), {0: 1.0})
+    torch.testing.assert_close(to, 0.5 * w.sign())
 
 
 def test_without_openmp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 """penalize for PyTorch: declare, plan, attach; and choose the strength."""
 
+# From now on it sees whether the process is forked.
+from penalize.torch import forks as forks
+
 # A module has the same name: once it is loaded it would stand in the function's place.
 from penalize.torch.regularize import regularize as regularize
 

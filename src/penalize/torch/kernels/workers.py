@@ -1,8 +1,8 @@
 """Threads that run a kernel together, as many as PyTorch uses.
 
 They are PyTorch's own, where OpenMP has these: they wait for the next work in a busy loop, which
-others would have to share a core with. Elsewhere, and in a process that was forked, where OpenMP's
-are no more, they are a pool of ours.
+others would have to share a core with. Elsewhere, and in a process that may be a fork, where
+OpenMP's are no more, they are a pool of ours.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from penalize.torch.forks import may_be_forked
 from penalize.torch.kernels.native import Native
 
 Task = Callable[[int], None]
@@ -62,13 +63,12 @@ def _work_off(queue: SimpleQueue[tuple[Future[None], Task, int]]) -> None:
 
 
 _pool = _Pool()
-_is_forked = False
 
 
 def _after_fork() -> None:
     """A child starts without threads."""
-    global _pool, _is_forked
-    _pool, _is_forked = _Pool(), True
+    global _pool  # noqa: PLW0603
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
@@ -111,7 +111,7 @@ def run(kernel: Native, work: array[int], count: int, alive: Any = None) -> None
 
     if count == 1:
         task(0)
-    elif not _is_forked and (team := openmp()) is not None:
+    elif not may_be_forked() and (team := openmp()) is not None:
         team(kernel.address, address, count, 0)
     else:
         in_threads(task, count)

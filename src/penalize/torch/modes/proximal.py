@@ -115,7 +115,8 @@ class Proximal(Mode):
             of_each = zip(groups, ws, strict=True)
             steps = [step_size(group, state.get(w, {})) for group, w in of_each]
         else:
-            of_groups = {id(group): step_size(group, {}) for group in step.groups.values()}
+            distinct = {id(group): group for group in groups}
+            of_groups = {key: step_size(group, {}) for key, group in distinct.items()}
             steps = [of_groups[id(group)] for group in groups]
         if step.found_inf is not None:
             self.router.pass_by((t.name for t in targets), MAY_BE_SKIPPED)
