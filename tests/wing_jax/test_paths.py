@@ -304,4 +304,9 @@ def test_what_makes_no_path_is_refused():
         quiet(training, plan, patience=0)
     with pytest.raises(PathError, match="has the dual norm"):
         quiet(lasso(loss=lambda output, target: jnp.zeros(())), plan)
-    assert quiet(training, planned(training, {biases: L2(1.0)}), [0.1], None).penalized == ["bias"]
+    found = quiet(training, planned(training, {biases: L2(1.0)}), [0.1], None)
+    assert found.penalized == ["bias"]
+    with pytest.raises(
+        PathError, match=r"for models of PyTorch; load the weights by load\(which\)"
+    ):
+        found.compact(X, which=0.1)

@@ -1,9 +1,9 @@
 """Runs on the workers of a cluster: Ray's or Dask's, as ``joblib.parallel_config`` names it.
 
 The cluster is asked directly. joblib's backend of Ray tells nothing before all is done, and goes on
-sending to actors that have died; over that of Dask joblib waits without end for a run that its
-workers have died of (``findings/joblib_on_dask_waits_for_the_dead.sh``). Asked directly, both begin
-a run again whose worker has died, as often as they are set to, and say so when they give up.
+sending to actors that have died; over that of Dask joblib does not hear of a run that is given up
+(joblib 1.6.0, Ray 2.60, distributed 2026.8.0). Asked directly, both begin a run again whose worker
+has died, as often as they are set to, and say so when they give up.
 """
 
 from __future__ import annotations
