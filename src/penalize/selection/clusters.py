@@ -32,11 +32,14 @@ class Cluster(Protocol):
     def sender(self, function: bytes) -> Send:
         """Give the workers a function once, for as many tasks as come."""
 
-    def ended(self, futures: Collection[Any]) -> list[Any]:
-        """Wait for the next to end: it, and all that have."""
+    def ended(self, futures: Collection[Any]) -> Any:
+        """Wait for one to end."""
 
     def result(self, future: Any) -> bytes:
-        """What it has ended with. Raises what was raised there, or :class:`LostWorkerError`."""
+        """What it has ended with, asked for once.
+
+        Raises what was raised there, or :class:`LostWorkerError`.
+        """
 
     def cancel(self, futures: Collection[Any]) -> None:
         """Give up what is not needed any more."""
@@ -56,9 +59,8 @@ def spread(
                 running[send(_dumped(cluster, task))] = number
             if not running:
                 return
-            # All are fetched before more is sent: Dask leaves results to workers until then.
-            for ended in cluster.ended(running):
-                yield running.pop(ended), pickle.loads(cluster.result(ended))
+            ended = cluster.ended(running)
+            yield running.pop(ended), pickle.loads(cluster.result(ended))
     finally:
         cluster.cancel(running)
 
@@ -113,10 +115,9 @@ class _Ray:
         shared = self.ray.put(function)
         return lambda task: run.remote(shared, task)
 
-    def ended(self, futures: Collection[Any]) -> list[Any]:
-        self.ray.wait(list(futures), num_returns=1)
-        found, _ = self.ray.wait(list(futures), num_returns=len(futures), timeout=0)
-        return list(found)
+    def ended(self, futures: Collection[Any]) -> Any:
+        (found,), _ = self.ray.wait(list(futures), num_returns=1)
+        return found
 
     def result(self, future: Any) -> bytes:
         try:
@@ -161,13 +162,14 @@ class _Dask:
             shared = self.client.submit(bytes, function, pure=False)
         return lambda task: self.client.submit(run_there, shared, task, **self.submit_args)
 
-    def ended(self, futures: Collection[Any]) -> list[Any]:
+    def ended(self, futures: Collection[Any]) -> Any:
         found = self.distributed.wait(list(futures), return_when="FIRST_COMPLETED").done
-        return [future for future in futures if future in found]
+        return next(future for future in futures if future in found)
 
     def result(self, future: Any) -> bytes:
         try:
             found: bytes = future.result()
+            future.release()  # else it is made again when the worker that made it is lost
         except self.distributed.KilledWorker as error:
             raise LostWorkerError("Dask", first_line(error)) from None
         return found
