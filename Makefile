@@ -48,6 +48,7 @@ browser: docs ## Look at a path's page and at the site in headless Chromium, as 
 
 readme: demo ## Run the demo, and write again what README and the guides show
 	$(BIN)/python scripts/readme.py
+	ATEN_CPU_CAPABILITY=default $(PYTEST) tests/test_docs.py -k prints  # what holds on other processors
 
 docs: $(ENV) ## Build the site of the documentation into build/site; strict: no link may be broken
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
